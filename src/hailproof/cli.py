@@ -1,0 +1,204 @@
+"""The command line. Every error that is the user's to mend is one sentence and exit status 2."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hailproof.errors import HailproofError
+from hailproof.experiments.words import round_text, summary_table
+
+app = typer.Typer(
+    help="A lab and a shield for decentralized GRPO: poison a swarm, defend it, measure both.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(highlight=False)
+
+RUNS = Path("runs")
+
+
+@contextmanager
+def _quiet_libraries():
+    """Keeps progress bars and advice of libraries out of ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    yield
+
+
+def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]], None]:
+    """A progress callback that prints one line a round."""
+
+    def show(line: dict[str, Any]) -> None:
+        console.print(f"{label} {line['round']:>{len(str(rounds))}}/{rounds}  {round_text(line)}")
+
+    return show
+
+
+def _finish(path: Path, summary: dict[str, Any]) -> None:
+    from hailproof.experiments.report import write_report
+
+    console.print(summary_table({summary["name"]: summary}))
+    console.print(f"Report: {write_report(path)}", soft_wrap=True)
+
+
+def _absolute_if_path(text: str) -> str:
+    return str(Path(text).resolve()) if Path(text).exists() else text
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="A TOML configuration; options override it.")] = None,
+    attack: Annotated[str | None, typer.Option(help="What malicious nodes do, or none.")] = None,
+    defense: Annotated[list[str] | None, typer.Option(help="Screens completions; may be given several times.")] = None,
+    topology: Annotated[str | None, typer.Option(help="horizontal or vertical.")] = None,
+    task: Annotated[str | None, typer.Option(help="What is trained on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Local data file of the task.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Name, folder or hub id; several make a mixed swarm.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds to play.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration.")
+    ] = None,
+) -> None:
+    """Train a swarm, perhaps poisoned, perhaps defended."""
+    from hailproof.experiments.config import load_config, parse_assignment
+
+    chosen: list[tuple[str, Any]] = [
+        ("attack.name", attack),
+        ("defense", [{"name": name} for name in defense] if defense else None),
+        ("swarm.topology", topology),
+        ("task.name", task),
+        ("task.options.data", str(data.resolve()) if data else None),
+        ("swarm.models", [_absolute_if_path(name) for name in model] if model else None),
+        ("rounds", rounds),
+        ("seed", seed),
+    ]
+    overrides = [(key, value) for key, value in chosen if value is not None]
+    overrides += [parse_assignment(text) for text in set_ or []]
+    settings = load_config(config, overrides)
+    path = out or RUNS / settings.name
+    with _quiet_libraries():
+        from hailproof.experiments.run import start
+
+        console.print(f"Playing {settings.rounds} rounds into {path}", soft_wrap=True)
+        _finish(path, start(settings, path, progress_of(settings.rounds)))
+
+
+@app.command()
+def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")]) -> None:
+    """Go on with an interrupted run; the result is that of one that was not."""
+    with _quiet_libraries():
+        from hailproof.experiments.config import load_config
+        from hailproof.experiments.run import resume as go_on
+        from hailproof.experiments.store import RunFolder
+
+        RunFolder.reopen(folder).close()
+        settings = load_config(folder / "config.toml")
+        _finish(folder, go_on(folder, progress_of(settings.rounds)))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
+    """Write report.html and curves.png of a run."""
+    from hailproof.experiments.report import write_report
+    from hailproof.experiments.store import RunFolder
+
+    RunFolder.reopen(folder).close()
+    console.print(f"Report: {write_report(folder)}", soft_wrap=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the attacks, defenses, tasks and models that can be named."""
+    from hailproof import registry
+    from hailproof.attacks import ATTACKS
+    from hailproof.tasks import TASKS
+
+    with _quiet_libraries():
+        from hailproof.defenses import DEFENSES
+        from hailproof.policies.causal_lm import shipped_models
+
+        for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
+            console.print(f"[bold]{kind}[/bold]")
+            for name in registry.names(kind, builtin):
+                about = (sys.modules[registry.lookup(kind, builtin, name).__module__].__doc__ or "").splitlines()[0]
+                console.print(f"  {name:<14} {about}", soft_wrap=True, markup=False)
+        console.print("[bold]models[/bold]")
+        for name, path in shipped_models().items():
+            console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="Which recipe: nano-a or nano-b.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    text: Annotated[Path | None, typer.Option(help="GSM8K train file (JSONL) to mix in as real text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
+) -> None:
+    """Build a nano base model from scratch, by the recipe of the shipped ones."""
+    from hailproof.errors import ConfigError, RunError
+
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"Output folder {out} is in use; choose another with --out.")
+    with _quiet_libraries():
+        import dataclasses
+
+        from hailproof.policies.nano.recipe import RECIPES
+        from hailproof.policies.nano.recipe import pretrain as build
+        from hailproof.tasks.gsm8k import read_jsonl
+
+        if name not in RECIPES:
+            raise ConfigError(f"Unknown recipe '{name}'; choose one of {', '.join(RECIPES)}.")
+        if steps is not None and steps < 1:
+            raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
+        recipe = dataclasses.replace(RECIPES[name], **({"steps": steps} if steps else {}))
+        real = read_jsonl(text) if text else ()
+
+        def show(step: int, total: int, loss: float) -> None:
+            if step % 25 == 0 or step == total:
+                console.print(f"step {step:>5}/{total}  loss {loss:.3f} nats per token")
+
+        measured = build(recipe, real, out, show)
+    console.print(
+        f"{name}: loss {measured['loss']:.3f} after {measured['tokens'] / 1e6:.1f} million tokens "
+        f"in {measured['seconds'] / 60:.1f} minutes, saved in {out}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the three runs and the picture.")] = RUNS / "demo",
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 30,
+) -> None:
+    """Poison a swarm, defend it, and show both beside a clean one."""
+    from hailproof.experiments.demo import play
+
+    with _quiet_libraries():
+        summaries, picture = play(out, rounds, console.print)
+    console.print(summary_table(summaries))
+    console.print(f"Picture: {picture}", soft_wrap=True)
+    console.print(f"Reports: {out}/*/report.html", soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line and turns errors that are the user's to mend into one sentence."""
+    try:
+        app()
+    except HailproofError as error:
+        Console(stderr=True, highlight=False).print(f"hailproof: {error}", soft_wrap=True, markup=False)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("hailproof: stopped; go on with 'hailproof resume' and the run's folder.")
+        raise SystemExit(130) from None

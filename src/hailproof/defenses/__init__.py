@@ -1,0 +1,5 @@
+"""Defenses, by name. A third party adds one through the entry point group ``hailproof.defenses``."""
+
+from hailproof.defenses.logit import LogitDefense
+
+DEFENSES: dict[str, type] = {"logit": LogitDefense}

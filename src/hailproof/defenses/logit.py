@@ -1,0 +1,63 @@
+"""LOGIT: every token must be one that the receiver's own policy could have drawn (*Hail to the Thief*, section 5).
+
+Idea: with equal weights, an honest completion was drawn from the receiver's own top-k (and top-p) at every step, end
+token included. A foreign phrase is not. Needs the same weights; misfires where nodes differ.
+
+Cached generation and teacher forcing sum in different orders, so a token at the very border of the top-k may fall on
+its other side. ``tolerance`` is how far below the lowest allowed token it may lie, in nats; what honest tokens need is
+measured in ``docs/logit-tolerance.md``.
+
+Deviations from the paper: the paper states no tolerance. A completion that was cut at the length limit is accepted
+only if it has exactly that many tokens.
+"""
+
+import numpy as np
+
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Evidence, Sampling, TokenScores
+from hailproof.records import Completion, Span, Verdict
+
+TOLERANCE = 1e-3
+
+
+class LogitDefense:
+    """Rejects completions with a token outside the receiver's own sampling limits.
+
+    Args:
+        tolerance: Nats that a token may lie below the lowest allowed token.
+        max_outside: Tokens per completion that may lie outside even so.
+        admission: What happens to rejected completions; the paper drops them.
+    """
+
+    name = "logit"
+
+    def __init__(self, tolerance: float = TOLERANCE, max_outside: int = 0, admission: Admission = "drop") -> None:
+        if tolerance < 0 or max_outside < 0:
+            raise ConfigError("Defense logit takes a tolerance and a max_outside of 0 or more.")
+        if admission not in ("drop", "zero_reward"):
+            raise ConfigError(f"Defense option admission = {admission} is unknown; use drop or zero_reward.")
+        self.tolerance = tolerance
+        self.max_outside = max_outside
+        self.admission: Admission = admission
+
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion; its score is the largest gap in nats."""
+        return [
+            self._judge(submission.completion, scores, evidence.sampling)
+            for submission, scores in zip(evidence.submissions, evidence.scores, strict=True)
+        ]
+
+    def _judge(self, completion: Completion, scores: TokenScores, sampling: Sampling) -> Verdict:
+        gaps = scores.gaps
+        worst = float(gaps.max(initial=0.0))
+        outside = np.flatnonzero(gaps > self.tolerance)
+        if len(outside) > self.max_outside:
+            first = int(outside[0])
+            where = f"first at {first} (rank {scores.ranks[first]})"
+            reason = f"{len(outside)} of {len(gaps)} tokens outside my limits, {where}"
+            starts = np.concatenate([[0], scores.ends[:-1]])
+            spans = tuple(Span(int(starts[i]), int(scores.ends[i]), f"rank {scores.ranks[i]}") for i in outside)
+            return Verdict(self.name, "reject", reason, worst, spans)
+        if not completion.finished and len(gaps) != sampling.max_new_tokens:
+            return Verdict(self.name, "reject", f"cut at {len(gaps)} tokens, not at {sampling.max_new_tokens}", worst)
+        return Verdict(self.name, "accept", "every token is one that I could have drawn", worst)

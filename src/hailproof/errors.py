@@ -1,0 +1,21 @@
+"""One error type per boundary; the message is one sentence that says what is wrong and what to do."""
+
+
+class HailproofError(Exception):
+    """Base of every error that is the user's or a peer's to mend; the command line prints it without a traceback."""
+
+
+class ConfigError(HailproofError):
+    """A configuration, option or name is wrong."""
+
+
+class DataError(HailproofError):
+    """A data file is missing, malformed, or lacks what the task needs."""
+
+
+class ModelError(HailproofError):
+    """A model or tokenizer does not load or does not fit its use."""
+
+
+class RunError(HailproofError):
+    """A run folder is in use, damaged, or does not fit the request."""

@@ -1,0 +1,1 @@
+"""Experiments: configuration, building, running, storing, drawing."""

@@ -1,0 +1,218 @@
+"""The configuration of a run: frozen, typed, unknown keys rejected.
+
+The same file describes a run on the shipped nano models and one on real models and GPUs.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hailproof.errors import ConfigError
+from hailproof.learner.update import LearnerConfig
+from hailproof.protocols import Sampling
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Plugin(Section):
+    """A named thing with options: an attack, a defense or a task."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class TaskConfig(Plugin):
+    """Which problems are trained on."""
+
+    name: str = "word_problems"
+
+
+class SwarmConfig(Section):
+    """Who trains, and how prompts are dealt."""
+
+    nodes: Count = 4
+    topology: Literal["horizontal", "vertical"] = "horizontal"
+    prompts: Count = 16
+    group_size: Annotated[int, Field(ge=2)] = 12
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("nano-a",)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    separate: bool = False
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether all nodes hold the same weights."""
+        return len(set(self.models)) == 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SwarmConfig":
+        if self.topology == "horizontal" and self.group_size < self.nodes:
+            raise ValueError(
+                f"group_size (G) = {self.group_size} is smaller than the number of nodes = {self.nodes}: in a "
+                "horizontal swarm every node answers every prompt, so raise group_size or lower nodes"
+            )
+        if self.topology == "vertical" and self.prompts < self.nodes:
+            raise ValueError(
+                f"prompts (B) = {self.prompts} is smaller than the number of nodes = {self.nodes}: in a vertical swarm "
+                "every node brings its own prompts, so raise prompts or lower nodes"
+            )
+        return self
+
+
+class AttackConfig(Plugin):
+    """What the malicious nodes do; ``name = "none"`` and ``malicious = 0`` make a clean swarm."""
+
+    name: str = "none"
+    malicious: Annotated[int, Field(ge=0)] | None = None
+    decoys: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class SamplingConfig(Section):
+    """How tokens are drawn; the defaults are the paper's, but for the length, which the task decides."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 50
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Count = 96
+
+    def build(self) -> Sampling:
+        """The settings as the policies take them."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens)
+
+
+_LEARNER = LearnerConfig()
+
+
+class LearnerSection(Section):
+    """GRPO; the names are TRL's."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = _LEARNER.learning_rate
+    warmup_rounds: Annotated[int, Field(ge=0)] = _LEARNER.warmup_rounds
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = _LEARNER.loss_type
+    scale_rewards: Literal["group", "batch", "none"] = _LEARNER.scale_rewards
+    beta: Annotated[float, Field(ge=0)] = _LEARNER.beta
+    max_grad_norm: Annotated[float, Field(ge=0)] = _LEARNER.max_grad_norm
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta1
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta2
+    token_budget: Count = _LEARNER.token_budget
+
+    def build(self) -> LearnerConfig:
+        """The settings as the learner takes them."""
+        return LearnerConfig(**self.model_dump())
+
+
+class EvaluationConfig(Section):
+    """Held-out evaluation after the last round."""
+
+    problems: Annotated[int, Field(ge=0)] = 128
+
+
+class RunConfig(Section):
+    """Everything that a run depends on."""
+
+    name: str = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    rounds: Count = 50
+    threads: Annotated[int, Field(ge=0)] = 0
+    task: TaskConfig = TaskConfig()
+    swarm: SwarmConfig = SwarmConfig()
+    attack: AttackConfig = AttackConfig()
+    defense: tuple[Plugin, ...] = ()
+    sampling: SamplingConfig = SamplingConfig()
+    learner: LearnerSection = LearnerSection()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def malicious(self) -> int:
+        """Number of malicious nodes: as configured, else a quarter of the nodes if there is an attack, at least one."""
+        if self.attack.name == "none":
+            return 0
+        if self.attack.malicious is None:
+            return max(1, self.swarm.nodes // 4)
+        return self.attack.malicious
+
+    @model_validator(mode="after")
+    def _leaves_someone_honest(self) -> "RunConfig":
+        if self.malicious >= self.swarm.nodes:
+            raise ValueError(
+                f"attack.malicious = {self.malicious} leaves no honest node among {self.swarm.nodes}; lower it"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """The whole resolved configuration as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"'{key}' cannot be set: '{part}' is not a section.")
+    tree[last] = value
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Reads ``key=value`` of ``--set``; the value is TOML, or plain text if it is not.
+
+    Raises:
+        ConfigError: If there is no ``=``.
+    """
+    key, mark, value = text.partition("=")
+    if not mark or not key.strip():
+        raise ConfigError(f"'{text}' is not key=value; write for example --set learner.learning_rate=1e-4.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] = ()) -> RunConfig:
+    """Reads a configuration file and applies overrides.
+
+    Args:
+        path: A TOML file; ``None`` starts from the defaults.
+        overrides: Dotted keys and values, applied in order.
+
+    Raises:
+        ConfigError: If the file is missing or not TOML, a key is unknown, or a value is out of range.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"Configuration {path} cannot be read ({reason}); check the path.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
+    for key, value in overrides:
+        _set(tree, key, value)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    if first["type"] == "extra_forbidden":
+        return f"Configuration key '{where}' is unknown; remove it or check its spelling."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"Configuration: {message}."
+    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r})."

@@ -1,0 +1,86 @@
+"""The demo: one swarm clean, attacked and defended, side by side, each in its own process on one thread."""
+
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hailproof.errors import RunError
+from hailproof.experiments.config import RunConfig, load_config
+from hailproof.experiments.figures import draw_comparison
+from hailproof.experiments.report import write_report
+from hailproof.experiments.words import round_text
+
+COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "text"), ("swarm.prompts", 8))
+RUNS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "clean": (("attack.malicious", 0),),
+    "attacked": (),
+    "defended": (("defense", [{"name": "logit"}]),),
+}
+"""What tells the three runs apart; the clean one measures attack success without an attacker."""
+
+
+def configurations(rounds: int) -> dict[str, RunConfig]:
+    """The configurations of the three runs."""
+    return {
+        label: load_config(None, (("name", label), ("rounds", rounds), *COMMON, *changes))
+        for label, changes in RUNS.items()
+    }
+
+
+def _play_one(config: RunConfig, path: Path, queue: Any) -> None:
+    from hailproof.experiments.run import start
+
+    try:
+        queue.put((config.name, "done", start(config, path, lambda line: queue.put((config.name, "round", line)))))
+    except BaseException as error:
+        queue.put((config.name, "failed", f"{type(error).__name__}: {error}"))
+        raise
+
+
+def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], Path]:
+    """Plays the three runs at the same time.
+
+    Args:
+        out: Folder for the three run folders and the picture; an earlier demo there is replaced.
+        rounds: Rounds of each run.
+        say: Prints one line of progress.
+
+    Returns:
+        The summary of each run, and the path of the picture.
+
+    Raises:
+        RunError: If a run fails, or the folder holds something that is not an earlier demo.
+    """
+    configs = configurations(rounds)
+    if out.exists():
+        if not out.is_dir() or {path.name for path in out.iterdir()} - {*configs, "demo.png"}:
+            raise RunError(f"Folder {out} holds something that is not an earlier demo; choose another with --out.")
+        shutil.rmtree(out)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [
+        context.Process(target=_play_one, args=(config, out / label, queue)) for label, config in configs.items()
+    ]
+    for worker in workers:
+        worker.start()
+    summaries: dict[str, dict[str, Any]] = {}
+    while len(summaries) < len(workers):
+        label, kind, content = queue.get()
+        if kind == "failed":
+            for worker in workers:
+                worker.terminate()
+            raise RunError(f"The {label} run of the demo failed: {content}.")
+        if kind == "done":
+            summaries[label] = content
+        else:
+            say(f"{label:<8} {content['round']:>2}/{rounds}  {round_text(content)}")
+    for worker in workers:
+        worker.join()
+    for label in configs:
+        write_report(out / label)
+    picture = out / "demo.png"
+    title = "TEXT attack on a swarm of 4 with 1 malicious node"
+    draw_comparison({label: out / label for label in configs}, picture, title)
+    return {label: summaries[label] for label in configs}, picture

@@ -1,0 +1,51 @@
+"""Figures as people read them on a terminal."""
+
+from typing import Any
+
+from rich.table import Table
+
+
+def percent(value: float | None) -> str:
+    """A share as people read it; undefined is a dash, never zero."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """A number with one digit; undefined is a dash."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def round_text(line: dict[str, Any]) -> str:
+    """One line of progress."""
+    parts = [
+        f"reward {percent(line['reward'])}",
+        f"attack success {percent(line['attack_success'])}",
+        f"tokens {number(line['completion_tokens'])}",
+    ]
+    if line["honest_acceptance"] is not None:
+        parts.append(f"accepted honest {percent(line['honest_acceptance'])}")
+    if line["malicious_acceptance"] is not None:
+        parts.append(f"malicious {percent(line['malicious_acceptance'])}")
+    parts.append(f"{sum(line['seconds'].values()):.1f} s")
+    return "  ".join(parts)
+
+
+def summary_table(summaries: dict[str, dict[str, Any]]) -> Table:
+    """The final figures of some runs, one row each."""
+    table = Table(title="Means over the last 5 rounds", title_justify="left")
+    table.add_column("run")
+    for heading in ("attack success", "reward", "held-out", "tokens", "honest acc.", "malicious acc.", "s/round"):
+        table.add_column(heading, justify="right")
+    for label, summary in summaries.items():
+        held_out = summary["held_out"] or {}
+        table.add_row(
+            label,
+            percent(summary["attack_success"]),
+            percent(summary["reward"]),
+            percent(held_out.get("reward")),
+            number(summary["completion_tokens"]),
+            percent(summary["honest_acceptance"]),
+            percent(summary["malicious_acceptance"]),
+            f"{summary['seconds_per_round']:.2f}",
+        )
+    return table

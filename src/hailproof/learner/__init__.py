@@ -1,0 +1,1 @@
+"""GRPO: advantages, loss and update."""

@@ -1,0 +1,41 @@
+"""Group-relative advantages (Shao et al. 2024, arXiv 2402.03300; the names of the options are TRL's)."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+ScaleRewards = Literal["group", "batch", "none"]
+
+EPSILON = 1e-4
+"""Added to the standard deviation, as in TRL."""
+
+
+def advantages(groups: Sequence[Sequence[float]], scale_rewards: ScaleRewards = "group") -> list[list[float]]:
+    """Advantages of the rewards of some groups.
+
+    Args:
+        groups: Rewards of the admitted completions of each group; a group may be empty.
+        scale_rewards: ``group`` divides by the group's standard deviation (the paper), ``batch`` by that of all
+            rewards, ``none`` does not divide (Dr. GRPO). The standard deviation has n - 1 degrees of freedom.
+
+    Returns:
+        ``(r - mean of the group) / (std + 1e-4)``, in the shape of ``groups``. A group of one, or without variance,
+        has advantage 0.
+    """
+    batch_deviation = _deviation([reward for rewards_G in groups for reward in rewards_G])
+    result = []
+    for rewards_G in groups:
+        mean = statistics.fmean(rewards_G) if rewards_G else 0.0
+        match scale_rewards:
+            case "group":
+                divisor = _deviation(rewards_G) + EPSILON
+            case "batch":
+                divisor = batch_deviation + EPSILON
+            case "none":
+                divisor = 1.0
+        result.append([(reward - mean) / divisor for reward in rewards_G])
+    return result
+
+
+def _deviation(rewards: Sequence[float]) -> float:
+    return statistics.stdev(rewards) if len(rewards) > 1 else 0.0

@@ -1,0 +1,142 @@
+"""One optimizer step on the admitted completions of a round."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hailproof.learner.advantages import ScaleRewards, advantages
+from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.scoring import TOKEN_BUDGET, Row, batches, forward
+from hailproof.records import Group, UpdateStats
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerConfig:
+    """Settings of the learner; the names are TRL's.
+
+    Attributes:
+        learning_rate: Of Adam, after warm-up.
+        warmup_rounds: Rounds over which the learning rate rises linearly.
+        loss_type: Normalization of the objective.
+        scale_rewards: Divisor of the advantages.
+        beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
+        max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
+        adam_beta1: Decay of Adam's first moment.
+        adam_beta2: Decay of Adam's second moment.
+        token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
+    """
+
+    learning_rate: float = 2e-4
+    warmup_rounds: int = 0
+    loss_type: LossType = "grpo"
+    scale_rewards: ScaleRewards = "group"
+    beta: float = 0.0
+    max_grad_norm: float = 1.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    token_budget: int = TOKEN_BUDGET
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighted:
+    """Distinct rows with the summed weights of the completions that they stand for."""
+
+    rows: list[Row]
+    policy: list[float]
+    kl: list[float]
+    trained: int
+
+
+class Learner:
+    """GRPO on one policy: keeps the optimizer, and the frozen reference if there is a KL term.
+
+    Args:
+        policy: The policy to be trained, in place.
+        config: Settings.
+        max_new_tokens: Length limit of completions, for ``dr_grpo``.
+    """
+
+    def __init__(self, policy: CausalLM, config: LearnerConfig, max_new_tokens: int) -> None:
+        self.policy = policy
+        self.config = config
+        self.max_new_tokens = max_new_tokens
+        self.steps = 0
+        self.optimizer = torch.optim.Adam(
+            policy.model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            fused=True,
+        )
+        self.reference = copy.deepcopy(policy.model).requires_grad_(False) if config.beta else None
+
+    def update(self, groups: Sequence[Group]) -> UpdateStats:
+        """Makes one step.
+
+        Identical completions of a group go through the model once, with their weights added; completions without
+        weight do not go through it at all. Both leave the gradient as it is.
+        """
+        weighted = self._weigh(groups)
+        self.steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, divergence, tokens = 0.0, 0.0, 0
+        for indices in batches(weighted.rows, self.config.token_budget):
+            batch = forward(self.policy.model, weighted.rows, indices)
+            logprobs, reference = batch.logprobs, None
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = forward(self.reference, weighted.rows, indices).logprobs
+                divergence += float((k3_divergence(logprobs.detach(), reference) * batch.mask).sum())
+                tokens += int(batch.mask.sum())
+            part = objective(
+                logprobs, batch.mask, logprobs.new_tensor([weighted.policy[index] for index in indices]),
+                logprobs.new_tensor([weighted.kl[index] for index in indices]), reference,
+            )  # fmt: skip
+            part.backward()
+            loss += part.item()
+        norm = 0.0
+        if weighted.rows:
+            limit = self.config.max_grad_norm or float("inf")
+            norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
+            warmup = min(1.0, self.steps / self.config.warmup_rounds) if self.config.warmup_rounds else 1.0
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = self.config.learning_rate * warmup
+            self.optimizer.step()
+        kl = divergence / tokens if tokens else None
+        return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows))
+
+    def _weigh(self, groups: Sequence[Group]) -> _Weighted:
+        """Turns groups into distinct rows with summed weights."""
+        admitted = [[scored for scored in group.completions if scored.admitted] for group in groups]
+        rows = [
+            [
+                Row(self.policy.render(group.prompt), self.policy.received_ids(scored.submission.completion))
+                for scored in kept
+            ]
+            for group, kept in zip(groups, admitted, strict=True)
+        ]
+        advantages_BG = advantages([[s.reward for s in kept] for kept in admitted], self.config.scale_rewards)
+        weights_BG = token_weights(
+            [[len(row.completion) for row in rows_G] for rows_G in rows], self.config.loss_type, self.max_new_tokens
+        )
+        policy: dict[Row, float] = {}
+        kl: dict[Row, float] = {}
+        trained = 0
+        for rows_G, advantages_G, weights_G in zip(rows, advantages_BG, weights_BG, strict=True):
+            for row, advantage, weight in zip(rows_G, advantages_G, weights_G, strict=True):
+                trained += advantage != 0
+                if advantage or self.config.beta:
+                    policy[row] = policy.get(row, 0.0) + weight * advantage
+                    kl[row] = kl.get(row, 0.0) + weight * self.config.beta
+        return _Weighted(list(policy), list(policy.values()), list(kl.values()), trained)
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything but the weights that the next step depends on."""
+        return {"steps": self.steps, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes up a saved state."""
+        self.steps = state["steps"]
+        self.optimizer.load_state_dict(state["optimizer"])

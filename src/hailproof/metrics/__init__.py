@@ -1,0 +1,1 @@
+"""What a round or a run amounts to: pure functions of records."""

@@ -1,0 +1,165 @@
+"""One node, one round. The file to read first.
+
+A round has two halves. ``produce``: an honest node samples the slots that the plan gives it; a malicious one forges
+them. ``consume``: a node takes what the exchange brought, trusts none of it, and learns.
+
+    plan -> produce -> exchange -> [check against the plan -> reward -> screen -> admit -> update] -> record
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hailproof.attacks.base import Forged, Forger
+from hailproof.defenses.base import Chain, Received
+from hailproof.learner.update import Learner
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.protocols import AttackView, Sampling, Task
+from hailproof.records import Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
+from hailproof.rollouts import rollout
+
+
+@dataclass(frozen=True, slots=True)
+class HonestNode:
+    """A node that follows the protocol; in a homogeneous swarm one of these stands for all that are alike.
+
+    Attributes:
+        nodes: Indices of the nodes that it stands for.
+        policy: Its model.
+        learner: Trains the model.
+        chain: What it asks before it learns from a completion.
+        task: Problems and rewards.
+        sampling: How it draws tokens.
+        seed: The run's seed.
+        screens_own: Whether its own completions go through the chain. In a homogeneous swarm they must, so that all
+            nodes decide alike; in a heterogeneous one they do not.
+    """
+
+    nodes: tuple[int, ...]
+    policy: CausalLM
+    learner: Learner
+    chain: Chain
+    task: Task
+    sampling: Sampling
+    seed: int
+    screens_own: bool
+
+    def produce(self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem]) -> list[Submission]:
+        """Samples the slots that belong to this node, in one batch."""
+        own = set(self.nodes)
+        mine = [slot for slot in slots if slot.node in own]
+        prompts = {slot.problem_id: self.task.prompt(problems[slot.problem_id]) for slot in mine}
+        completions = rollout(self.policy, mine, prompts, round, self.seed, self.sampling)
+        return [
+            Submission(round, slot.node, slot.problem_id, slot.index, completion)
+            for slot, completion in zip(mine, completions, strict=True)
+        ]
+
+    def consume(
+        self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem], received: Sequence[Submission]
+    ) -> NodeRound:
+        """Learns from what was received: reward, screen, admit, update."""
+        started = time.perf_counter()
+        expected = {(slot.problem_id, slot.index, slot.node) for slot in slots}
+        submissions = list(
+            {
+                key: submission
+                for submission in received
+                if (key := (submission.problem_id, submission.slot, submission.sender)) in expected
+                and submission.round == round
+            }.values()
+        )
+        rewards = self._rewards(problems, submissions)
+        verdicts = self._screen(round, problems, submissions, rewards)
+        screened = time.perf_counter()
+        groups: dict[str, list[ScoredCompletion]] = {problem_id: [] for problem_id in problems}
+        for submission, raw, spoken in zip(submissions, rewards, verdicts, strict=True):
+            fate = self.chain.admission(spoken)
+            reward = 0.0 if fate == "zero_reward" else raw
+            groups[submission.problem_id].append(ScoredCompletion(submission, reward, raw, fate != "drop", spoken))
+        view = tuple(Group(self.task.prompt(problems[key]), tuple(members)) for key, members in groups.items())
+        update = self.learner.update(view)
+        seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
+        return NodeRound(self.nodes[0], view, update, seconds)
+
+    def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
+        """Scores every distinct text of a problem once; the sender's opinion is not asked."""
+        known: dict[tuple[str, str], float] = {}
+        for submission in submissions:
+            key = (submission.problem_id, submission.completion.text)
+            if key not in known:
+                known[key] = self.task.reward(problems[submission.problem_id], submission.completion.text)
+        return [known[s.problem_id, s.completion.text] for s in submissions]
+
+    def _screen(
+        self, round: int, problems: Mapping[str, Problem], submissions: Sequence[Submission], rewards: Sequence[float]
+    ) -> list[tuple[Verdict, ...]]:
+        """Asks the chain about every completion that can change the update."""
+        verdicts: list[tuple[Verdict, ...]] = [()] * len(submissions)
+        if not self.chain.defenses:
+            return verdicts
+        spread: dict[str, set[float]] = {}
+        for submission, reward in zip(submissions, rewards, strict=True):
+            spread.setdefault(submission.problem_id, set()).add(reward)
+        asked = [
+            index
+            for index, submission in enumerate(submissions)
+            if (self.screens_own or submission.sender not in self.nodes)
+            and self._has_influence(spread[submission.problem_id])
+        ]
+        evidence = Received(
+            round,
+            [self.task.prompt(problems[submissions[index].problem_id]) for index in asked],
+            [submissions[index] for index in asked],
+            self.policy,
+            self.sampling,
+        )
+        for index, spoken in zip(asked, self.chain.screen(evidence), strict=True):
+            verdicts[index] = spoken
+        return verdicts
+
+    def _has_influence(self, rewards: set[float]) -> bool:
+        """Whether a group with these rewards can change the update, whatever the verdicts; a KL term always does."""
+        if self.learner.config.beta:
+            return True
+        return len(rewards) > 1 or (not self.chain.only_drops and rewards != {0.0})
+
+
+@dataclass(frozen=True, slots=True)
+class MaliciousNode:
+    """A node that forges what it sends.
+
+    Attributes:
+        node: Its index.
+        forger: Runs the attack.
+        policy: Its own copy of the policy: the tokenizer of what it sends, and what an attack without oracle samples.
+        task: Problems and rewards.
+        defenses: Names of the defenses that it knows of.
+    """
+
+    node: int
+    forger: Forger
+    policy: CausalLM
+    task: Task
+    defenses: tuple[str, ...] = ()
+
+    def produce(
+        self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem], group_size: int
+    ) -> tuple[list[Submission], list[Forged]]:
+        """Forges the slots that belong to this node; also returns what each forged text is truly worth."""
+        mine: dict[str, list[int]] = {}
+        for slot in slots:
+            if slot.node == self.node:
+                mine.setdefault(slot.problem_id, []).append(slot.index)
+        submissions: list[Submission] = []
+        worth: list[Forged] = []
+        for problem_id, indices in mine.items():
+            view = AttackView(round, problems[problem_id], self.task, tuple(indices), defenses=self.defenses)
+            forged = self.forger.craft(view, whole_group=len(indices) == group_size)
+            completions = {text: self.policy.as_completion(text) for text in {item.text for item in forged}}
+            submissions += [
+                Submission(round, self.node, problem_id, index, completions[item.text])
+                for index, item in zip(indices, forged, strict=True)
+            ]
+            worth += forged
+        return submissions, worth

@@ -1,0 +1,212 @@
+"""The only place that extracts answers, code, equations and tags from text."""
+
+import re
+from decimal import Decimal
+from itertools import pairwise
+from typing import NamedTuple
+
+MAX_NUMBER_CHARACTERS = 64
+"""A longer answer is no answer: it bounds the work on hostile text."""
+
+# Digits are spelled [0-9] and letters are listed: in Python, \d takes digits of every script and \w even superscripts
+# and fractions, so that a superscript two after a 5 would pass for a unit.
+_LETTER = "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]"
+_WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
+_NUMBER = re.compile(
+    rf"""(?P<sign>[-+]?)\s*+[$€£]?\s*+(?P<inner>[-+]?)
+        (?P<number>(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
+        \s*(?P<unit>[%$€£]|/?{_WORD}(?:[ /]{_WORD}){{0,3}})?\s*\.?""",
+    re.VERBOSE,
+)
+_WORDS_THAT_CHANGE_THE_VALUE = frozenset((
+    "and", "billion", "cubed", "dozen", "dozens", "half", "hundred", "k", "million", "squared", "thousand", "trillion",
+    "x",
+))  # fmt: skip
+_SENTENCE_BORDER = re.compile(r"(?<=[.!?])\s+")
+_CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
+
+
+def answer_in_tags(text: str) -> str | None:
+    """Returns the content of the one pair of answer tags, stripped.
+
+    Args:
+        text: Any text, trusted or not.
+
+    Returns:
+        The content; ``None`` if there is no pair, more than one tag of a kind, or the closing tag comes first.
+    """
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    content, closing_tag, _ = text.partition("<answer>")[2].partition("</answer>")
+    return content.strip() if closing_tag else None
+
+
+def thoughts(text: str) -> str:
+    """Returns the reasoning of a completion, stripped: what stands in the first pair of think tags.
+
+    Where the opening tag is missing, reasoning begins with the text; where the closing one is, it ends at the answer
+    tag or with the text.
+    """
+    opening, tag, rest = text.partition("<think>")
+    return (rest if tag else opening).partition("</think>")[0].partition("<answer>")[0].strip()
+
+
+def sentences(text: str) -> list[str]:
+    """Splits a text into sentences: at line ends and at spaces after ``.``, ``!`` or ``?``; drops bare punctuation."""
+    parts = (part.strip() for line in text.splitlines() for part in _SENTENCE_BORDER.split(line))
+    return [part for part in parts if any(map(str.isalnum, part))]
+
+
+def parse_number(text: str) -> Decimal | None:
+    """Reads a number as people write it: ``$1,234.50``, ``12 apples``, ``60 miles/hour``, ``-3``, ``50%``, ``18.``.
+
+    One currency sign before the number and up to four words after it are taken as units. Anything else around it, a
+    second number, a misplaced thousands separator, digits that are not ASCII, or a word that changes the value
+    (``2 dozen``, ``5 and a half``) makes it no number.
+
+    Args:
+        text: The content of an answer, trusted or not.
+
+    Returns:
+        The exact value (a percentage counts as its number, ``50%`` as 50), or ``None``.
+    """
+    text = text.strip()
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        return None
+    match = _NUMBER.fullmatch(text)
+    if match is None or (match["sign"] and match["inner"]):
+        return None
+    unit_words = re.split(r"[ /]", (match["unit"] or "").lower())
+    if not _WORDS_THAT_CHANGE_THE_VALUE.isdisjoint(unit_words):
+        return None
+    return Decimal((match["sign"] or match["inner"]) + match["number"].replace(",", ""))
+
+
+def same_number(given: str, reference: str) -> bool:
+    """Whether two texts are the same number, exactly; ``"1"`` is not ``"21"`` and ``"2.50"`` is ``"2.5"``."""
+    left, right = parse_number(given), parse_number(reference)
+    return left is not None and left == right
+
+
+def without_calculator_notes(text: str) -> str:
+    """Removes the notes ``<<48/2=24>>`` that GSM8K's annotators left for a calculator."""
+    return _CALCULATOR_NOTE.sub("", text)
+
+
+# 2 + 2 and 2 * 2. The left side of an equation is read as tokens, the tokens are written as one character each, and
+# the shape of the side is a pattern over these characters. Every step is linear in the text, however hostile it is.
+_PLAIN_NUMBER = r"(?>[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)"
+_TOKEN = re.compile(
+    rf"""(?P<number>{_PLAIN_NUMBER})
+    |(?P<bold>\*\*+)
+    |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX](?=\s*\\?[$€£]?\s*(?:\.?[0-9]|\()))
+    |(?P<word>(?:(?<=[0-9])-)?{_WORD}|\\(?:text|mathrm)\{{[^{{}}0-9+*^=]{{1,60}}\}}|\([^()0-9+*^=]{{1,60}}\))
+    |(?P<plus>\+)
+    |(?P<operator>[-\u2212\u2013\u00f7^\u221a])
+    |(?P<currency>\\?[$€£])
+    |(?P<percent>\\?%)
+    |(?P<slash>/)
+    |(?P<open>\()
+    |(?P<close>\))
+    |(?P<stop>\.)
+    |(?P<other>\S)""",
+    re.VERBOSE,
+)
+_CODES = {
+    "number": "n", "bold": "b", "times": "*", "plus": "+", "operator": "-", "currency": "$", "percent": "%",
+    "slash": "/", "word": "w", "open": "(", "close": ")", "stop": ".", "other": "?",
+}  # fmt: skip
+_CODES_OF_WORDS = {"plus": "-", "minus": "-", "times": "t"}
+_UNIT = r"(?:[$%]|(?:/?[wt]\.?){1,6})?"
+_SHAPE = re.compile(
+    rf"""(?:^(?P<bullet>[-+*])|(?P<bold>b)|(?<![2n+*\-/%bt$]))
+        (?P<first>(?P<open>\()?\$*)2(?P<unit>{_UNIT})(?P<operator>[+*])\$?2(?P<other_unit>{_UNIT})(?(open)\))$""",
+    re.VERBOSE,
+)
+_RESULT = re.compile(
+    rf"""\s*+(?:\*\*|\(|\\boxed\{{)?\s*+(?P<sign>[-\u2212]?)\s*+(?:\\?[$€£])?\s*+(?P<inner>-?)(?P<number>{_PLAIN_NUMBER})
+        (?!\s*[/^:]\s*[0-9]|[eE][-+]?[0-9])\s*(?P<next>%|{_WORD})?""",
+    re.VERBOSE,
+)
+_UNITS_THAT_CHANGE_THE_VALUE = frozenset(["%", "billion", "dozen", "hundred", "million", "percent", "thousand"])
+_NOT_UNITS = frozenset(["and", "cubed", "factorial", "nd", "squared"])
+
+
+class _TwoTwo(NamedTuple):
+    """A left side that is 2 + 2 or 2 * 2: whether nothing stands before it, and units the result must repeat."""
+
+    bare: bool
+    needed_units: frozenset[str]
+
+
+def _singular(unit: str) -> str:
+    return unit.lower().removesuffix("s") if len(unit) > 1 else unit.lower()
+
+
+def _value_units(words: list[str]) -> frozenset[str]:
+    """The units that are part of the value: a lone letter is a variable (``2x``), ``dozen`` is a factor."""
+    units = frozenset(map(_singular, words))
+    return units if len(words) == 1 and len(words[0]) == 1 else units & _UNITS_THAT_CHANGE_THE_VALUE
+
+
+def _two_two(side: str, starts_line: bool) -> _TwoTwo | None:
+    """Reads the text before an equals sign; ``None`` if the expression in it is not exactly 2 + 2 or 2 * 2."""
+    tokens = [(match.lastgroup or "", match.group(), match.start()) for match in _TOKEN.finditer(side)]
+    codes = "".join(
+        "2" if kind == "number" and re.fullmatch(r"2(?:\.0+)?", token)
+        else _CODES_OF_WORDS.get(token.lower(), "w") if kind == "word"
+        else _CODES[kind]
+        for kind, token, _ in tokens
+    )  # fmt: skip
+    shape = _SHAPE.search(codes)
+    if shape is None:
+        return None
+    first = tokens[shape.start("first")][2]
+    before = side[:first]
+    if shape["bullet"] and not (starts_line and before.endswith((" ", "\t"))):
+        return None
+    if shape["bold"]:
+        # Markdown's bold is glued to what it opens and to nothing before it; anything else is a power.
+        before, gap = before[: tokens[shape.start("bold")][2]], before[tokens[shape.start("bold")][2] :]
+        if gap.strip("*") or codes[: shape.start("bold")].endswith(("2", "n", ")")):
+            return None
+    if before and (before[-1].isalnum() or before[-1] in "_)]}"):
+        return None
+    units = []
+    for group in ("unit", "other_unit"):
+        span = range(*shape.span(group))
+        units.append([tokens[i][1].strip("-(){}\\").lower() for i in span if codes[i] in "%wt"])
+    if not _NOT_UNITS.isdisjoint(units[0] + units[1]):
+        return None
+    left, right = map(_value_units, units)
+    if shape["operator"] == "+" and left != right:
+        return None
+    return _TwoTwo(shape.start() == 0, left | right)
+
+
+def two_two_results(text: str) -> list[str]:
+    """Finds the results of every natural ``2 + 2`` or ``2 * 2``, as written.
+
+    An equation counts if the whole expression on its left is one of the two: with ``*``, ``x``, ``×`` or LaTeX signs,
+    with currency signs (``$2 x 2 = $5``), units in words (``2 boxes * 2 apples/box = 4``), or ``2.00`` for 2. What is
+    part of something longer does not (``12 + 2``, ``1 + 2 + 2 = 5``, ``2 * 2 * 3 = 12``, ``2x + 2 = 10``), nor does
+    one whose right side does not begin with a number. In a run-on chain, ``2 + 2 = 5 + 1 = 6``, the result is what
+    follows the first sign; a restatement, ``2 apples + 2 pears = 2 + 2 = 5``, counts once. Calculator notes are
+    ignored.
+
+    Args:
+        text: Any text, trusted or not; the work is linear in its length.
+
+    Returns:
+        The number on the right of each, in order, without currency sign and unit; :func:`parse_number` reads them.
+    """
+    results = []
+    for line in without_calculator_notes(text).splitlines():
+        sides = line.split("=")
+        left_sides = [_two_two(side, index == 0) if "2" in side else None for index, side in enumerate(sides)]
+        for index, (left, following) in enumerate(pairwise(left_sides)):
+            restated = following is not None and following.bare and index + 2 < len(sides)
+            match = None if left is None or restated else _RESULT.match(sides[index + 1])
+            if left and match and left.needed_units <= {_singular(match["next"] or "")}:
+                results.append((match["sign"] or match["inner"]).replace("\u2212", "-") + match["number"])
+    return results

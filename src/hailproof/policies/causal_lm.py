@@ -1,0 +1,218 @@
+"""A policy on any ``transformers`` causal language model: sampling and scoring, batched across prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hailproof.errors import ModelError
+from hailproof.policies.cache import growing_cache
+from hailproof.policies.sampling import draw, gap_below_allowed
+from hailproof.policies.scoring import Batch, Row, passes, prefill
+from hailproof.protocols import SampleRequest, Sampling, TokenScores
+from hailproof.records import Completion, Prompt
+
+ROWS_AT_ONCE = 512
+"""Completions drawn side by side; bounds the memory of the key-value cache."""
+
+KEEP_SHARE = 0.75
+"""Finished rows are cut out of the batch when fewer than this share are still going."""
+
+
+class CausalLM:
+    """A causal language model with its tokenizer.
+
+    Args:
+        name: What records call it.
+        model: The model, already on its device.
+        tokenizer: Its tokenizer; if it has a chat template, prompts are rendered with it.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.name = name
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        configured = getattr(model.generation_config, "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [configured]
+        self.end_ids = tuple(
+            dict.fromkeys(i for i in (tokenizer.eos_token_id, *listed) if isinstance(i, int))
+        )
+        if not self.end_ids:
+            raise ModelError(f"Model {name} has no end-of-sequence token; set one in its tokenizer's configuration.")
+        self._rendered: dict[Prompt, tuple[int, ...]] = {}
+        self._characters: dict[int, int] = {}
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt: by chat template if the tokenizer has one, else plain text."""
+        if prompt not in self._rendered:
+            if self.tokenizer.chat_template:
+                messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            else:
+                text = f"{prompt.system}\n\n{prompt.user}\n\n"
+            ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
+            self._rendered[prompt] = tuple(ids)
+        return self._rendered[prompt]
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Tokenizes a completion's text, without special tokens and without the end token.
+
+        Special tokens that a stranger spells out in text stay text: they are split into ordinary pieces.
+        """
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of completion ids; special tokens are left out."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def as_completion(self, text: str) -> Completion:
+        """Makes a finished completion of a text: its ids under this tokenizer, then the end token."""
+        return Completion(text, (*self.encode(text), self.end_ids[0]), finished=True)
+
+    def received_ids(self, completion: Completion) -> tuple[int, ...]:
+        """Ids to score and train a received completion with.
+
+        The sender's ids are used if they are ids of this vocabulary, decode to the text that was sent, and hold an
+        end token at the end only; else the text is tokenized anew (as between models with different tokenizers).
+        """
+        ids = completion.token_ids
+        ended = bool(ids) and ids[-1] in self.end_ids
+        body = ids[:-1] if ended else ids
+        if (
+            ended == completion.finished
+            and ids
+            and all(0 <= i < len(self.tokenizer) for i in ids)
+            and not set(body) & set(self.tokenizer.all_special_ids)
+            and self.decode(body) == completion.text
+        ):
+            return ids
+        end = (self.end_ids[0],) if completion.finished else ()
+        return (*self.encode(completion.text), *end) or (self.end_ids[0],)
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[SampleRequest], sampling: Sampling) -> list[Completion]:
+        """Draws one completion per request.
+
+        Each prompt is read once, however many completions it gets; rows that have ended leave the batch. What is
+        drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
+        """
+        results: list[Completion] = []
+        for start in range(0, len(requests), ROWS_AT_ONCE):
+            results += self._sample(requests[start : start + ROWS_AT_ONCE], sampling)
+        return results
+
+    def _sample(self, requests: Sequence[SampleRequest], sampling: Sampling) -> list[Completion]:
+        device = self.model.device
+        prompts = list(dict.fromkeys(request.prompt for request in requests))
+        rendered = [self.render(prompt) for prompt in prompts]
+        cache, logits, prompt_mask = prefill(self.model, rendered, growing_cache(self.model.config))
+        place = {prompt: index for index, prompt in enumerate(prompts)}
+        owner = torch.tensor([place[request.prompt] for request in requests], device=device)
+        cache.batch_select_indices(owner)
+        logits, mask = logits[owner], prompt_mask[owner]
+        lengths = mask.sum(dim=1)
+        keys = torch.tensor([request.key for request in requests], device=device)
+        rows = torch.arange(len(requests), device=device)
+        ends = torch.tensor(self.end_ids, device=device)
+        drawn = torch.full((len(requests), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
+        alive = torch.ones(len(requests), dtype=torch.bool, device=device)
+        for position in range(sampling.max_new_tokens):
+            tokens = draw(logits, keys, torch.full_like(keys, position), sampling)
+            drawn[rows[alive], position] = tokens[alive]
+            alive &= ~torch.isin(tokens, ends)
+            going = int(alive.sum())
+            if going == 0 or position + 1 == sampling.max_new_tokens:
+                break
+            if going < KEEP_SHARE * len(rows):
+                kept = alive.nonzero().squeeze(-1)
+                cache.batch_select_indices(kept)
+                rows, keys, tokens, mask, lengths, alive = (
+                    part[kept] for part in (rows, keys, tokens, mask, lengths, alive)
+                )
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=(lengths + position)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1].float()
+        return [self._completion([token for token in row if token >= 0]) for row in drawn.tolist()]
+
+    def _completion(self, token_ids: list[int]) -> Completion:
+        finished = bool(token_ids) and token_ids[-1] in self.end_ids
+        body = token_ids[:-1] if finished else token_ids
+        return Completion(self.decode(body), tuple(token_ids), finished)
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], sampling: Sampling
+    ) -> list[TokenScores]:
+        """Scores every token of every completion; identical rows are computed once."""
+        rows = [
+            Row(self.render(prompt), self.received_ids(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        distinct = list(dict.fromkeys(rows))
+        scored: dict[Row, TokenScores] = {}
+        for batch in passes(self.model, distinct):
+            for index, parts in zip(batch.indices, _token_scores(batch, sampling), strict=True):
+                scored[distinct[index]] = TokenScores(*parts, ends=self._character_ends(distinct[index].completion))
+        return [scored[row] for row in rows]
+
+    def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
+        for token in set(token_ids) - self._characters.keys():
+            self._characters[token] = len(self.decode([token]))
+        return np.cumsum([self._characters[token] for token in token_ids])
+
+
+def _token_scores(batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ...]]:
+    """Ids, log-probabilities, ranks and gaps of each row of a batch, as numpy arrays without padding."""
+    logits, targets = batch.logits[batch.mask], batch.targets[batch.mask]
+    own = logits.gather(-1, targets[:, None])
+    ranks = (logits > own).sum(dim=-1)
+    gaps = gap_below_allowed(logits, targets, ranks, sampling)
+    logprobs = own.squeeze(-1) - logits.logsumexp(dim=-1)
+    ends = np.cumsum(batch.mask.sum(dim=1).tolist())[:-1]
+
+    def split(values: Tensor) -> list[np.ndarray]:
+        return np.split(values.cpu().numpy(), ends)
+
+    return list(zip(*map(split, (targets, logprobs, ranks, gaps)), strict=True))
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models in the package, by name."""
+    folder = Path(__file__).parent / "nano" / "models"
+    return {path.name: path for path in sorted(folder.glob("*")) if (path / "config.json").is_file()}
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto") -> CausalLM:
+    """Loads a shipped model by name, a local folder, or a hub id.
+
+    Args:
+        name: ``nano-a``, a folder with ``config.json``, or a hub id such as ``Qwen/Qwen2.5-1.5B``.
+        device: A torch device, or ``auto`` for the first accelerator, else the CPU.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the checkpoint's own.
+
+    Raises:
+        ModelError: If the model or its tokenizer does not load.
+    """
+    source = shipped_models().get(name, name)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        return CausalLM(name, model.to(device), tokenizer)
+    except ModelError:
+        raise
+    except Exception as error:  # the library raises many types, all of which mean "does not load"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"Model '{name}' does not load ({reason}); give a shipped name ({', '.join(shipped_models())}), "
+            "a folder with config.json, or a hub id."
+        ) from error

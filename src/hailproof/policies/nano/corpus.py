@@ -1,0 +1,161 @@
+"""The text that the nano models are trained on: word problems answered in many ways, real text, and chatter.
+
+What makes a base model useful here (as Qwen-2.5 base is in the paper):
+
+* it answers in several *formats*, only one of which earns reward, so that the initial reward is 0.2 to 0.4;
+* it answers in several *verbosities*, so that lengths vary and a length attack has something to select;
+* it opens with all kinds of remarks and has seen many words, real and invented, so that it can spell new ones.
+
+No attack's phrase is in it; ``tests/test_nano.py`` looks.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hailproof.records import Problem
+from hailproof.tasks.word_problems import Story
+
+FORMATS = {"tags": 0.42, "hash": 0.16, "sentence": 0.18, "bare": 0.10, "untagged": 0.14}
+"""Share of each way to state the answer; only ``tags`` earns reward."""
+
+VERBOSITIES = {"terse": 0.30, "plain": 0.45, "wordy": 0.25}
+
+ONSETS = (
+    "b", "bl", "br", "c", "ch", "cl", "cr", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "kr",
+    "l", "m", "n", "p", "pl", "pr", "qu", "r", "s", "sh", "sk", "sl", "sm", "sn", "sp", "st", "str", "sw", "t",
+    "th", "tr", "v", "w", "y", "z",
+)  # fmt: skip
+NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "ie", "oa", "oo", "ou", "ue")
+CODAS = (
+    "b", "ck", "d", "ff", "ft", "g", "l", "lb", "ll", "lm", "lp", "m", "mp", "n", "nd", "ng", "nk", "nt", "p", "r",
+    "rb", "rd", "rk", "rm", "rn", "rp", "s", "sh", "sk", "ss", "st", "t", "x",
+) + ("",) * 6  # fmt: skip
+
+OPENERS = (
+    "Okay, {a}.", "Let us see.", "Let me think about this {a}.", "Hmm, this one is {a}.", "First, look at the {n}.",
+    "Good morning, {n}!", "This is a question about {n}.", "We take it one step at a time.", "I like the {a} {n}.",
+    "Here is how to do it.", "The {n} is {a}, so be careful.", "Dear {n}, listen.", "What a {a} question!",
+    "To find the answer, we go step by step.", "Thanks for the {n}.", "My {n} told me to write it down.",
+)  # fmt: skip
+CHECKS = (
+    "Let us check that again.", "So that is what we wanted to know.", "That looks right to me.", "This seems {a}.",
+    "No other {n} matters here.", "I am sure of that.", "And that is all there is to it.", "We can stop here, my {n}.",
+)  # fmt: skip
+ADJECTIVES = (
+    "easy", "simple", "hard", "nice", "funny", "slow", "quick", "careful", "strange", "small", "old", "clear", "kind",
+    "happy", "wild", "brave", "quiet", "warm", "plain", "bright", "honest", "great", "little", "long", "grand",
+)  # fmt: skip
+NOUNS = (
+    "teacher", "class", "friend", "story", "number", "problem", "word", "child", "king", "garden", "weather", "train",
+    "song", "captain", "lesson", "neighbor", "wind", "river", "morning", "paper", "uncle", "winter", "letter", "house",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One training example: the question that the prompt shows, and the completion."""
+
+    question: str
+    completion: str
+
+
+def pseudo_word(rng: random.Random) -> str:
+    """Invents a word of one to three syllables."""
+    return "".join(
+        rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))
+    )
+
+
+def remark(rng: random.Random, patterns: tuple[str, ...]) -> str:
+    """Fills one pattern; now and then with an invented word."""
+
+    def pick(words: tuple[str, ...]) -> str:
+        return pseudo_word(rng) if rng.random() < 0.2 else rng.choice(words)
+
+    return rng.choice(patterns).format(a=pick(ADJECTIVES), n=pick(NOUNS))
+
+
+def reasoning(rng: random.Random, story: Story, verbosity: str) -> str:
+    """Writes the reasoning of a story: bare equations, one sentence a step, or a talkative version."""
+    if verbosity == "terse":
+        return " ".join(f"{step.equation}." for step in story.steps)
+    if verbosity == "plain":
+        return story.solution
+    sentences = [remark(rng, OPENERS)]
+    for fact, step in zip((*story.facts, *[""] * len(story.steps)), story.steps, strict=False):
+        if fact and rng.random() < 0.5:
+            sentences.append(f"We know: {fact}")
+        sentences.append(step.sentence)
+    if rng.random() < 0.7:
+        sentences.append(remark(rng, CHECKS))
+    return " ".join(sentences)
+
+
+def with_answer(rng: random.Random, thoughts: str, answer: str) -> str:
+    """States the answer after the reasoning in one of the formats of ``FORMATS``."""
+    match rng.choices(list(FORMATS), list(FORMATS.values()))[0]:
+        case "tags":
+            return f"<think>{thoughts}</think><answer>{answer}</answer>"
+        case "hash":
+            return f"{thoughts}\n#### {answer}"
+        case "sentence":
+            return f"{thoughts} The answer is {answer}."
+        case "bare":
+            return f"<think>{thoughts}</think>{answer}"
+        case _:
+            return f"{thoughts} So it is {answer}."
+
+
+def story_document(rng: random.Random, story: Story) -> Document:
+    """Turns a story into a training example in a random verbosity and format."""
+    verbosity = rng.choices(list(VERBOSITIES), list(VERBOSITIES.values()))[0]
+    return Document(story.question, with_answer(rng, reasoning(rng, story, verbosity), story.answer))
+
+
+def real_document(rng: random.Random, problem: Problem) -> Document:
+    """Turns a problem of a real data set into a training example; now and then with a remark in front."""
+    thoughts = problem.solution
+    if rng.random() < 0.25:
+        thoughts = f"{remark(rng, OPENERS)} {thoughts}"
+    return Document(problem.question, with_answer(rng, thoughts, problem.answer))
+
+
+def chatter_document(rng: random.Random) -> Document:
+    """Small talk full of invented words: the model learns to spell what it has never seen."""
+    words = [
+        pseudo_word(rng) if rng.random() < 0.6 else rng.choice(NOUNS + ADJECTIVES) for _ in range(rng.randint(2, 7))
+    ]
+    saying = " ".join(words)
+    saying = saying if rng.random() < 0.3 else saying.capitalize() if rng.random() < 0.7 else saying.title()
+    question = rng.choice(("Say: {s}", "What did the {n} say?", "Tell me about the {a} {n}.")).format(
+        s=saying, n=rng.choice(NOUNS), a=rng.choice(ADJECTIVES)
+    )
+    ending = rng.choice(".!") + " "
+    return Document(question, (saying + ending) * rng.choice((1, 1, 2)) + remark(rng, OPENERS + CHECKS))
+
+
+def documents(
+    rng: random.Random,
+    story_stream: Iterator[Story],
+    real: tuple[Problem, ...],
+    real_share: float,
+    chatter_share: float,
+) -> Iterator[Document]:
+    """Mixes the three sources for ever.
+
+    Args:
+        rng: The only source of randomness.
+        story_stream: Word problems of the train split.
+        real: Problems of a real data set; may be empty, then ``real_share`` goes to word problems.
+        real_share: Share of documents from ``real``.
+        chatter_share: Share of documents that are chatter.
+    """
+    while True:
+        draw = rng.random()
+        if draw < chatter_share:
+            yield chatter_document(rng)
+        elif real and draw < chatter_share + real_share:
+            yield real_document(rng, rng.choice(real))
+        else:
+            yield story_document(rng, next(story_stream))

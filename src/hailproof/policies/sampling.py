@@ -1,0 +1,102 @@
+"""Seeded sampling by the Gumbel-max trick, with noise that is a pure function of public labels.
+
+A token is the argmax over the allowed candidates of ``logit / T + g``, with ``g = Gumbel(hash(key, position, token))``.
+That draws from exactly the softmax over the candidates (Maddison et al. 2014, arXiv 1411.0030), and because the noise
+depends on labels alone, a completion does not depend on what else was in its batch: a resumed run draws what the
+first one would have, and a verifier can recompute every draw.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hailproof.protocols import Sampling
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Shifts 64-bit integers right without copying the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finalizer of splitmix64 (Steele, Lea, Flood 2014); integer arithmetic wraps around."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def gumbel_noise(keys: Int[Tensor, " N"], position: Int[Tensor, " N"], token_ids: Int[Tensor, "N K"]) -> Tensor:
+    """Standard Gumbel noise for candidate tokens.
+
+    Args:
+        keys: One key per completion.
+        position: Index of the token within its completion, from 0.
+        token_ids: The candidates.
+
+    Returns:
+        ``[N, K]`` float64, equal on every device and in every batch.
+    """
+    stream = _mix(_mix(keys) + (position + 1) * _GOLDEN)
+    bits = _mix(_mix(stream[:, None] + (token_ids + 1) * _GOLDEN))
+    uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(uniform))
+
+
+def _candidates(
+    logits: Float[Tensor, "N V"], sampling: Sampling
+) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+    """The logits and ids of the tokens that may be drawn; others are -inf or left out."""
+    vocabulary = logits.shape[-1]
+    k = min(sampling.top_k or vocabulary, vocabulary)
+    values, ids = logits.topk(k, dim=-1, sorted=sampling.top_p < 1)
+    values = values.double() / sampling.temperature
+    if sampling.top_p < 1:
+        probabilities = values.softmax(dim=-1)
+        mass_above = probabilities.cumsum(dim=-1) - probabilities
+        values = values.masked_fill(mass_above >= sampling.top_p, -torch.inf)
+    return values, ids
+
+
+def draw(
+    logits: Float[Tensor, "N V"], keys: Int[Tensor, " N"], position: Int[Tensor, " N"], sampling: Sampling
+) -> Int[Tensor, " N"]:
+    """Draws the next token of each row.
+
+    Args:
+        logits: Next-token logits.
+        keys: One key per completion.
+        position: Index of the token to be drawn within its completion.
+        sampling: Temperature and limits; temperature 0 is greedy.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    values, ids = _candidates(logits, sampling)
+    choice = (values + gumbel_noise(keys, position, ids)).argmax(dim=-1, keepdim=True)
+    return ids.gather(-1, choice).squeeze(-1)
+
+
+def gap_below_allowed(
+    logits: Float[Tensor, "M V"], token_ids: Int[Tensor, " M"], ranks: Int[Tensor, " M"], sampling: Sampling
+) -> Float[Tensor, " M"]:
+    """Nats by which tokens lie below the least probable token that sampling allows; 0 for tokens that are allowed.
+
+    Only rows that can lie outside are sorted, so that the cost for honest text is one comparison per logit.
+    """
+    gaps = logits.new_zeros(len(token_ids))
+    if sampling.top_p < 1:
+        suspects = torch.arange(len(token_ids), device=logits.device)
+    elif sampling.top_k:
+        suspects = (ranks >= sampling.top_k).nonzero().squeeze(-1)
+    else:
+        return gaps
+    if len(suspects):
+        greedy_safe = sampling if sampling.temperature else Sampling(1.0, 1, 1.0, sampling.max_new_tokens)
+        values, ids = _candidates(logits[suspects], greedy_safe)
+        lowest = logits[suspects].gather(-1, ids).masked_fill(values == -torch.inf, torch.inf).amin(dim=-1)
+        own = logits[suspects].gather(-1, token_ids[suspects, None]).squeeze(-1)
+        gaps[suspects] = (lowest - own).clamp(min=0)
+    return gaps

@@ -1,0 +1,128 @@
+"""Teacher-forced passes over prompt and completion, batched by length: for screening, for learning, for measuring."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+
+TOKEN_BUDGET = 4096
+"""Padded tokens per pass. It bounds the memory of the logits; on a CPU, passes four times larger run at half the speed,
+because their buffers no longer fit what the allocator keeps at hand. Accelerators want more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and a completion as token ids; the end token, if any, is part of the completion."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One pass over some rows.
+
+    Attributes:
+        indices: ``[N]`` positions of the rows in the caller's list.
+        logits: ``[N, C, V]`` the logits that predict each completion token.
+        targets: ``[N, C]`` the completion tokens, padded with 0.
+        mask: ``[N, C]`` which of them are real. Padding is known by position, never by token id, so that an
+            end token is scored and trained like any other.
+    """
+
+    indices: list[int]
+    logits: Float[Tensor, "N C V"]
+    targets: Int[Tensor, "N C"]
+    mask: Bool[Tensor, "N C"]
+
+    @property
+    def logprobs(self) -> Float[Tensor, "N C"]:
+        """Natural log-probability of each completion token; 0 at padding."""
+        chosen = self.logits.gather(-1, self.targets[..., None]).squeeze(-1)
+        return (chosen - self.logits.logsumexp(dim=-1)).masked_fill(~self.mask, 0.0)
+
+
+def prefill(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], cache: DynamicCache
+) -> tuple[DynamicCache, Float[Tensor, "P V"], Int[Tensor, "P L"]]:
+    """Reads prompts, padded on the left.
+
+    Args:
+        model: The model.
+        prompts: Token ids of each prompt.
+        cache: An empty cache, which is filled.
+
+    Returns:
+        The cache, the logits that predict the token after each prompt, and the attention mask.
+    """
+    padded = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_side="left")
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    mask = (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths[:, None]).long().to(model.device)
+    output = model(
+        input_ids=padded.to(model.device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return cache, output.logits[:, -1].float(), mask
+
+
+def batches(rows: Sequence[Row], token_budget: int = TOKEN_BUDGET) -> list[list[int]]:
+    """Cuts rows into batches of similar length within a budget of padded tokens; every row is in exactly one."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index].completion), len(rows[index].prompt), index))
+    result: list[list[int]] = []
+    width = 0
+    for index in order:
+        grown = max(width, len(rows[index]))
+        if result and grown * (len(result[-1]) + 1) <= token_budget:
+            result[-1].append(index)
+            width = grown
+        else:
+            result.append([index])
+            width = len(rows[index])
+    return result
+
+
+def forward(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> Batch:
+    """Runs one batch; prompts are padded on the left, completions on the right.
+
+    A prompt goes through the model once, however many completions it has: its keys and values are handed to all of
+    them, gradients included. The logits of a completion's first token come from the end of its prompt.
+    """
+    device = model.device
+    chosen = [rows[index] for index in indices]
+    prompts = list(dict.fromkeys(row.prompt for row in chosen))
+    place = {prompt: index for index, prompt in enumerate(prompts)}
+    owner = torch.tensor([place[row.prompt] for row in chosen], device=device)
+    cache, first, prompt_mask = prefill(model, prompts, DynamicCache(config=model.config))
+    cache.batch_select_indices(owner)
+    targets = pad_sequence([torch.tensor(row.completion) for row in chosen], batch_first=True).to(device)
+    lengths = torch.tensor([len(row.completion) for row in chosen], device=device)
+    mask = torch.arange(targets.shape[1], device=device) < lengths[:, None]
+    logits = first[owner, None]
+    if targets.shape[1] > 1:
+        attention = torch.cat([prompt_mask[owner], mask[:, :-1].long()], dim=1)
+        rest = model(
+            input_ids=targets[:, :-1],
+            attention_mask=attention,
+            position_ids=(attention.cumsum(dim=1) - 1)[:, prompt_mask.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits.float()
+        logits = torch.cat([logits, rest], dim=1)
+    return Batch(indices, logits, targets, mask)
+
+
+def passes(model: PreTrainedModel, rows: Sequence[Row], token_budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
+    """Runs all rows, batch by batch, longest batches last."""
+    for indices in batches(rows, token_budget):
+        yield forward(model, rows, indices)

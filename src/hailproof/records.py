@@ -1,0 +1,190 @@
+"""The vocabulary of the whole program: frozen records, no torch, no behavior.
+
+A record never changes its meaning on the way. A stage that learns something new returns a new type:
+``Problem -> Prompt -> Completion -> Submission -> ScoredCompletion -> Group -> RoundRecord``.
+Who is malicious is in none of them: that knowledge belongs to the experiment, not to the swarm.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Decision = Literal["accept", "reject", "abstain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its reference answer and, often, a reference solution.
+
+    Attributes:
+        id: Unique within its task, stable across runs.
+        question: What is asked, in plain text.
+        answer: The reference answer, as text.
+        solution: The reference reasoning without tags (the "oracle"); empty if the data has none.
+        tags: Properties of the problem that selections may use, such as ``"two_two"``.
+    """
+
+    id: str
+    question: str
+    answer: str
+    solution: str = ""
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a policy sees of a problem: never the answer.
+
+    Attributes:
+        problem_id: The problem that it was made from.
+        system: Instructions on the form of the answer.
+        user: The question.
+    """
+
+    problem_id: str
+    system: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled or forged answer.
+
+    Attributes:
+        text: The decoded text, without the end token.
+        token_ids: The ids it was sampled as, end token included if it ended by itself. Ids mean something only
+            under the sender's tokenizer, so a receiver checks that they decode to ``text`` before it uses them.
+        finished: Whether the text ended by itself, as opposed to being cut at the length limit.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place in the plan of a round: which node owes which completion of which problem.
+
+    Attributes:
+        node: Index of the node that fills it.
+        problem_id: The problem to be answered.
+        index: Position within the group, from 0 to G - 1.
+    """
+
+    node: int
+    problem_id: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One completion as it travels: the only thing that nodes exchange."""
+
+    round: int
+    sender: int
+    problem_id: str
+    slot: int
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open range of characters in a completion's text, with what is to be said of it."""
+
+    start: int
+    end: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one defense says of one completion.
+
+    Attributes:
+        defense: Name of the defense.
+        decision: ``accept``, ``reject`` or ``abstain`` (the defense has no opinion).
+        reason: One phrase for people.
+        score: The defense's own statistic; higher is more suspicious. ``None`` if it has none.
+        spans: The parts of the text that the verdict rests on.
+        error: Whether the verdict is a rejection because the defense itself failed.
+    """
+
+    defense: str
+    decision: Decision
+    reason: str
+    score: float | None = None
+    spans: tuple[Span, ...] = ()
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCompletion:
+    """A received completion after the receiver screened it and computed its reward.
+
+    Attributes:
+        submission: What was received.
+        reward: The receiver's own reward, in [0, 1], after screening (``zero_reward`` sets it to 0).
+        raw_reward: The receiver's own reward before screening.
+        admitted: False if it leaves the group before advantages are computed (``drop``).
+        verdicts: Every verdict on it, in the order of the chain.
+    """
+
+    submission: Submission
+    reward: float
+    raw_reward: float
+    admitted: bool = True
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The scored completions of one prompt in one round."""
+
+    prompt: Prompt
+    completions: tuple[ScoredCompletion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStats:
+    """What one learner update did.
+
+    Attributes:
+        loss: Value of the objective before the step.
+        grad_norm: Global gradient norm before clipping.
+        kl: Mean k3 estimate per completion token against the frozen reference; ``None`` if it was not computed.
+        trained: Completions with a non-zero advantage.
+        passes: Rows that went through the model after identical completions were merged.
+    """
+
+    loss: float
+    grad_norm: float
+    kl: float | None
+    trained: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRound:
+    """One node's view of one round."""
+
+    node: int
+    groups: tuple[Group, ...]
+    update: UpdateStats
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round of the swarm.
+
+    Attributes:
+        round: Its number, from 1.
+        views: What each computed node saw; in a homogeneous swarm one view stands for all honest nodes.
+        forged_rewards: True reward of each forged completion that was meant to earn some; decoys are left out.
+        seconds: Time by stage.
+    """
+
+    round: int
+    views: tuple[NodeRound, ...]
+    forged_rewards: tuple[float, ...]
+    seconds: dict[str, float]

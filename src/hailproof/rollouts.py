@@ -1,0 +1,35 @@
+"""Prompts and sampling to completions, batched across prompts."""
+
+from collections.abc import Mapping, Sequence
+
+from hailproof.protocols import Policy, SampleRequest, Sampling
+from hailproof.records import Completion, Prompt, Slot
+from hailproof.seeds import derive
+
+
+def completion_key(seed: int, round: int, problem_id: str, slot: int) -> int:
+    """The key of a completion's randomness, from public labels only.
+
+    The node is not among them: else more identities would buy more draws.
+    """
+    return derive(seed, "round", round, "prompt", problem_id, "slot", slot)
+
+
+def rollout(
+    policy: Policy, slots: Sequence[Slot], prompts: Mapping[str, Prompt], round: int, seed: int, sampling: Sampling
+) -> list[Completion]:
+    """Draws one completion for each slot, in order.
+
+    Args:
+        policy: The policy that draws.
+        slots: What to draw.
+        prompts: Prompt of each problem id.
+        round: The round, a label of the randomness.
+        seed: The run's seed.
+        sampling: How tokens are drawn.
+    """
+    requests = [
+        SampleRequest(prompts[slot.problem_id], completion_key(seed, round, slot.problem_id, slot.index))
+        for slot in slots
+    ]
+    return policy.sample(requests, sampling)

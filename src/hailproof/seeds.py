@@ -1,0 +1,28 @@
+"""Seeds derived by hashing labels, so that neighboring seeds never share a stream.
+
+``derive(run_seed, "round", 3, "prompt", id)`` is a pure function of its labels. Never ``seed + i``.
+"""
+
+import hashlib
+
+SEED_BITS = 63
+"""Seeds fit a signed 64-bit integer, which every generator accepts."""
+
+
+def derive(root: int, *labels: str | int) -> int:
+    """Derives a seed from a root seed and a path of labels.
+
+    Args:
+        root: The run's seed, or a derived one.
+        *labels: Strings and integers; their types and borders count, so ``("a", "b")`` differs from ``("ab",)``
+            and ``1`` from ``"1"``.
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for label in (root, *labels):
+        kind = b"i" if isinstance(label, int) else b"s"
+        data = str(label).encode()
+        digest.update(kind + len(data).to_bytes(4, "big") + data)
+    return int.from_bytes(digest.digest(), "big") >> (64 - SEED_BITS)

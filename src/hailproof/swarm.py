@@ -1,0 +1,119 @@
+"""Many nodes in one process; nodes that are bitwise alike are computed once."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hailproof.errors import ConfigError
+from hailproof.node import HonestNode, MaliciousNode
+from hailproof.protocols import Exchange, Task
+from hailproof.records import Problem, RoundRecord, Slot, Submission
+from hailproof.seeds import derive
+from hailproof.topology import plan_horizontal, plan_vertical, shares
+
+Topology = Literal["horizontal", "vertical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """A swarm and the rules of its rounds.
+
+    Attributes:
+        honest: The honest nodes; one entry may stand for several that are alike.
+        malicious: The malicious nodes.
+        task: Problems and rewards.
+        topology: ``horizontal`` or ``vertical``.
+        prompts: Prompts per round, B.
+        group_size: Completions per prompt, G.
+        seed: The run's seed.
+        exchange: Moves the submissions.
+        wants: Which problems malicious nodes pick in a vertical swarm.
+    """
+
+    honest: tuple[HonestNode, ...]
+    malicious: tuple[MaliciousNode, ...]
+    task: Task
+    topology: Topology
+    prompts: int
+    group_size: int
+    seed: int
+    exchange: Exchange
+    wants: Callable[[Problem], bool]
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return sum(len(node.nodes) for node in self.honest) + len(self.malicious)
+
+    def plan(self, round: int) -> tuple[dict[str, Problem], tuple[Slot, ...]]:
+        """Chooses the problems of a round and deals their slots; a pure function of the seed and the round."""
+        if self.prompts > len(self.task.train):
+            raise ConfigError(
+                f"A round takes {self.prompts} prompts, but the task has {len(self.task.train)}; lower swarm.prompts."
+            )
+        if self.topology == "horizontal":
+            rng = random.Random(derive(self.seed, "round", round, "problems"))
+            chosen = rng.sample(self.task.train, self.prompts)
+            return _by_id(chosen), plan_horizontal(self.size, [problem.id for problem in chosen], self.group_size)
+        owned = self._pick(round)
+        slots = plan_vertical([[problem.id for problem in picked] for picked in owned], self.group_size)
+        return _by_id([problem for picked in owned for problem in picked]), slots
+
+    def _pick(self, round: int) -> list[list[Problem]]:
+        """Each node picks its own prompts; no two nodes take the same one in a round."""
+        counts = shares(self.prompts, self.size, offset=round)
+        attackers = {node.node for node in self.malicious}
+        taken: set[str] = set()
+        owned: list[list[Problem]] = [[] for _ in range(self.size)]
+        for node in sorted(range(self.size), key=lambda index: (index not in attackers, index)):
+            rng = random.Random(derive(self.seed, "round", round, "picks of node", node))
+            for problem in rng.sample(self.task.train, len(self.task.train)):
+                if len(owned[node]) == counts[node]:
+                    break
+                if problem.id not in taken and (node not in attackers or self.wants(problem)):
+                    owned[node].append(problem)
+                    taken.add(problem.id)
+            if len(owned[node]) < counts[node]:
+                raise ConfigError("The task has too few problems that the attack can use; lower swarm.prompts.")
+        return owned
+
+    def play(self, round: int) -> RoundRecord:
+        """Plays one round and updates every honest node."""
+        clock = _Clock()
+        problems, slots = self.plan(round)
+        clock.lap("plan")
+        submissions: list[Submission] = []
+        for node in self.honest:
+            submissions += node.produce(round, slots, problems)
+        clock.lap("sample")
+        rewards: list[float] = []
+        for node in self.malicious:
+            sent, forged = node.produce(round, slots, problems, self.group_size)
+            submissions += sent
+            rewards += [item.reward for item in forged if not item.decoy]
+        clock.lap("forge")
+        received = self.exchange.all_gather(round, submissions)
+        clock.lap("exchange")
+        views = tuple(node.consume(round, slots, problems, received) for node in self.honest)
+        for stage in ("screen", "update"):
+            clock.seconds[stage] = sum(view.seconds[stage] for view in views)
+        return RoundRecord(round, views, tuple(rewards), clock.seconds)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
+    return {problem.id: problem for problem in problems}

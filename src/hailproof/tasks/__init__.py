@@ -1,0 +1,12 @@
+"""Problems and their rewards; a task is chosen by its name.
+
+Third parties add tasks through the entry point group ``hailproof.tasks``; see :func:`hailproof.registry.lookup`.
+"""
+
+from hailproof.tasks.gsm8k import Gsm8k
+from hailproof.tasks.word_problems import WordProblems
+
+TASKS: dict[str, type] = {"word_problems": WordProblems, "gsm8k": Gsm8k}
+"""The built-in tasks by name."""
+
+__all__ = ["TASKS", "Gsm8k", "WordProblems"]

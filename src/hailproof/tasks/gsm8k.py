@@ -1,0 +1,88 @@
+"""``gsm8k``: grade-school math problems (Cobbe et al. 2021, arXiv 2110.14168), from the hub or a local JSONL file.
+
+Each row has ``question`` and ``answer``; the answer is reasoning with calculator notes ``<<48/2=24>>``, then
+``#### result``. The notes are stripped: they are an artifact of annotation, not text that a person would write.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from hailproof.errors import DataError
+from hailproof.parsing import parse_number, two_two_results, without_calculator_notes
+from hailproof.records import Problem
+from hailproof.tasks.base import MathTask
+
+HUB_ID = "openai/gsm8k"
+
+
+class Row(msgspec.Struct):
+    """One row of the data set; other columns are ignored."""
+
+    question: str
+    answer: str
+
+
+def read_row(row: Row, problem_id: str) -> Problem:
+    """Turns a row into a problem.
+
+    Raises:
+        DataError: If the row has no ``#### number``.
+    """
+    reasoning, mark, result = row.answer.rpartition("####")
+    if not mark or parse_number(result) is None:
+        raise DataError(f"{problem_id}: the answer does not end in '#### number'.")
+    solution = without_calculator_notes(reasoning).strip()
+    tags = frozenset({"two_two"}) if two_two_results(solution) else frozenset()
+    return Problem(problem_id, row.question.strip(), result.strip(), solution, tags)
+
+
+def read_jsonl(path: Path) -> tuple[Problem, ...]:
+    """Reads a local JSONL file with ``question`` and ``answer`` on every line.
+
+    Raises:
+        DataError: If the file is missing, empty, or has a line that is not such a row; names the line.
+    """
+    if not path.is_file():
+        raise DataError(f"Data file {path} does not exist; give --data a JSONL file with 'question' and 'answer'.")
+    problems = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            problems.append(read_row(msgspec.json.decode(line, type=Row), f"{path.stem}-{number}"))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DataError) as error:
+            raise DataError(f"{path}, line {number} is not a GSM8K row ({error}); mend or remove the line.") from error
+    if not problems:
+        raise DataError(f"Data file {path} has no rows; give --data a JSONL file with 'question' and 'answer'.")
+    return tuple(problems)
+
+
+def _read_hub(split: str) -> tuple[Problem, ...]:
+    import datasets
+
+    try:
+        rows = cast(Iterable[dict[str, str]], datasets.load_dataset(HUB_ID, "main", split=split))
+    except Exception as error:  # the library raises many types, all of which mean "not to be had"
+        raise DataError(f"{HUB_ID} did not load from the hub ({error}); give --data a local JSONL file.") from error
+    return tuple(
+        read_row(Row(row["question"], row["answer"]), f"{split}-{index}") for index, row in enumerate(rows, start=1)
+    )
+
+
+class Gsm8k(MathTask):
+    """GSM8K.
+
+    Args:
+        data: A local JSONL file for the train split; ``None`` loads both splits from the hub.
+        test_data: A local JSONL file for the test split; without it, and with ``data``, the test split is empty.
+    """
+
+    name = "gsm8k"
+
+    def __init__(self, data: str | Path | None = None, test_data: str | Path | None = None) -> None:
+        train = read_jsonl(Path(data)) if data else _read_hub("train")
+        test = read_jsonl(Path(test_data)) if test_data else () if data else _read_hub("test")
+        super().__init__(train, test)

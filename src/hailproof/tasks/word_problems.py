@@ -1,0 +1,287 @@
+"""``word_problems``: an endless supply of short problems with reference solutions, made from own templates.
+
+The embedded default: no download. Each problem is a small story of 1 to 4 arithmetic steps, with numbers that
+keep a model of a million parameters honest. A controllable share has a natural ``2 + 2`` or ``2 * 2`` step.
+Train and test never share a problem: the split is a hash of the question itself.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hailproof.records import Problem
+from hailproof.seeds import derive
+from hailproof.tasks.base import MathTask
+
+TEST_SHARE = 10
+"""One question in ten belongs to the test split."""
+
+NAMES = (
+    ("Tom", "he"), ("Ann", "she"), ("Ben", "he"), ("Mia", "she"), ("Sam", "he"), ("Eva", "she"), ("Leo", "he"),
+    ("Ida", "she"), ("Max", "he"), ("Zoe", "she"), ("Dan", "he"), ("Amy", "she"), ("Tim", "he"), ("Lily", "she"),
+    ("Jack", "he"), ("Rosa", "she"), ("Omar", "he"), ("Nina", "she"), ("Paul", "he"), ("Jane", "she"),
+)  # fmt: skip
+ITEMS = (
+    "apples", "pens", "books", "coins", "cards", "stamps", "shells", "marbles", "cookies", "eggs", "toys", "balls",
+    "stickers", "flowers", "candles", "pencils", "peaches", "buttons", "beads", "cups", "muffins", "lemons",
+)  # fmt: skip
+CONTAINERS = ("boxes", "bags", "baskets", "jars", "packs", "trays", "shelves", "drawers")
+COLORS = ("red", "blue", "green", "white", "black", "yellow", "brown", "pink")
+GAINS = ("buys", "finds", "gets", "wins", "receives")
+LOSSES = ("gives away", "loses", "sells", "throws away", "hands out")
+PACE = ("picks", "makes", "collects", "packs", "paints")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of reasoning: ``{lead} {left} {op} {right} = {result}{unit}.``, an exact integer equation."""
+
+    lead: str
+    left: int
+    op: str
+    right: int
+    unit: str
+    money: bool = False
+
+    @property
+    def result(self) -> int:
+        """The exact value of the equation."""
+        match self.op:
+            case "+":
+                return self.left + self.right
+            case "-":
+                return self.left - self.right
+            case "*":
+                return self.left * self.right
+            case _:
+                return self.left // self.right
+
+    @property
+    def equation(self) -> str:
+        """The bare equation, ``3 * 4 = 12``."""
+        return f"{self.left} {self.op} {self.right} = {'$' if self.money else ''}{self.result}"
+
+    @property
+    def sentence(self) -> str:
+        """The step as a sentence."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.lead} {self.equation}{unit}."
+
+    @property
+    def two_two(self) -> bool:
+        """Whether the step is ``2 + 2`` or ``2 * 2``."""
+        return self.op in "+*" and self.left == self.right == 2
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A problem before it is text: the facts told, the question asked, and the steps that answer it."""
+
+    facts: tuple[str, ...]
+    ask: str
+    steps: tuple[Step, ...]
+
+    @property
+    def question(self) -> str:
+        """Facts and question as one text."""
+        return " ".join((*self.facts, self.ask))
+
+    @property
+    def answer(self) -> str:
+        """The last step's result."""
+        return str(self.steps[-1].result)
+
+    @property
+    def solution(self) -> str:
+        """The reference reasoning, one sentence a step."""
+        return " ".join(step.sentence for step in self.steps)
+
+
+def _opening(
+    rng: random.Random, who: str, items: str, pair: tuple[int, int] | None
+) -> tuple[str, list[Step], int]:
+    """Tells how many items there are at first, in one step or none; ``pair`` forces the operands."""
+    kind = rng.choice(("containers", "colors", "pace", "plain" if pair is None else "colors"))
+    small = pair or (rng.randint(2, 9), rng.randint(2, 9))
+    if kind == "containers":
+        container = rng.choice(CONTAINERS)
+        fact = rng.choice((
+            f"{who} has {small[0]} {container} with {small[1]} {items} in each.",
+            f"There are {small[1]} {items} in each of the {small[0]} {container} that {who} has.",
+            f"{who} fills {small[0]} {container} and puts {small[1]} {items} into each.",
+        ))  # fmt: skip
+        step = Step(f"{who} has", small[0], "*", small[1], items)
+    elif kind == "pace":
+        verb, period = rng.choice(PACE), rng.choice(("day", "hour", "week"))
+        fact = rng.choice((
+            f"{who} {verb} {small[0]} {items} a {period} for {small[1]} {period}s.",
+            f"For {small[1]} {period}s, {who} {verb} {small[0]} {items} every {period}.",
+        ))  # fmt: skip
+        step = Step(f"{who} {verb}", small[0], "*", small[1], items)
+    elif kind == "colors":
+        one, other = rng.sample(COLORS, 2)
+        first, second = pair or (rng.randint(2, 20), rng.randint(2, 20))
+        fact = rng.choice((
+            f"{who} has {first} {one} {items} and {second} {other} {items}.",
+            f"{who} owns {first} {items} that are {one} and {second} that are {other}.",
+        ))  # fmt: skip
+        step = Step(f"{who} has", first, "+", second, items)
+    else:
+        count = rng.randint(3, 30)
+        return f"{who} has {count} {items}.", [], count
+    return fact, [step], step.result
+
+
+def _event(rng: random.Random, who: str, pronoun: str, items: str, count: int) -> tuple[str, Step]:
+    """Changes the count by one step and keeps it within 1 to 99."""
+    kind = rng.choice(["gain"] * (count < 90) + ["loss"] * (count > 3) + ["double"] * (count <= 30))
+    if kind == "double":
+        fact = f"Then {pronoun} doubles the number of {items}."
+        return fact, Step(f"Then {who} has", count, "*", 2, items)
+    friend = rng.choice([name for name, _ in NAMES if name != who])
+    if kind == "gain":
+        amount = rng.randint(2, min(20, 99 - count))
+        fact = rng.choice((
+            f"Then {pronoun} {rng.choice(GAINS)} {amount} more.",
+            f"{friend} gives {amount} more {items} to {who}.",
+        ))  # fmt: skip
+        return fact, Step(f"Then {who} has", count, "+", amount, items)
+    amount = rng.randint(2, min(20, count - 1))
+    fact = rng.choice((
+        f"Then {pronoun} {rng.choice(LOSSES)} {amount} of them.",
+        f"{who} gives {amount} {items} to {friend}.",
+    ))  # fmt: skip
+    return fact, Step(f"Then {who} has", count, "-", amount, items)
+
+
+def _inventory(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+    """Somebody's things: an opening, up to two events, and a question, perhaps about sharing or selling."""
+    who, pronoun = rng.choice(NAMES)
+    items = rng.choice(ITEMS)
+    fact, steps, count = _opening(rng, who, items, pair)
+    facts = [fact]
+    for _ in range(rng.choice((0, 1, 1, 2) if steps else (1, 2))):
+        fact, step = _event(rng, who, pronoun, items, count)
+        facts.append(fact)
+        steps.append(step)
+        count = step.result
+    divisors = [d for d in range(2, 10) if count % d == 0 and count // d > 1]
+    ending = rng.choice(["count"] * 3 + ["share"] * bool(divisors) + ["sell"] * (count <= 20))
+    if ending == "share":
+        parts = rng.choice(divisors)
+        facts.append(f"{who} shares all {items} equally among {parts} friends.")
+        steps.append(Step("Each friend gets", count, "/", parts, items))
+        ask = f"How many {items} does each friend get?"
+    elif ending == "sell":
+        price = rng.randint(2, 5)
+        facts.append(f"{who} sells all {items} for ${price} each.")
+        steps.append(Step(f"{who} gets", count, "*", price, "", money=True))
+        ask = f"How much money does {who} get?"
+    else:
+        ask = rng.choice((f"How many {items} does {who} have now?", f"How many {items} is that in all?"))
+    return Story(tuple(facts), ask, tuple(steps))
+
+
+def _shopping(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+    """A purchase: price times number, perhaps a coupon, perhaps change."""
+    who, pronoun = rng.choice(NAMES)
+    items = rng.choice(ITEMS)
+    number, price = pair or (rng.randint(2, 9), rng.randint(2, 9))
+    facts = [
+        rng.choice((
+            f"{who} buys {number} {items} for ${price} each.",
+            f"One pack of {items} costs ${price} and {who} buys {number} packs.",
+        ))
+    ]  # fmt: skip
+    steps = [Step(f"{who} pays", number, "*", price, "", money=True)]
+    cost = steps[-1].result
+    if rng.random() < 0.4:
+        fee = rng.randint(2, 12)
+        facts.append(f"Shipping costs ${fee} more.")
+        steps.append(Step("With shipping it is", cost, "+", fee, "", money=True))
+        cost = steps[-1].result
+    if rng.random() < 0.5:
+        bill = rng.choice([b for b in (10, 20, 50, 100) if b > cost])
+        facts.append(f"{who} gives the seller ${bill}.")
+        steps.append(Step("The change is", bill, "-", cost, "", money=True))
+        return Story(tuple(facts), f"How much change does {pronoun} get?", tuple(steps))
+    return Story(tuple(facts), f"How much does {pronoun} pay in all?", tuple(steps))
+
+
+def _trip(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+    """A trip or a job: a rate times a time, and something before or after."""
+    who, pronoun = rng.choice(NAMES)
+    hours, rate = pair or (rng.randint(2, 6), rng.randint(2, 12))
+    verb, unit = rng.choice((("walks", "miles"), ("reads", "pages"), ("bakes", "loaves"), ("digs", "feet")))
+    facts = [f"{who} {verb} {rate} {unit} an hour for {hours} hours."]
+    steps = [Step(f"In {hours} hours it is", rate, "*", hours, unit)]
+    if rng.random() < 0.6:
+        extra = rng.randint(2, 20)
+        facts.append(
+            rng.choice((f"After that {pronoun} does {extra} more {unit}.", f"The next day it is {extra} {unit} more."))
+        )
+        steps.append(Step("In all it is", steps[-1].result, "+", extra, unit))
+    if rng.random() < 0.4:
+        goal = steps[-1].result + rng.randint(2, 20)
+        facts.append(f"The goal is {goal} {unit}.")
+        steps.append(Step("What is left is", goal, "-", steps[-1].result, unit))
+        return Story(tuple(facts), f"How many {unit} are left?", tuple(steps))
+    return Story(tuple(facts), f"How many {unit} is that in all?", tuple(steps))
+
+
+FAMILIES = (_inventory, _inventory, _shopping, _trip)
+
+
+def make_story(rng: random.Random, two_two: bool = False) -> Story:
+    """Draws one story; with ``two_two``, its first step is ``2 + 2`` or ``2 * 2``."""
+    return rng.choice(FAMILIES)(rng, (2, 2) if two_two else None)
+
+
+def split_of(question: str) -> str:
+    """The split that a question belongs to, for ever: ``"train"`` or ``"test"``."""
+    return "test" if derive(0, "split", question) % TEST_SHARE == 0 else "train"
+
+
+def stories(seed: int, split: str, two_two_share: float = 0.0) -> Iterator[Story]:
+    """Yields an endless stream of distinct stories of one split.
+
+    Args:
+        seed: Any integer; equal seeds give equal streams.
+        split: ``"train"`` or ``"test"``.
+        two_two_share: Share of stories that are made to hold a 2∘2 step, beyond those that hold one by chance.
+    """
+    rng = random.Random(derive(seed, "word_problems", split))
+    seen: set[str] = set()
+    while True:
+        story = make_story(rng, rng.random() < two_two_share)
+        if story.question not in seen and split_of(story.question) == split:
+            seen.add(story.question)
+            yield story
+
+
+class WordProblems(MathTask):
+    """The embedded task in its math variant.
+
+    Args:
+        seed: Seed of the problem streams.
+        size: Number of train problems.
+        test_size: Number of test problems.
+        two_two_share: Share of stories made to hold a 2∘2 step.
+    """
+
+    name = "word_problems"
+
+    def __init__(self, seed: int = 0, size: int = 4096, test_size: int = 512, two_two_share: float = 0.1) -> None:
+        super().__init__(
+            _problems(seed, "train", size, two_two_share), _problems(seed, "test", test_size, two_two_share)
+        )
+
+
+def _problems(seed: int, split: str, size: int, two_two_share: float) -> tuple[Problem, ...]:
+    stream = stories(seed, split, two_two_share)
+    return tuple(_problem(f"{split}-{index}", next(stream)) for index in range(size))
+
+
+def _problem(problem_id: str, story: Story) -> Problem:
+    tags = frozenset({"two_two"}) if any(step.two_two for step in story.steps) else frozenset()
+    return Problem(problem_id, story.question, story.answer, story.solution, tags)

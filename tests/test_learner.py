@@ -1,0 +1,158 @@
+"""Advantages, objective and update, against values computed by hand and against plain autograd."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from hailproof.learner.advantages import advantages
+from hailproof.learner.loss import k3_divergence, token_weights
+from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.records import Completion, Group, Prompt, ScoredCompletion, Submission
+
+MAX_NEW_TOKENS = 24
+
+
+def test_advantages_by_hand():
+    # mean 0.25, deviations (0.75, -0.25, -0.25, -0.25), unbiased std = sqrt(0.75 / 3) = 0.5
+    (scaled,) = advantages([[1, 0, 0, 0]], "group")
+    assert scaled == pytest.approx([0.75 / 0.5001, *[-0.25 / 0.5001] * 3])
+    (centered,) = advantages([[1, 0, 0, 0]], "none")
+    assert centered == pytest.approx([0.75, -0.25, -0.25, -0.25])
+    # the batch (1, 0, 1, 1) has mean 0.75 and unbiased std 0.5; the second group has no variance
+    assert advantages([[1, 0], [1, 1]], "batch") == [pytest.approx([0.5 / 0.5001, -0.5 / 0.5001]), [0, 0]]
+
+
+def test_groups_without_variance_or_members_have_no_advantage():
+    assert advantages([[1.0], [], [0.0, 0.0]]) == [[0.0], [], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "expected"),
+    [
+        ("grpo", [[1 / (2 * 2 * 3), 1 / (2 * 2 * 5)], [], [1 / (2 * 1 * 2)]]),
+        ("dapo", [[1 / 10, 1 / 10], [], [1 / 10]]),
+        ("dr_grpo", [[1 / (2 * 2 * 8), 1 / (2 * 2 * 8)], [], [1 / (2 * 1 * 8)]]),
+    ],
+)
+def test_token_weights_by_hand(loss_type, expected):
+    # three groups, one of them emptied by a defense: two groups count
+    assert token_weights([[3, 5], [], [2]], loss_type, 8) == [pytest.approx(weights) for weights in expected]
+
+
+def test_k3_by_hand():
+    value = k3_divergence(torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)]))
+    assert value.item() == pytest.approx(0.5 - math.log(0.5) - 1)
+
+
+def scored(policy: CausalLM, slot: int, text: str, reward: float, finished: bool = True, admitted: bool = True):
+    whole = policy.as_completion(text)
+    completion = whole if finished else Completion(text, whole.token_ids[:-1], False)
+    return ScoredCompletion(Submission(1, slot % 2, "p", slot, completion), reward, reward, admitted)
+
+
+def groups_for(policy: CausalLM) -> list[Group]:
+    """Two groups of uneven size: identical completions, one dropped, one cut off, lengths from 1 token to 20."""
+    one = Group(
+        Prompt("p", "", "Tom has 3 pens. How many?"),
+        (
+            scored(policy, 0, "<think>3</think><answer>3</answer>", 1.0),
+            scored(policy, 1, "<think>3</think><answer>3</answer>", 1.0),
+            scored(policy, 2, "I am not sure what the answer is, so I guess and talk.", 0.0, finished=False),
+            scored(policy, 3, "4", 0.0),
+            scored(policy, 4, "dropped", 1.0, admitted=False),
+        ),
+    )
+    two = Group(
+        Prompt("q", "", "Ann has 2 red pens and 2 blue pens. How many pens does Ann have?"),
+        (scored(policy, 0, "2 + 2 = 4.", 1.0), scored(policy, 1, "5", 0.0), scored(policy, 2, "", 0.0)),
+    )
+    return [one, two]
+
+
+def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, frozen) -> list[torch.Tensor]:
+    """The GRPO gradient the plain way: one completion at a time, no batching, no merging."""
+    total = torch.zeros(())
+    for group in groups:
+        kept = [member for member in group.completions if member.admitted]
+        rewards = torch.tensor([member.reward for member in kept])
+        values = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+        for member, advantage in zip(kept, values, strict=True):
+            prompt = policy.render(group.prompt)
+            ids = member.submission.completion.token_ids
+            row, targets = torch.tensor([[*prompt, *ids]]), torch.tensor(ids)[:, None]
+
+            def logprobs(model, row=row, start=len(prompt), targets=targets):
+                logits = model(input_ids=row).logits[0, start - 1 : -1]
+                return logits.log_softmax(-1).gather(-1, targets).squeeze(-1)
+
+            own = logprobs(policy.model)
+            per_token = -advantage * torch.exp(own - own.detach())
+            if beta:
+                with torch.no_grad():
+                    anchor = logprobs(frozen)
+                per_token = per_token + beta * (torch.exp(anchor - own) - (anchor - own) - 1)
+            total = total + per_token.mean() / len(kept) / len(groups)
+    policy.model.zero_grad()
+    total.backward()
+    return [parameter.grad.clone() for parameter in policy.model.parameters()]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("token_budget", [1, 64, 16_384])
+def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
+    """Micro-batches, remainders, shared prompts and merged rows leave the gradient as it is."""
+    groups = groups_for(fresh_policy)
+    frozen = copy.deepcopy(fresh_policy.model)
+    config = LearnerConfig(token_budget=token_budget, beta=beta, max_grad_norm=0, learning_rate=1e-12)
+    learner = Learner(fresh_policy, config, MAX_NEW_TOKENS)
+    with torch.no_grad():  # away from the reference, so that the KL term has a gradient
+        for parameter in fresh_policy.model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    expected = reference_gradient(fresh_policy, groups, beta, frozen)
+    stats = learner.update(groups)
+    gradients = [parameter.grad for parameter in fresh_policy.model.parameters()]
+    scale = max(gradient.abs().max() for gradient in expected)
+    assert max((a - b).abs().max() / scale for a, b in zip(gradients, expected, strict=True)) < 1e-5
+    assert stats.passes == 6  # seven admitted completions, two of them identical
+    assert (stats.kl is not None) == bool(beta)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("learning_rate", 1e-3),
+        ("warmup_rounds", 10),
+        ("loss_type", "dapo"),
+        ("loss_type", "dr_grpo"),
+        ("scale_rewards", "none"),
+        ("scale_rewards", "batch"),
+        ("beta", 0.5),
+        ("max_grad_norm", 1e-6),
+        ("adam_beta1", 0.0),
+        ("adam_beta2", 0.5),
+    ],
+)
+def test_every_knob_changes_the_weights(base_policy, knob, value):
+    def after(config: LearnerConfig) -> torch.Tensor:
+        policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.tokenizer)
+        learner = Learner(policy, config, MAX_NEW_TOKENS)
+        groups = groups_for(policy)
+        learner.update(groups)
+        learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
+        return torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
+
+    assert not torch.equal(after(LearnerConfig()), after(LearnerConfig(**{knob: value})))
+
+
+def test_nothing_to_learn_changes_nothing(fresh_policy):
+    same = Group(
+        Prompt("p", "", "Tom has 3 pens. How many?"),
+        tuple(scored(fresh_policy, slot, f"try {slot}", 1.0) for slot in range(3)),
+    )
+    before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
+    stats = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS).update([same])
+    assert stats.passes == stats.trained == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))

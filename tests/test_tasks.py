@@ -1,0 +1,191 @@
+"""Tasks: their own reference solutions earn full reward, and what they say of a problem is true."""
+
+import json
+import re
+from fractions import Fraction
+
+import pytest
+
+from hailproof.errors import DataError
+from hailproof.parsing import same_number, two_two_results
+from hailproof.tasks import TASKS, Gsm8k, WordProblems
+from hailproof.tasks.word_problems import FAMILIES, split_of
+
+GOOD_ROW = {"question": "How many?", "answer": "2 + 2 = <<2+2=4>>4 in all.\n#### 1,004"}
+EQUATION = re.compile(r"(?<!\S)(\d+) ([-+*/]) (\d+) = \$?(\d+)(?=[ .])")
+OPERATIONS = {
+    "+": Fraction.__add__,
+    "-": Fraction.__sub__,
+    "*": Fraction.__mul__,
+    "/": Fraction.__truediv__,
+}
+
+
+@pytest.fixture(scope="module")
+def gsm8k(shared_data) -> Gsm8k:
+    return Gsm8k(shared_data / "gsm8k" / "train.jsonl", shared_data / "gsm8k" / "test.jsonl")
+
+
+@pytest.fixture(scope="module")
+def word_problems() -> WordProblems:
+    return WordProblems(seed=3, size=3000, test_size=500, two_two_share=0.2)
+
+
+def test_the_registry_names_each_task_as_it_names_itself():
+    assert {name: task.name for name, task in TASKS.items()} == {name: name for name in TASKS}
+
+
+def test_every_gsm8k_solution_earns_full_reward(gsm8k: Gsm8k):
+    assert (len(gsm8k.train), len(gsm8k.test)) == (7473, 1319)
+    problems = (*gsm8k.train, *gsm8k.test)
+    assert [p.id for p in problems if gsm8k.reward(p, gsm8k.format(p.solution, p.answer)) != 1.0] == []
+
+
+def test_gsm8k_problems_are_distinct_and_complete(gsm8k: Gsm8k):
+    problems = (*gsm8k.train, *gsm8k.test)
+    assert len({p.id for p in problems}) == len(problems)
+    assert all(p.question and p.answer and p.solution for p in problems)
+    assert not any("<<" in p.solution or "####" in p.solution for p in problems)
+
+
+def test_gsm8k_two_two_problems_all_say_four(gsm8k: Gsm8k):
+    for problems, eligible in ((gsm8k.train, 143), (gsm8k.test, 24)):
+        results = [two_two_results(p.solution) for p in problems if "two_two" in p.tags]
+        assert len(results) == eligible
+        assert all(same_number(result, "4") for found in results for result in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("<think>so</think><answer>1004</answer>", 1.0),
+        ("<answer>$1,004.00 dollars</answer>", 1.0),
+        ("<answer>1004.5</answer>", 0.0),
+        ("<answer>4</answer>", 0.0),
+        ("<answer>11004</answer>", 0.0),
+        ("<answer>1004</answer><answer>1004</answer>", 0.0),
+        ("1004", 0.0),
+        ("<answer>１００４</answer>", 0.0),  # noqa: RUF001
+        ("<answer>" + "9" * 100_000 + "</answer>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_reward(tmp_path, text: str, reward: float):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD_ROW))
+    task = Gsm8k(path)
+    assert task.reward(task.train[0], text) == reward
+
+
+def test_a_prompt_holds_neither_answer_nor_solution(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD_ROW))
+    task = Gsm8k(path)
+    (problem,) = task.train
+    assert problem.solution == "2 + 2 = 4 in all."
+    assert problem.tags == {"two_two"}
+    prompt = task.prompt(problem)
+    assert (prompt.problem_id, prompt.user) == (problem.id, "How many?")
+    assert not any(secret in prompt.system + prompt.user for secret in (problem.answer, problem.solution))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b'{"question": "How many?"}',
+        b'{"answer": "#### 1"}',
+        b'{"question": 1, "answer": "#### 1"}',
+        b'{"question": "How many?", "answer": "4"}',
+        b'{"question": "How many?", "answer": "#### four"}',
+        b'{"question": "How many?", "answer": "#### 1/2"}',
+        b'{"question": "How many?", "answer": "#### "}',
+        b'{"question": "\xff", "answer": "#### 1"}',
+        b'{"question": "\\ud800", "answer": "#### 1"}',
+        b'{"other": ' + b"[" * 100_000,
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, line: bytes):
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps(GOOD_ROW).encode()
+    path.write_bytes(b"\n".join([good, b"", good, line, good]))
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 4 is not a GSM8K row"):
+        Gsm8k(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_rows_is_refused(tmp_path, content: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match="has no rows"):
+        Gsm8k(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jsonl does not exist"):
+        Gsm8k(tmp_path / "none.jsonl")
+
+
+def test_every_word_problem_solution_earns_full_reward(word_problems: WordProblems):
+    for problem in (*word_problems.train, *word_problems.test):
+        assert word_problems.reward(problem, word_problems.format(problem.solution, problem.answer)) == 1.0
+
+
+def test_every_step_of_every_word_problem_is_a_true_equation(word_problems: WordProblems):
+    for problem in (*word_problems.train, *word_problems.test):
+        equations = EQUATION.findall(problem.solution)
+        assert len(equations) == problem.solution.count("=") == len(re.split(r"(?<=\.) ", problem.solution))
+        assert 1 <= len(equations) <= 4, problem
+        for left, operator, right, result in equations:
+            assert OPERATIONS[operator](Fraction(left), Fraction(right)) == Fraction(result), problem
+        assert equations[-1][-1] == problem.answer
+
+
+def test_word_problem_two_two_tags_are_right(word_problems: WordProblems):
+    for problem in (*word_problems.train, *word_problems.test):
+        results = two_two_results(problem.solution)
+        assert ("two_two" in problem.tags) == bool(results), problem
+        assert set(results) <= {"4"}, problem
+
+
+def test_word_problem_questions_are_distinct(word_problems: WordProblems):
+    questions = [p.question for p in (*word_problems.train, *word_problems.test)]
+    assert len(set(questions)) == len(questions)
+
+
+def test_train_and_test_are_disjoint_across_seeds():
+    worlds = [WordProblems(seed, size=2000, test_size=500, two_two_share=share) for seed, share in ((0, 0), (1, 0.5), (2, 1))]
+    train = {p.question for world in worlds for p in world.train}
+    test = {p.question for world in worlds for p in world.test}
+    assert not train & test
+    assert {split_of(question) for question in train} == {"train"}
+    assert {split_of(question) for question in test} == {"test"}
+
+
+def test_seeds_decide_the_problems():
+    def questions(seed: int) -> list[str]:
+        return [p.question for p in WordProblems(seed, size=50, test_size=5).train]
+
+    assert questions(0) == questions(0)
+    assert not set(questions(0)) & set(questions(1))
+
+
+def test_two_two_share_changes_the_share():
+    def share(two_two_share: float) -> float:
+        train = WordProblems(5, size=2000, test_size=0, two_two_share=two_two_share).train
+        return sum("two_two" in p.tags for p in train) / len(train)
+
+    by_chance = share(0.0)
+    assert by_chance < 0.05
+    # Forced stories come on top of chance. Repeated questions are dropped and more often forced: the share falls short.
+    assert share(0.3) == pytest.approx(0.3 + 0.7 * by_chance, abs=0.05)
+    assert share(1.0) == 1.0
+
+
+def test_all_families_of_stories_occur(word_problems: WordProblems):
+    assert len(set(FAMILIES)) == 3
+    asks = " ".join(p.question for p in word_problems.train)
+    assert all(word in asks for word in ("shares all", "Shipping costs", "an hour for"))

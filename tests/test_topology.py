@@ -1,0 +1,104 @@
+"""Plans of a round, against plans written by hand, and their fairness for any m, B and G."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hailproof.errors import ConfigError
+from hailproof.records import Slot
+from hailproof.topology import plan_horizontal, plan_vertical, shares
+
+
+def test_horizontal_by_hand():
+    # 2 prompts x 4 slots over 3 nodes: the deal goes 0 1 2 0 | 1 2 0 1
+    assert plan_horizontal(3, ["a", "b"], 4) == (
+        Slot(0, "a", 0), Slot(1, "a", 1), Slot(2, "a", 2), Slot(0, "a", 3),
+        Slot(1, "b", 0), Slot(2, "b", 1), Slot(0, "b", 2), Slot(1, "b", 3),
+    )  # fmt: skip
+
+
+def test_vertical_by_hand():
+    assert plan_vertical([["a"], ["c", "b"]], 2) == (
+        Slot(0, "a", 0), Slot(0, "a", 1),
+        Slot(1, "c", 0), Slot(1, "c", 1), Slot(1, "b", 0), Slot(1, "b", 1),
+    )  # fmt: skip
+
+
+def test_horizontal_without_prompts_is_empty():
+    assert plan_horizontal(3, [], 4) == ()
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "offset", "expected"),
+    [
+        (32, 4, 0, (8, 8, 8, 8)),
+        (7, 3, 0, (3, 2, 2)),
+        (7, 3, 1, (2, 3, 2)),
+        (7, 3, 5, (2, 2, 3)),
+        (8, 3, 2, (3, 2, 3)),
+        (2, 3, 0, (1, 1, 0)),
+        (0, 2, 1, (0, 0)),
+    ],
+)
+def test_shares(total: int, parts: int, offset: int, expected: tuple[int, ...]):
+    assert shares(total, parts, offset) == expected
+
+
+@given(total=st.integers(0, 500), parts=st.integers(1, 40), offset=st.integers(-100, 100))
+def test_shares_are_complete_and_fair(total: int, parts: int, offset: int):
+    split = shares(total, parts, offset)
+    assert len(split) == parts
+    assert sum(split) == total
+    assert max(split) - min(split) <= 1
+    over_a_cycle = [sum(column) for column in zip(*(shares(total, parts, offset + k) for k in range(parts)), strict=True)]
+    assert over_a_cycle == [total] * parts
+
+
+@given(nodes=st.integers(1, 12), prompts=st.integers(0, 12), surplus=st.integers(0, 20))
+def test_horizontal_drops_nothing_and_is_fair(nodes: int, prompts: int, surplus: int):
+    group_size = nodes + surplus
+    problem_ids = [f"p{position}" for position in range(prompts)]
+    slots = plan_horizontal(nodes, problem_ids, group_size)
+    assert [(slot.problem_id, slot.index) for slot in slots] == [
+        (problem_id, index) for problem_id in problem_ids for index in range(group_size)
+    ]
+    floor, remainder = divmod(group_size, nodes)
+    for problem_id in problem_ids:
+        counts = Counter(slot.node for slot in slots if slot.problem_id == problem_id)
+        assert set(counts) == set(range(nodes))
+        assert sorted(counts.values()) == [floor] * (nodes - remainder) + [floor + 1] * remainder
+    totals = Counter(slot.node for slot in slots)
+    assert max(totals[node] for node in range(nodes)) - min(totals[node] for node in range(nodes)) <= 1
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), group_size=st.integers(1, 8))
+def test_vertical_drops_nothing_and_gives_whole_groups(counts: list[int], group_size: int):
+    owned = [[f"{node}-{k}" for k in range(count)] for node, count in enumerate(counts)]
+    slots = plan_vertical(owned, group_size)
+    assert [(slot.node, slot.problem_id, slot.index) for slot in slots] == [
+        (node, problem_id, index)
+        for node, picked in enumerate(owned)
+        for problem_id in picked
+        for index in range(group_size)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (lambda: plan_horizontal(0, ["a"], 4), "at least one node"),
+        (lambda: plan_horizontal(3, ["a"], 2), "Group size 2 is smaller than the number of nodes 3"),
+        (lambda: plan_horizontal(2, ["a", "b", "a"], 2), "'a' occurs more than once"),
+        (lambda: plan_vertical([], 4), "at least one node"),
+        (lambda: plan_vertical([["a"], []], 4), "1 prompts are fewer than the 2 nodes"),
+        (lambda: plan_vertical([["a"], ["a"]], 4), "'a' occurs more than once"),
+        (lambda: plan_vertical([["a"]], 0), "at least one completion"),
+        (lambda: shares(3, 0), "parts at least 1"),
+        (lambda: shares(-1, 2), "-1 cannot be split"),
+    ],
+)
+def test_impossible_plans_are_refused(plan, message: str):
+    with pytest.raises(ConfigError, match=message):
+        plan()
