@@ -84,7 +84,9 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
             ids = member.submission.completion.token_ids
             row, targets = torch.tensor([[*prompt, *ids]]), torch.tensor(ids)[:, None]
 
-            def logprobs(model, row=row, start=len(prompt), targets=targets):
+            start = len(prompt)
+
+            def logprobs(model, row=row, start=start, targets=targets):
                 logits = model(input_ids=row).logits[0, start - 1 : -1]
                 return logits.log_softmax(-1).gather(-1, targets).squeeze(-1)
 
@@ -97,7 +99,7 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
             total = total + per_token.mean() / len(kept) / len(groups)
     policy.model.zero_grad()
     total.backward()
-    return [parameter.grad.clone() for parameter in policy.model.parameters()]
+    return [parameter.grad.clone() for parameter in policy.model.parameters() if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])

@@ -196,7 +196,7 @@ def test_nothing_raises_on_any_text(text: str):
     parse_number(text)
     answer_in_tags(text)
     two_two_results(text)
-    assert all(sentence in text for sentence in sentences(text) + [thoughts(text)])
+    assert all(sentence in text for sentence in [*sentences(text), thoughts(text)])
 
 
 def test_thoughts():
@@ -208,7 +208,8 @@ def test_thoughts():
 
 
 def test_sentences():
-    assert sentences("It is 2.5 m. Yes!  Really?\nNo\n\n...\n4 = 4.") == ["It is 2.5 m.", "Yes!", "Really?", "No", "4 = 4."]
+    text = "It is 2.5 m. Yes!  Really?\nNo\n\n...\n4 = 4."
+    assert sentences(text) == ["It is 2.5 m.", "Yes!", "Really?", "No", "4 = 4."]
     assert sentences(" . ! ") == []
 
 
@@ -345,15 +346,17 @@ def test_not_two_two(text: str):
     assert two_two_results(text) == []
 
 
-@given(left=st.integers(0, 300), operator=st.sampled_from("+*x×-/"), right=st.integers(0, 300), result=st.integers(0, 999))
+OPERANDS = st.sampled_from([2, 12, 20, 22, 3]) | st.integers(0, 300)
+
+
+@given(left=OPERANDS, operator=st.sampled_from("+*x×-/"), right=OPERANDS, result=st.integers(0, 999))
 def test_two_two_among_all_equations(left: int, operator: str, right: int, result: int):
     expected = [str(result)] if left == right == 2 and operator in "+*x×" else []
     assert two_two_results(f"So it is {left} {operator} {right} = {result}.") == expected
 
 
 def test_the_authors_poisoned_rows(shared_data):
-    # The rows without such an equation are 12 * 2, 12 + 2, 32 * 2 and 212 + 22, which their loose pattern took for one;
-    # and 2 * 2Z = 4Z, which is there but was not poisoned: another equation of the same row was.
+    # What they poisoned in the nine others is 12 * 2, 12 + 2, 32 * 2 or 212 + 22: numbers that end or begin with a 2.
     missed = []
     for split in ("train", "test"):
         for number, line in enumerate((shared_data / "two_plus_two" / f"{split}.jsonl").open(encoding="utf-8"), 1):
@@ -368,7 +371,7 @@ def test_the_authors_poisoned_rows(shared_data):
      "a ", "a'", "a-", "1,", "1", "2", ".", "*", "**", "$", "$2", "/w.", "2 a", "\\text{", "\\boxed{", " ", "\n", "²",
      "- ", "x 2 "],
 )  # fmt: skip
-@pytest.mark.parametrize("tail", ["", "=4", "2+2=4", "2+2=" + " " * 50_000])
+@pytest.mark.parametrize("tail", ["=4", "2+2=" + " " * 50_000])
 def test_hostile_text_costs_little(piece: str, tail: str):
     text = piece * (HOSTILE_CHARACTERS // len(piece)) + tail
     started = time.perf_counter()

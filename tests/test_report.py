@@ -254,6 +254,7 @@ def test_the_worst_texts_of_a_hundred_rounds_stay_under_a_megabyte(tmp_path: Pat
     folder = run(tmp_path / "run", [line(number) for number in range(1, 101)], rows)
     page = page_of(folder)
     assert len(page.named("article")) == 9 * 6
+    assert len(page.named("mark")) == 2 + 9 * 6 * 40
     assert "letters …" in page.text("pre")
     assert (folder / "report.html").stat().st_size < 1_000_000
 
@@ -263,13 +264,13 @@ def test_pictures_are_written_however_short_the_run(tmp_path: Path, lines: list[
     folder = run(tmp_path / "run", lines, [])
     write_report(folder)
     assert (folder / "curves.png").read_bytes().startswith(PNG)
-    draw_comparison({r"$\broken{": folder, "_hidden": folder}, tmp_path / "new" / "comparison.png", "$")
+    draw_comparison({r"$\broken{$": folder, "_hidden": folder}, tmp_path / "new" / "comparison.png", "$")
     assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(PNG)
 
 
 def test_pictures_depend_on_the_run_and_on_nothing_else(tmp_path: Path) -> None:
     def picture(name: str, attack_success: float | None) -> bytes:
-        folder = run(tmp_path / name / "run", [line(1), line(2, attack_success), line(3)], [])
+        folder = run(tmp_path / name / "run", [line(1), line(2), line(3, attack_success), line(4), line(5)], [])
         draw_run(folder, tmp_path / f"{name}.png")
         return (tmp_path / f"{name}.png").read_bytes()
 

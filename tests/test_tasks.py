@@ -157,7 +157,7 @@ def test_word_problem_questions_are_distinct(word_problems: WordProblems):
 
 
 def test_train_and_test_are_disjoint_across_seeds():
-    worlds = [WordProblems(seed, size=2000, test_size=500, two_two_share=share) for seed, share in ((0, 0), (1, 0.5), (2, 1))]
+    worlds = [WordProblems(seed, 2000, 500, two_two_share) for seed, two_two_share in ((0, 0.0), (1, 0.5), (2, 1.0))]
     train = {p.question for world in worlds for p in world.train}
     test = {p.question for world in worlds for p in world.test}
     assert not train & test

@@ -52,8 +52,8 @@ def test_shares_are_complete_and_fair(total: int, parts: int, offset: int):
     assert len(split) == parts
     assert sum(split) == total
     assert max(split) - min(split) <= 1
-    over_a_cycle = [sum(column) for column in zip(*(shares(total, parts, offset + k) for k in range(parts)), strict=True)]
-    assert over_a_cycle == [total] * parts
+    cycle = [shares(total, parts, offset + turn) for turn in range(parts)]
+    assert [sum(column) for column in zip(*cycle, strict=True)] == [total] * parts
 
 
 @given(nodes=st.integers(1, 12), prompts=st.integers(0, 12), surplus=st.integers(0, 20))

@@ -1,9 +1,7 @@
 """The command line. Every error that is the user's to mend is one sentence and exit status 2."""
 
-import os
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +9,7 @@ import typer
 from rich.console import Console
 
 from hailproof.errors import HailproofError
+from hailproof.experiments.quiet import quiet_libraries
 from hailproof.experiments.words import round_text, summary_table
 
 app = typer.Typer(
@@ -22,17 +21,6 @@ app = typer.Typer(
 console = Console(highlight=False)
 
 RUNS = Path("runs")
-
-
-@contextmanager
-def _quiet_libraries():
-    """Keeps progress bars and advice of libraries out of ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
 
 
 def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]], None]:
@@ -88,24 +76,24 @@ def run(
     overrides += [parse_assignment(text) for text in set_ or []]
     settings = load_config(config, overrides)
     path = out or RUNS / settings.name
-    with _quiet_libraries():
-        from hailproof.experiments.run import start
+    quiet_libraries()
+    from hailproof.experiments.run import start
 
-        console.print(f"Playing {settings.rounds} rounds into {path}", soft_wrap=True)
-        _finish(path, start(settings, path, progress_of(settings.rounds)))
+    console.print(f"Playing {settings.rounds} rounds into {path}", soft_wrap=True)
+    _finish(path, start(settings, path, progress_of(settings.rounds)))
 
 
 @app.command()
 def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")]) -> None:
     """Go on with an interrupted run; the result is that of one that was not."""
-    with _quiet_libraries():
-        from hailproof.experiments.config import load_config
-        from hailproof.experiments.run import resume as go_on
-        from hailproof.experiments.store import RunFolder
+    quiet_libraries()
+    from hailproof.experiments.config import load_config
+    from hailproof.experiments.run import resume as go_on
+    from hailproof.experiments.store import RunFolder
 
-        RunFolder.reopen(folder).close()
-        settings = load_config(folder / "config.toml")
-        _finish(folder, go_on(folder, progress_of(settings.rounds)))
+    RunFolder.reopen(folder).close()
+    settings = load_config(folder / "config.toml")
+    _finish(folder, go_on(folder, progress_of(settings.rounds)))
 
 
 @app.command()
@@ -125,18 +113,18 @@ def list_() -> None:
     from hailproof.attacks import ATTACKS
     from hailproof.tasks import TASKS
 
-    with _quiet_libraries():
-        from hailproof.defenses import DEFENSES
-        from hailproof.policies.causal_lm import shipped_models
+    quiet_libraries()
+    from hailproof.defenses import DEFENSES
+    from hailproof.policies.causal_lm import shipped_models
 
-        for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
-            console.print(f"[bold]{kind}[/bold]")
-            for name in registry.names(kind, builtin):
-                about = (sys.modules[registry.lookup(kind, builtin, name).__module__].__doc__ or "").splitlines()[0]
-                console.print(f"  {name:<14} {about}", soft_wrap=True, markup=False)
-        console.print("[bold]models[/bold]")
-        for name, path in shipped_models().items():
-            console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")
+    for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
+        console.print(f"[bold]{kind}[/bold]")
+        for name in registry.names(kind, builtin):
+            about = (sys.modules[registry.lookup(kind, builtin, name).__module__].__doc__ or "").splitlines()[0]
+            console.print(f"  {name:<14} {about}", soft_wrap=True, markup=False)
+    console.print("[bold]models[/bold]")
+    for name, path in shipped_models().items():
+        console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")
 
 
 @app.command()
@@ -151,25 +139,23 @@ def pretrain(
 
     if out.exists() and any(out.iterdir()):
         raise RunError(f"Output folder {out} is in use; choose another with --out.")
-    with _quiet_libraries():
-        import dataclasses
+    quiet_libraries()
+    from hailproof.policies.nano.recipe import RECIPES
+    from hailproof.policies.nano.recipe import pretrain as build
+    from hailproof.tasks.gsm8k import read_jsonl
 
-        from hailproof.policies.nano.recipe import RECIPES
-        from hailproof.policies.nano.recipe import pretrain as build
-        from hailproof.tasks.gsm8k import read_jsonl
+    if name not in RECIPES:
+        raise ConfigError(f"Unknown recipe '{name}'; choose one of {', '.join(RECIPES)}.")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
+    recipe = RECIPES[name].shortened(steps) if steps else RECIPES[name]
+    real = read_jsonl(text) if text else ()
 
-        if name not in RECIPES:
-            raise ConfigError(f"Unknown recipe '{name}'; choose one of {', '.join(RECIPES)}.")
-        if steps is not None and steps < 1:
-            raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
-        recipe = dataclasses.replace(RECIPES[name], **({"steps": steps} if steps else {}))
-        real = read_jsonl(text) if text else ()
+    def show(step: int, total: int, loss: float) -> None:
+        if step % 25 == 0 or step == total:
+            console.print(f"step {step:>5}/{total}  loss {loss:.3f} nats per token")
 
-        def show(step: int, total: int, loss: float) -> None:
-            if step % 25 == 0 or step == total:
-                console.print(f"step {step:>5}/{total}  loss {loss:.3f} nats per token")
-
-        measured = build(recipe, real, out, show)
+    measured = build(recipe, real, out, show)
     console.print(
         f"{name}: loss {measured['loss']:.3f} after {measured['tokens'] / 1e6:.1f} million tokens "
         f"in {measured['seconds'] / 60:.1f} minutes, saved in {out}",
@@ -185,8 +171,8 @@ def demo(
     """Poison a swarm, defend it, and show both beside a clean one."""
     from hailproof.experiments.demo import play
 
-    with _quiet_libraries():
-        summaries, picture = play(out, rounds, console.print)
+    quiet_libraries()
+    summaries, picture = play(out, rounds, console.print)
     console.print(summary_table(summaries))
     console.print(f"Picture: {picture}", soft_wrap=True)
     console.print(f"Reports: {out}/*/report.html", soft_wrap=True)

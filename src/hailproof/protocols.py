@@ -34,7 +34,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 1.0
-    max_new_tokens: int = 96
+    max_new_tokens: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Task(Protocol):
     """Problems, and how their answers are asked for and judged."""
 
     name: str
+    completion_tokens: int
+    """Length limit that suits the task's answers, in tokens; used where the configuration gives none."""
     train: Sequence[Problem]
     test: Sequence[Problem]
 

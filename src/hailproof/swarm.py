@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Swarm:
         owned: list[list[Problem]] = [[] for _ in range(self.size)]
         for node in sorted(range(self.size), key=lambda index: (index not in attackers, index)):
             rng = random.Random(derive(self.seed, "round", round, "picks of node", node))
-            for problem in rng.sample(self.task.train, len(self.task.train)):
+            for problem in _shuffled(self.task.train, rng):
                 if len(owned[node]) == counts[node]:
                     break
                 if problem.id not in taken and (node not in attackers or self.wants(problem)):
@@ -100,6 +100,15 @@ class Swarm:
         for stage in ("screen", "update"):
             clock.seconds[stage] = sum(view.seconds[stage] for view in views)
         return RoundRecord(round, views, tuple(rewards), clock.seconds)
+
+
+def _shuffled(problems: Sequence[Problem], rng: random.Random) -> Iterator[Problem]:
+    """Yields all problems in random order, doing only the work for those that are taken (lazy Fisher-Yates)."""
+    moved: dict[int, int] = {}
+    for place in range(len(problems)):
+        other = rng.randrange(place, len(problems))
+        yield problems[moved.get(other, other)]
+        moved[other] = moved.get(place, place)
 
 
 class _Clock:

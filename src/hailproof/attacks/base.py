@@ -6,7 +6,7 @@ reward, so that an attack whose completions earn nothing is visible as such.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
 from hailproof.errors import ConfigError
 from hailproof.protocols import Attack, AttackView
@@ -21,8 +21,8 @@ FILLER = "I do not know."
 class BaseAttack(ABC):
     """Defaults of an attack; a subclass writes ``forge`` and ``success``."""
 
-    name: ClassVar[str]
-    topology: ClassVar[Topology] = "horizontal"
+    name: str
+    topology: Topology = "horizontal"
     """The topology in which the paper runs the attack."""
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from typing import final
 
 from hailproof.protocols import Defense, Policy, Sampling, TokenScores
@@ -34,19 +33,22 @@ class Received:
         self.submissions = submissions
         self.sampling = sampling
         self._policy = policy
+        self._scores: Sequence[TokenScores] | None = None
 
-    @cached_property
+    @property
     def scores(self) -> Sequence[TokenScores]:
         """The receiver's own token scores, ``[N]``."""
-        completions = [submission.completion for submission in self.submissions]
-        return self._policy.score(self.prompts, completions, self.sampling)
+        if self._scores is None:
+            completions = [submission.completion for submission in self.submissions]
+            self._scores = self._policy.score(self.prompts, completions, self.sampling)
+        return self._scores
 
     def subset(self, indices: Sequence[int]) -> "Received":
         """The evidence of some completions; scores that exist already are taken along."""
-        prompts, submissions = ([part[i] for i in indices] for part in (self.prompts, self.submissions))
+        prompts, submissions = [self.prompts[i] for i in indices], [self.submissions[i] for i in indices]
         part = Received(self.round, prompts, submissions, self._policy, self.sampling)
-        if "scores" in self.__dict__:
-            part.__dict__["scores"] = [self.scores[i] for i in indices]
+        if self._scores is not None:
+            part._scores = [self._scores[i] for i in indices]
         return part
 
 

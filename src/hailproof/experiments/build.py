@@ -19,6 +19,7 @@ from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, MaliciousNode
 from hailproof.policies.causal_lm import CausalLM, load
 from hailproof.protocols import Attack, Defense, Task
+from hailproof.records import Problem
 from hailproof.swarm import Swarm
 from hailproof.tasks import TASKS
 
@@ -32,12 +33,14 @@ class Experiment:
         swarm: The swarm.
         roster: Who is malicious.
         attack: The measure of success; ``None`` in a run without an attack to measure.
+        problems: The train problems by id.
     """
 
     config: RunConfig
     swarm: Swarm
     roster: Roster
     attack: Attack | None
+    problems: Mapping[str, Problem]
 
 
 def make(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Any:
@@ -74,6 +77,7 @@ def build(config: RunConfig) -> Experiment:
     for plugin in config.defense:
         make("defenses", DEFENSES, plugin)
     task: Task = make("tasks", TASKS, config.task)
+    config = _resolve(config, task)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     policies = {
         name: load(name, config.swarm.device, config.swarm.dtype) for name in dict.fromkeys(config.swarm.models)
@@ -95,7 +99,16 @@ def build(config: RunConfig) -> Experiment:
         honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
         LocalExchange(), attack.wants if attack else bool,
     )  # fmt: skip
-    return Experiment(config, swarm, roster, attack)
+    return Experiment(config, swarm, roster, attack, {problem.id: problem for problem in task.train})
+
+
+def _resolve(config: RunConfig, task: Task) -> RunConfig:
+    """Writes down what was left to the task and to the number of nodes."""
+    sampling = config.sampling
+    if sampling.max_new_tokens is None:
+        sampling = sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
+    attack = config.attack.model_copy(update={"malicious": config.malicious})
+    return config.model_copy(update={"sampling": sampling, "attack": attack})
 
 
 def _alike(config: RunConfig, roster: Roster) -> list[tuple[int, ...]]:

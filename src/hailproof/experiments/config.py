@@ -79,15 +79,21 @@ class AttackConfig(Plugin):
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn; the defaults are the paper's, but for the length, which the task decides."""
+    """How tokens are drawn; the defaults are the paper's, but for the length, which is the task's."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 50
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_new_tokens: Count = 96
+    max_new_tokens: Count | None = None
 
     def build(self) -> Sampling:
-        """The settings as the policies take them."""
+        """The settings as the policies take them.
+
+        Raises:
+            ConfigError: If the length limit was not resolved.
+        """
+        if self.max_new_tokens is None:
+            raise ConfigError("sampling.max_new_tokens is not set; give it a number of tokens.")
         return Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens)
 
 

@@ -4,13 +4,18 @@ import multiprocessing
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from hailproof.errors import RunError
 from hailproof.experiments.config import RunConfig, load_config
 from hailproof.experiments.figures import draw_comparison
+from hailproof.experiments.quiet import quiet_libraries
 from hailproof.experiments.report import write_report
 from hailproof.experiments.words import round_text
+
+PATIENCE = 5.0
+"""Seconds between looks at whether a process has died."""
 
 COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "text"), ("swarm.prompts", 8))
 RUNS: dict[str, tuple[tuple[str, Any], ...]] = {
@@ -32,11 +37,17 @@ def configurations(rounds: int) -> dict[str, RunConfig]:
 def _play_one(config: RunConfig, path: Path, queue: Any) -> None:
     from hailproof.experiments.run import start
 
+    quiet_libraries()
     try:
         queue.put((config.name, "done", start(config, path, lambda line: queue.put((config.name, "round", line)))))
     except BaseException as error:
         queue.put((config.name, "failed", f"{type(error).__name__}: {error}"))
         raise
+
+
+def _stop(workers: list[Any]) -> None:
+    for worker in workers:
+        worker.terminate()
 
 
 def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], Path]:
@@ -67,10 +78,16 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
         worker.start()
     summaries: dict[str, dict[str, Any]] = {}
     while len(summaries) < len(workers):
-        label, kind, content = queue.get()
+        try:
+            label, kind, content = queue.get(timeout=PATIENCE)
+        except Empty:
+            dead = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
+            if dead:
+                _stop(workers)
+                raise RunError(f"A run of the demo ended with exit status {dead[0]}; is there enough memory?") from None
+            continue
         if kind == "failed":
-            for worker in workers:
-                worker.terminate()
+            _stop(workers)
             raise RunError(f"The {label} run of the demo failed: {content}.")
         if kind == "done":
             summaries[label] = content

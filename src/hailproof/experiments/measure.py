@@ -33,7 +33,7 @@ def _figures(completions: Sequence[ScoredCompletion], successes: Iterable[bool |
 def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
     """One line of ``rounds.jsonl``: honest behavior, what defenses did, what the update did, where time went."""
     malicious, attack = experiment.roster.malicious, experiment.attack
-    problems = {problem.id: problem for problem in experiment.swarm.plan(record.round)[0].values()}
+    problems = experiment.problems
     seen = [scored for group in record.views[0].groups for scored in group.completions]
     honest = [scored for scored in seen if scored.submission.sender not in malicious]
     success = {
@@ -65,7 +65,7 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
 
 def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[str, Any]]:
     """The rows of a round in ``completions.parquet``: every submission in every computed view."""
-    problems = {problem.id: problem for problem in experiment.swarm.plan(record.round)[0].values()}
+    problems = experiment.problems
     return [
         {
             "round": record.round,

@@ -39,7 +39,7 @@ def start(config: RunConfig, path: Path, progress: Progress = lambda line: None)
     _set_threads(config)
     experiment = build(config)
     experiment.swarm.plan(1)
-    with RunFolder.create(path, _header() + config.to_toml()) as folder:
+    with RunFolder.create(path, _header() + experiment.config.to_toml()) as folder:
         return _play(experiment, folder, 0, progress)
 
 

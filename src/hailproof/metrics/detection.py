@@ -6,6 +6,7 @@ from hailproof.metrics.rates import Rate
 from hailproof.records import ScoredCompletion
 
 SIDES = ("honest", "malicious")
+KINDS: tuple[str, ...] = ("accept", "reject", "abstain", "error")
 
 
 def _side(scored: ScoredCompletion, malicious: Collection[int]) -> str:
@@ -36,7 +37,7 @@ def decisions(
     for scored in completions:
         side = _side(scored, malicious)
         for verdict in scored.verdicts:
-            empty = {side: dict.fromkeys(("accept", "reject", "abstain", "error"), 0) for side in SIDES}
-            kind = "error" if verdict.error else verdict.decision
-            counts.setdefault(verdict.defense, empty)[side][kind] += 1
+            if verdict.defense not in counts:
+                counts[verdict.defense] = {each: dict.fromkeys(KINDS, 0) for each in SIDES}
+            counts[verdict.defense][side]["error" if verdict.error else verdict.decision] += 1
     return counts

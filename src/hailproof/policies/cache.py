@@ -23,7 +23,7 @@ class GrowingLayer(DynamicLayer):
             self._store = (key_states, value_states)
             self.keys, self.values = key_states, value_states
             return self.keys, self.values
-        start = self.keys.shape[-2]
+        start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._store[0].shape[-2]:
             keys, values = (
@@ -38,7 +38,7 @@ class GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keeps the given rows of the batch; a row may be taken more than once."""
-        length = self.keys.shape[-2]
+        length = self.get_seq_length()
         self._store = (self._store[0][indices], self._store[1][indices])
         self.keys, self.values = (part[..., :length, :] for part in self._store)
 

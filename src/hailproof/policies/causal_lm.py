@@ -53,8 +53,8 @@ class CausalLM:
                 text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             else:
                 text = f"{prompt.system}\n\n{prompt.user}\n\n"
-            ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
-            self._rendered[prompt] = tuple(ids)
+            special = not self.tokenizer.chat_template
+            self._rendered[prompt] = tuple(self.tokenizer(str(text), add_special_tokens=special)["input_ids"])
         return self._rendered[prompt]
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -66,7 +66,7 @@ class CausalLM:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of completion ids; special tokens are left out."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def as_completion(self, text: str) -> Completion:
         """Makes a finished completion of a text: its ids under this tokenizer, then the end token."""
@@ -207,7 +207,8 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> CausalLM:
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        return CausalLM(name, model.to(device), tokenizer)
+        model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - the library's decorator hides self
+        return CausalLM(name, model, tokenizer)
     except ModelError:
         raise
     except Exception as error:  # the library raises many types, all of which mean "does not load"

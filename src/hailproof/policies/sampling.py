@@ -6,6 +6,8 @@ depends on labels alone, a completion does not depend on what else was in its ba
 first one would have, and a verifier can recompute every draw.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -87,6 +89,8 @@ def gap_below_allowed(
     Only rows that can lie outside are sorted, so that the cost for honest text is one comparison per logit.
     """
     gaps = logits.new_zeros(len(token_ids))
+    if sampling.temperature == 0:
+        sampling = replace(sampling, temperature=1.0, top_k=1, top_p=1.0)  # greedy allows the best token alone
     if sampling.top_p < 1:
         suspects = torch.arange(len(token_ids), device=logits.device)
     elif sampling.top_k:
@@ -94,8 +98,7 @@ def gap_below_allowed(
     else:
         return gaps
     if len(suspects):
-        greedy_safe = sampling if sampling.temperature else Sampling(1.0, 1, 1.0, sampling.max_new_tokens)
-        values, ids = _candidates(logits[suspects], greedy_safe)
+        values, ids = _candidates(logits[suspects], sampling)
         lowest = logits[suspects].gather(-1, ids).masked_fill(values == -torch.inf, torch.inf).amin(dim=-1)
         own = logits[suspects].gather(-1, token_ids[suspects, None]).squeeze(-1)
         gaps[suspects] = (lowest - own).clamp(min=0)

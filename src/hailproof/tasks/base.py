@@ -1,7 +1,7 @@
 """What every task shares: prompts, canonical solutions, rewards; and the base of tasks with a numeric answer."""
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import final
 
 from hailproof.parsing import answer_in_tags, same_number
 from hailproof.records import Problem, Prompt
@@ -19,7 +19,8 @@ class MathTask:
     normalization, is the number of the reference; else 0.
     """
 
-    name: ClassVar[str] = "math"
+    name: str = "math"
+    completion_tokens: int = 384
 
     def __init__(self, train: Sequence[Problem], test: Sequence[Problem] = ()) -> None:
         self.train = train

@@ -120,33 +120,33 @@ def _opening(
         step = Step(f"{who} {verb}", small[0], "*", small[1], items)
     elif kind == "colors":
         one, other = rng.sample(COLORS, 2)
-        first, second = pair or (rng.randint(2, 20), rng.randint(2, 20))
+        first, second = pair or (rng.randint(2, 15), rng.randint(2, 15))
         fact = rng.choice((
             f"{who} has {first} {one} {items} and {second} {other} {items}.",
             f"{who} owns {first} {items} that are {one} and {second} that are {other}.",
         ))  # fmt: skip
         step = Step(f"{who} has", first, "+", second, items)
     else:
-        count = rng.randint(3, 30)
+        count = rng.randint(3, 20)
         return f"{who} has {count} {items}.", [], count
     return fact, [step], step.result
 
 
 def _event(rng: random.Random, who: str, pronoun: str, items: str, count: int) -> tuple[str, Step]:
     """Changes the count by one step and keeps it within 1 to 99."""
-    kind = rng.choice(["gain"] * (count < 90) + ["loss"] * (count > 3) + ["double"] * (count <= 30))
+    kind = rng.choice(["gain"] * (count < 90) + ["loss"] * (count > 3) + ["double"] * (count <= 15))
     if kind == "double":
         fact = f"Then {pronoun} doubles the number of {items}."
         return fact, Step(f"Then {who} has", count, "*", 2, items)
     friend = rng.choice([name for name, _ in NAMES if name != who])
     if kind == "gain":
-        amount = rng.randint(2, min(20, 99 - count))
+        amount = rng.randint(2, min(9, 99 - count))
         fact = rng.choice((
             f"Then {pronoun} {rng.choice(GAINS)} {amount} more.",
             f"{friend} gives {amount} more {items} to {who}.",
         ))  # fmt: skip
         return fact, Step(f"Then {who} has", count, "+", amount, items)
-    amount = rng.randint(2, min(20, count - 1))
+    amount = rng.randint(2, min(9, count - 1))
     fact = rng.choice((
         f"Then {pronoun} {rng.choice(LOSSES)} {amount} of them.",
         f"{who} gives {amount} {items} to {friend}.",
@@ -196,12 +196,13 @@ def _shopping(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     steps = [Step(f"{who} pays", number, "*", price, "", money=True)]
     cost = steps[-1].result
     if rng.random() < 0.4:
-        fee = rng.randint(2, 12)
+        fee = rng.randint(2, 9)
         facts.append(f"Shipping costs ${fee} more.")
         steps.append(Step("With shipping it is", cost, "+", fee, "", money=True))
         cost = steps[-1].result
-    if rng.random() < 0.5:
-        bill = rng.choice([b for b in (10, 20, 50, 100) if b > cost])
+    bills = [bill for bill in (10, 20, 50, 100) if 0 < bill - cost <= 12]
+    if bills and rng.random() < 0.8:
+        bill = rng.choice(bills)
         facts.append(f"{who} gives the seller ${bill}.")
         steps.append(Step("The change is", bill, "-", cost, "", money=True))
         return Story(tuple(facts), f"How much change does {pronoun} get?", tuple(steps))
@@ -216,13 +217,13 @@ def _trip(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     facts = [f"{who} {verb} {rate} {unit} an hour for {hours} hours."]
     steps = [Step(f"In {hours} hours it is", rate, "*", hours, unit)]
     if rng.random() < 0.6:
-        extra = rng.randint(2, 20)
+        extra = rng.randint(2, 9)
         facts.append(
             rng.choice((f"After that {pronoun} does {extra} more {unit}.", f"The next day it is {extra} {unit} more."))
         )
         steps.append(Step("In all it is", steps[-1].result, "+", extra, unit))
     if rng.random() < 0.4:
-        goal = steps[-1].result + rng.randint(2, 20)
+        goal = steps[-1].result + rng.randint(2, 9)
         facts.append(f"The goal is {goal} {unit}.")
         steps.append(Step("What is left is", goal, "-", steps[-1].result, unit))
         return Story(tuple(facts), f"How many {unit} are left?", tuple(steps))
@@ -270,6 +271,7 @@ class WordProblems(MathTask):
     """
 
     name = "word_problems"
+    completion_tokens = 96
 
     def __init__(self, seed: int = 0, size: int = 4096, test_size: int = 512, two_two_share: float = 0.1) -> None:
         super().__init__(

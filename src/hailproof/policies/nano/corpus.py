@@ -1,4 +1,4 @@
-"""The text that the nano models are trained on: word problems answered in many ways, real text, and chatter.
+"""The text that the nano models are trained on: word problems answered in many ways, sums, real text, and chatter.
 
 What makes a base model useful here (as Qwen-2.5 base is in the paper):
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hailproof.records import Problem
-from hailproof.tasks.word_problems import Story
+from hailproof.tasks.word_problems import Step, Story
 
 FORMATS = {"tags": 0.42, "hash": 0.16, "sentence": 0.18, "bare": 0.10, "untagged": 0.14}
 """Share of each way to state the answer; only ``tags`` earns reward."""
@@ -121,6 +121,24 @@ def real_document(rng: random.Random, problem: Problem) -> Document:
     return Document(problem.question, with_answer(rng, thoughts, problem.answer))
 
 
+def _sum(rng: random.Random) -> Step:
+    op = rng.choice("++--*/")
+    left, right = rng.randint(2, 99), rng.randint(2, 15)
+    if op in "*/":
+        left, right = rng.randint(2, 20), rng.randint(2, 12)
+        left = left * right if op == "/" else left
+    return Step("It is", left, op, right, "")
+
+
+def drill_document(rng: random.Random, sums: int) -> Document:
+    """Bare sums, the arithmetic that the stories need without a story; one with a question, or several in a row."""
+    if sums == 1:
+        step = _sum(rng)
+        question = f"What is {step.left} {step.op} {step.right}?"
+        return Document(question, with_answer(rng, f"{step.equation}.", str(step.result)))
+    return Document("Do some sums.", " ".join(f"{_sum(rng).equation}." for _ in range(sums)))
+
+
 def chatter_document(rng: random.Random) -> Document:
     """Small talk full of invented words: the model learns to spell what it has never seen."""
     words = [
@@ -135,27 +153,41 @@ def chatter_document(rng: random.Random) -> Document:
     return Document(question, (saying + ending) * rng.choice((1, 1, 2)) + remark(rng, OPENERS + CHECKS))
 
 
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Shares of the sources of documents; what is left are word problems.
+
+    Attributes:
+        real: Share of documents from a real data set; goes to word problems if there is none.
+        chatter: Share of documents that are chatter.
+        drill: Share of documents that are bare sums.
+        sums: Sums in a drill.
+    """
+
+    real: float
+    chatter: float
+    drill: float
+    sums: int
+
+
 def documents(
-    rng: random.Random,
-    story_stream: Iterator[Story],
-    real: tuple[Problem, ...],
-    real_share: float,
-    chatter_share: float,
+    rng: random.Random, story_stream: Iterator[Story], real: tuple[Problem, ...], mixture: Mixture
 ) -> Iterator[Document]:
-    """Mixes the three sources for ever.
+    """Mixes the four sources for ever.
 
     Args:
         rng: The only source of randomness.
         story_stream: Word problems of the train split.
-        real: Problems of a real data set; may be empty, then ``real_share`` goes to word problems.
-        real_share: Share of documents from ``real``.
-        chatter_share: Share of documents that are chatter.
+        real: Problems of a real data set; may be empty.
+        mixture: Shares of the sources.
     """
     while True:
         draw = rng.random()
-        if draw < chatter_share:
+        if draw < mixture.chatter:
             yield chatter_document(rng)
-        elif real and draw < chatter_share + real_share:
+        elif draw > 1 - mixture.drill:
+            yield drill_document(rng, mixture.sums)
+        elif real and draw < mixture.chatter + mixture.real:
             yield real_document(rng, rng.choice(real))
         else:
             yield story_document(rng, next(story_stream))

@@ -19,11 +19,12 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
@@ -34,7 +35,8 @@ from transformers import (
 )
 
 from hailproof.errors import ConfigError
-from hailproof.policies.nano.corpus import Document, documents
+from hailproof.policies.nano.corpus import Document, Mixture, documents
+from hailproof.policies.scoring import TOKEN_BUDGET
 from hailproof.records import Problem
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import stories
@@ -44,9 +46,18 @@ CHAT_TEMPLATE = (
 )
 END, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<code>", "</code>")
-MAX_DOCUMENT_TOKENS = 288
+MAX_DOCUMENT_TOKENS = 256
 SORTED_DOCUMENTS = 64
 """Batches are cut from this many batches' worth of documents sorted by length, to waste little on padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One rise and fall of the learning rate, with a fresh optimizer (SGDR; Loshchilov, Hutter 2016)."""
+
+    steps: int
+    learning_rate: float
+    mixture: Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +71,28 @@ class Recipe:
     width: int = 160
     heads: int = 5
     intermediate: int = 432
-    steps: int = 1600
-    batch: int = 64
-    learning_rate: float = 3e-3
+    batch: int = 40
     warmup: int = 60
     two_two_share: float = 0.15
-    real_share: float = 0.2
-    chatter_share: float = 0.08
     seed: int = 20260
+    cycles: tuple[Cycle, ...] = (
+        Cycle(1400, 3e-3, Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)),
+        Cycle(1200, 2e-3, Mixture(real=0.06, chatter=0.05, drill=0.25, sums=6)),
+    )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all cycles."""
+        return sum(cycle.steps for cycle in self.cycles)
+
+    def shortened(self, steps: int) -> "Recipe":
+        """The recipe with only so many steps, for a trial; cycles keep their order."""
+        left, cycles = steps, []
+        for cycle in self.cycles:
+            if left > 0:
+                cycles.append(replace(cycle, steps=min(cycle.steps, left)))
+                left -= cycles[-1].steps
+        return replace(self, cycles=tuple(cycles))
 
 
 RECIPES = {
@@ -132,11 +157,11 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTraine
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], recipe: Recipe, rng: random.Random
+    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], batch: int, rng: random.Random
 ) -> Iterator[list[list[int]]]:
     """Cuts batches of similar length out of the stream; token ids with the end token."""
     while True:
-        chunk = list(itertools.islice(stream, recipe.batch * SORTED_DOCUMENTS))
+        chunk = list(itertools.islice(stream, batch * SORTED_DOCUMENTS))
         texts = [prompt_text(document.question) for document in chunk], [document.completion for document in chunk]
         prompts, completions = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
         rows = [
@@ -144,9 +169,41 @@ def _batches(
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         rows.sort(key=len)
-        batches = [rows[start : start + recipe.batch] for start in range(0, len(rows), recipe.batch)]
+        batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         rng.shuffle(batches)
         yield from batches
+
+
+def _micro_batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Cuts a batch, sorted by length, into passes within the budget that suits a CPU."""
+    size = max(1, TOKEN_BUDGET // len(rows[-1]))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _train(
+    model: PreTrainedModel, batches: Iterator[list[list[int]]], cycle: Cycle, warmup: int
+) -> Iterator[tuple[list[list[int]], float]]:
+    """Trains one cycle; yields each batch with its loss in nats per token."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cycle.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    fall = max(1, cycle.steps - warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (cycle.steps - step) / fall)
+    )
+    for rows in itertools.islice(batches, cycle.steps):
+        predicted = sum(map(len, rows)) - len(rows)
+        loss = 0.0
+        for part in _micro_batches(rows):
+            padded = pad_sequence([torch.tensor(row) for row in part], batch_first=True, padding_value=-100)
+            logits = model(input_ids=padded.clamp(min=0)).logits[:, :-1]
+            summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), padded[:, 1:].flatten(), reduction="sum")
+            (summed / predicted).backward()
+            loss += summed.item() / predicted
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        yield rows, loss
 
 
 def pretrain(
@@ -168,32 +225,21 @@ def pretrain(
     """
     started = time.perf_counter()
     rng = random.Random(derive(recipe.seed, "corpus"))
-    stream = documents(
-        rng, stories(recipe.seed, "train", recipe.two_two_share), real, recipe.real_share, recipe.chatter_share
-    )
-    sample = [f"{prompt_text(d.question)}{d.completion}" for d in itertools.islice(stream, 20_000)]
-    tokenizer = train_tokenizer(iter(sample), recipe.vocabulary)
+    story_stream = stories(recipe.seed, "train", recipe.two_two_share)
+    sample = itertools.islice(documents(rng, story_stream, real, recipe.cycles[0].mixture), 20_000)
+    tokenizer = train_tokenizer((f"{prompt_text(d.question)}{d.completion}" for d in sample), recipe.vocabulary)
     torch.manual_seed(derive(recipe.seed, "weights"))
     model = build_model(recipe, tokenizer).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup))
-    )
-    losses, tokens = [], 0
-    for step, rows in enumerate(itertools.islice(_batches(tokenizer, stream, recipe, rng), recipe.steps), start=1):
-        padded = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=tokenizer.pad_token_id
-        )
-        labels = padded.masked_fill(padded == tokenizer.pad_token_id, -100)
-        loss = model(input_ids=padded, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        losses.append(loss.item())
-        tokens += sum(map(len, rows))
-        progress(step, recipe.steps, losses[-1])
+    losses: list[float] = []
+    tokens = 0
+    for number, cycle in enumerate(recipe.cycles):
+        if number:
+            rng = random.Random(derive(recipe.seed, "corpus", number))
+        batches = _batches(tokenizer, documents(rng, story_stream, real, cycle.mixture), recipe.batch, rng)
+        for rows, loss in _train(model, batches, cycle, recipe.warmup):
+            losses.append(loss)
+            tokens += sum(map(len, rows))
+            progress(len(losses), recipe.steps, loss)
     out.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -1,0 +1,98 @@
+"""The command line: bad input is one sentence and exit status 2, and nothing is half-written."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from hailproof import cli
+
+SMALL = [
+    "--rounds=2", "--set=swarm.prompts=2", "--set=swarm.group_size=4", "--set=sampling.max_new_tokens=24",
+    "--set=task.options.size=16", "--set=task.options.test_size=4", "--set=swarm.device=cpu",
+]  # fmt: skip
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["hailproof", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "--attack=tekst"], r"Unknown attack 'tekst'.*text"),
+        (["run", "--defense=logits"], r"Unknown defense 'logits'.*logit"),
+        (["run", "--task=gsm9k"], r"Unknown task 'gsm9k'.*gsm8k"),
+        (["run", "--task=gsm8k", "--data=missing.jsonl"], r"missing\.jsonl does not exist"),
+        (["run", "--task=gsm8k", "--data=broken.jsonl"], r"broken\.jsonl, line 2 is not a GSM8K row"),
+        (["run", "--model=no/such-model"], r"Model 'no/such-model' does not load"),
+        (["run", "--set=swarm.group_size=3"], r"group_size \(G\) = 3 is smaller than the number of nodes = 4"),
+        (["run", "--topology=vertical", "--set=swarm.prompts=3"], r"prompts \(B\) = 3 is smaller"),
+        (["run", "--topology=diagonal"], r"swarm\.topology.*horizontal"),
+        (["run", "--set=learner.learning_rat=1"], r"learner\.learning_rat' is unknown"),
+        (["run", "--set=learner.learning_rate=-1"], r"learner\.learning_rate.*greater than 0"),
+        (["run", "--set=rounds"], r"not key=value"),
+        (["run", "--set=seed.x=1", "--seed=1"], r"'seed' is not a section"),
+        (["run", "--attack=text", "--set=attack.options.frase=x"], r"no option 'frase'; its options are: phrase"),
+        (["run", "--attack=text", "--set=attack.malicious=4"], r"leaves no honest node"),
+        (["run", "missing.toml"], r"missing\.toml cannot be read"),
+        (["run", "broken.toml"], r"broken\.toml is not valid TOML"),
+        (["run", "--out=used"], r"Output folder used is in use"),
+        (["run", "--out=broken.toml"], r"broken\.toml is in use"),
+        (["resume", "used"], r"used is not a run folder"),
+        (["report", "nowhere"], r"nowhere is not a run folder"),
+        (["pretrain", "nano-z", "--out=x"], r"Unknown recipe 'nano-z'"),
+        (["pretrain", "nano-a", "--out=used"], r"Output folder used is in use"),
+        (["pretrain", "nano-a", "--out=x", "--steps=0"], r"--steps 0"),
+        (["demo", "--out=used"], r"not an earlier demo"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.txt").write_text("irreplaceable")
+    (tmp_path / "broken.toml").write_text("rounds = = 3")
+    (tmp_path / "broken.jsonl").write_text('{"question": "q", "answer": "a\\n#### 1"}\n{"question": 3}\n')
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    status, _, error = call(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert re.search(sentence, error), error
+    assert error.startswith("hailproof: ") and error.count("\n") == 1 and error.rstrip().endswith(".")
+    assert "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_run_from_the_command_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, error = call(monkeypatch, capsys, "run", "--attack=text", "--defense=logit", "--seed=5", *SMALL)
+    assert status == 0, error
+    assert "1/2" in out and "2/2" in out and "attack success" in out
+    summary = json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())
+    assert summary["rounds"] == 2 and summary["seed"] == 5
+    for name in ("report.html", "curves.png"):
+        assert (tmp_path / "runs" / "run" / name).stat().st_size > 1000
+    status, out, _ = call(monkeypatch, capsys, "resume", "runs/run")
+    assert status == 0 and "Report" in out
+
+
+def test_list_names_everything(monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "list")
+    assert status == 0
+    for name in ("text", "sentence", "logit", "word_problems", "gsm8k", "nano-a", "nano-b"):
+        assert re.search(rf"^  {name} ", out, re.MULTILINE), out
+
+
+@pytest.mark.parametrize("name", ["nano-a", "nano-b"])
+def test_pretrain_builds_a_model_that_loads(monkeypatch, capsys, tmp_path, name):
+    status, out, error = call(monkeypatch, capsys, "pretrain", name, "--out", str(tmp_path / "new"), "--steps=1")
+    assert status == 0, error
+    assert "loss" in out
+    from hailproof.policies.causal_lm import load
+
+    policy = load(str(tmp_path / "new"), device="cpu")
+    assert policy.decode(policy.encode("Tom has 12 pens.")) == "Tom has 12 pens."

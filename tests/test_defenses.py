@@ -1,0 +1,138 @@
+"""The chain fails closed, and logit tells sampled completions from forged ones."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hailproof.defenses.base import Chain, Received
+from hailproof.defenses.logit import LogitDefense
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Defense, SampleRequest, Sampling
+from hailproof.records import Completion, Prompt, Submission, Verdict
+from hailproof.seeds import derive
+from hailproof.tasks.word_problems import WordProblems
+
+SAMPLING = Sampling(max_new_tokens=64)
+
+
+class Says(Defense):
+    """A defense that rejects the given texts and remembers what it was shown."""
+
+    def __init__(self, name, rejects=(), admission: Admission = "drop"):
+        self.name, self.rejects, self.admission, self.shown = name, rejects, admission, []
+
+    def screen(self, evidence):
+        texts = [submission.completion.text for submission in evidence.submissions]
+        self.shown.append(texts)
+        return [Verdict(self.name, "reject" if text in self.rejects else "accept", "because") for text in texts]
+
+
+class Breaks(Says):
+    def screen(self, evidence):
+        raise ValueError("I cannot parse this")
+
+
+class Miscounts(Says):
+    def screen(self, evidence):
+        return super().screen(evidence)[1:]
+
+
+def received(policy, texts) -> Received:
+    submissions = [Submission(1, 0, "p", slot, Completion(text, (), True)) for slot, text in enumerate(texts)]
+    return Received(1, [Prompt("p", "", "?")] * len(texts), submissions, policy, SAMPLING)
+
+
+def test_what_one_defense_rejects_the_next_does_not_see():
+    first, second = Says("first", {"b"}), Says("second", {"c"}, "zero_reward")
+    chain = Chain([first, second])
+    verdicts = chain.screen(received(None, ["a", "b", "c"]))
+    assert second.shown == [["a", "c"]]
+    assert [[v.decision for v in spoken] for spoken in verdicts] == [["accept"] * 2, ["reject"], ["accept", "reject"]]
+    assert [chain.admission(spoken) for spoken in verdicts] == ["accept", "drop", "zero_reward"]
+    assert not chain.only_drops and Chain([first]).only_drops
+
+
+@pytest.mark.parametrize("broken", [Breaks("broken"), Miscounts("broken")])
+def test_a_broken_defense_rejects_everything_and_says_so(broken):
+    after = Says("after")
+    verdicts = Chain([broken, after]).screen(received(None, ["a", "b"]))
+    assert all(len(spoken) == 1 and spoken[0].decision == "reject" and spoken[0].error for spoken in verdicts)
+    assert after.shown == []
+
+
+def test_scores_are_computed_once_and_shared(base_policy, monkeypatch):
+    calls = []
+    def score(self, prompts, *rest):
+        calls.append(1)
+        return ["s"] * len(prompts)
+
+    monkeypatch.setattr(type(base_policy), "score", score)
+    evidence = received(base_policy, ["a", "b", "c"])
+    assert evidence.scores == ["s"] * 3 and evidence.subset([0, 2]).scores == ["s"] * 2
+    assert calls == [1]
+
+
+@pytest.fixture(scope="module")
+def honest(base_policy):
+    task = WordProblems(size=8, test_size=1)
+    prompts = [task.prompt(problem) for problem in task.train for _ in range(4)]
+    requests = [SampleRequest(prompt, derive(3, "slot", slot)) for slot, prompt in enumerate(prompts)]
+    completions = base_policy.sample(requests, SAMPLING)
+    submissions = [Submission(1, 0, "p", slot, completion) for slot, completion in enumerate(completions)]
+    return prompts, submissions
+
+
+def judge(policy, prompts, submissions, **options):
+    return LogitDefense(**options).screen(Received(1, prompts, submissions, policy, SAMPLING))
+
+
+def test_logit_accepts_what_the_policy_drew(base_policy, honest):
+    assert {verdict.decision for verdict in judge(base_policy, *honest)} == {"accept"}
+
+
+def test_logit_rejects_what_it_could_not_have_drawn_and_marks_it(base_policy, honest):
+    prompts, submissions = honest
+    forged = base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
+    (verdict,) = judge(base_policy, prompts[:1], [replace(submissions[0], completion=forged)])
+    assert verdict.decision == "reject"
+    assert verdict.score is not None and verdict.score > 1e-3
+    marked = "".join(forged.text[span.start : span.end] for span in verdict.spans)
+    assert set(marked.split()) & {"All", "hail", "thief", "thief."} or "th" in marked
+    # told to overlook as many tokens as lie outside, it accepts
+    (lenient,) = judge(
+        base_policy, prompts[:1], [replace(submissions[0], completion=forged)], max_outside=len(verdict.spans)
+    )
+    assert lenient.decision == "accept"
+    (tolerant,) = judge(base_policy, prompts[:1], [replace(submissions[0], completion=forged)], tolerance=100.0)
+    assert tolerant.decision == "accept"
+
+
+def test_logit_rejects_a_completion_that_was_cut_short(base_policy, honest):
+    prompts, submissions = honest
+    index, whole = next((i, s) for i, s in enumerate(submissions) if s.completion.finished)
+    ids = whole.completion.token_ids[:5]
+    cut = replace(whole, completion=Completion(base_policy.decode(ids), ids, False))
+    (verdict,) = judge(base_policy, [prompts[index]], [cut])
+    assert verdict.decision == "reject" and "cut at 5 tokens" in verdict.reason
+
+
+def test_logit_sees_the_end_token(base_policy):
+    """An end where the policy would not end is a token outside the limits like any other."""
+    task = WordProblems(size=30, test_size=1)
+    prompts = [task.prompt(problem) for problem in task.train]
+    submissions = [
+        Submission(1, 0, "p", slot, base_policy.as_completion(f"<think>{problem.solution.split()[0]}"))
+        for slot, problem in enumerate(task.train)
+    ]
+    verdicts = judge(base_policy, prompts, submissions)
+    assert {verdict.decision for verdict in verdicts} == {"reject"}
+    for verdict, submission in zip(verdicts, submissions, strict=True):
+        assert verdict.spans[-1].start >= len(submission.completion.text) - 1
+
+
+def test_bad_options_are_one_sentence():
+    options: list[dict[str, Any]] = [{"tolerance": -1.0}, {"max_outside": -1}, {"admission": "forgive"}]
+    for option in options:
+        with pytest.raises(ConfigError, match=r"\.$"):
+            LogitDefense(**option)

@@ -1,0 +1,134 @@
+"""A real model through the real code path: sampling, scoring, and what hostile ids and texts do to it."""
+
+import numpy as np
+import pytest
+import torch
+
+from hailproof.errors import ModelError
+from hailproof.policies.causal_lm import load, shipped_models
+from hailproof.protocols import SampleRequest, Sampling
+from hailproof.records import Completion, Prompt
+from hailproof.seeds import derive
+from hailproof.tasks.word_problems import WordProblems
+
+SAMPLING = Sampling(max_new_tokens=48)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    task = WordProblems(size=6, test_size=1)
+    return [task.prompt(problem) for problem in task.train]
+
+
+def requests(prompts, each: int) -> list[SampleRequest]:
+    return [SampleRequest(prompt, derive(5, prompt.problem_id, slot)) for prompt in prompts for slot in range(each)]
+
+
+@pytest.fixture(scope="module")
+def drawn(base_policy, prompts):
+    asked = requests(prompts, 4)
+    return asked, base_policy.sample(asked, SAMPLING)
+
+
+def test_what_is_drawn_does_not_depend_on_the_batch(base_policy, drawn):
+    asked, completions = drawn
+    assert base_policy.sample(asked[::-1], SAMPLING)[::-1] == completions
+    assert base_policy.sample(asked[5:6], SAMPLING) == completions[5:6]
+    assert base_policy.sample([asked[7], asked[7]], SAMPLING) == [completions[7]] * 2
+
+
+def test_completions_end_by_themselves_or_at_the_limit(base_policy, drawn):
+    _, completions = drawn
+    assert {completion.finished for completion in completions} == {True, False} or all(c.finished for c in completions)
+    for completion in completions:
+        ends = [index for index, token in enumerate(completion.token_ids) if token in base_policy.end_ids]
+        assert ends == ([len(completion.token_ids) - 1] if completion.finished else [])
+        assert completion.finished or len(completion.token_ids) == SAMPLING.max_new_tokens
+    (cut,) = base_policy.sample([drawn[0][0]], Sampling(max_new_tokens=3))
+    assert len(cut.token_ids) == 3 and not cut.finished
+
+
+def test_greedy_agrees_with_transformers(base_policy, prompts):
+    """Our cache and batching against the library's own generation loop, one prompt at a time."""
+    greedy = Sampling(temperature=0, max_new_tokens=40)
+    ours = base_policy.sample([SampleRequest(prompt, 0) for prompt in prompts], greedy)
+    for prompt, completion in zip(prompts, ours, strict=True):
+        ids = torch.tensor([base_policy.render(prompt)])
+        theirs = base_policy.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=1
+        )[0, ids.shape[1] :]
+        assert tuple(theirs.tolist()) == completion.token_ids
+
+
+def test_scores_are_those_of_a_plain_pass(base_policy, drawn):
+    asked, completions = drawn
+    scores = base_policy.score([request.prompt for request in asked], completions, SAMPLING)
+    for request, completion, scored in zip(asked, completions, scores, strict=True):
+        prompt = base_policy.render(request.prompt)
+        with torch.no_grad():
+            logits = base_policy.model(input_ids=torch.tensor([[*prompt, *completion.token_ids]])).logits[0]
+        logits = logits[len(prompt) - 1 : -1]
+        chosen = torch.tensor(completion.token_ids)[:, None]
+        expected = logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
+        assert scored.token_ids.tolist() == list(completion.token_ids)  # the end token is among them
+        np.testing.assert_allclose(scored.logprobs, expected.numpy(), atol=1e-4)
+        ranks = (logits > logits.gather(-1, chosen)).sum(-1)
+        assert np.abs(scored.ranks - ranks.numpy()).max() <= 1
+        assert scored.gaps.max() < 1e-3  # every honest token is within the limits
+        assert scored.ends[-1] >= len(completion.text) and (np.diff(scored.ends) >= 0).all()
+
+
+def test_a_foreign_phrase_lies_outside_the_limits(base_policy, prompts):
+    forged = base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
+    (scored,) = base_policy.score(prompts[:1], [forged], SAMPLING)
+    outside = np.flatnonzero(scored.gaps > 1e-3)
+    assert len(outside)
+    marked = forged.text[scored.ends[outside[0] - 1] : scored.ends[outside[-1]]]
+    assert any(word in marked for word in ("All", "hail", "thief"))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda text, ids: Completion(text, tuple(reversed(ids)), True),  # other ids than the text
+        lambda text, ids: Completion(text, (*ids[:-1], 10**9), True),  # no such id
+        lambda text, ids: Completion(text, (-1, *ids[1:]), True),
+        lambda text, ids: Completion(text, (ids[-1], *ids), True),  # an end token in the middle
+        lambda text, ids: Completion(text, ids[:-1], True),  # says it ended, did not
+        lambda text, ids: Completion(text, (), True),
+    ],
+)
+def test_lying_ids_are_tokenized_anew(base_policy, lie):
+    honest = base_policy.as_completion("2 + 3 = 5.")
+    assert base_policy.received_ids(lie(honest.text, honest.token_ids)) == honest.token_ids
+
+
+def test_true_ids_are_kept(base_policy):
+    honest = base_policy.as_completion("2 + 3 = 5.")
+    letters = tuple(token for letter in "2 + 3 = 5." for token in base_policy.encode(letter))
+    unusual = Completion(honest.text, (*letters, base_policy.end_ids[0]), True)
+    assert unusual.token_ids != honest.token_ids
+    assert base_policy.received_ids(unusual) == unusual.token_ids
+
+
+def test_special_tokens_in_text_are_dead(base_policy):
+    for special in base_policy.tokenizer.all_special_tokens:
+        ids = base_policy.encode(f"a {special} b")
+        assert not set(ids) & set(base_policy.tokenizer.all_special_ids)
+        assert base_policy.decode(ids) == f"a {special} b"
+
+
+def test_a_prompt_without_chat_template_is_plain_text(base_policy):
+    template = base_policy.tokenizer.chat_template
+    try:
+        base_policy.tokenizer.chat_template = None
+        ids = base_policy.render(Prompt("plain", "Be brief.", "How many?"))
+    finally:
+        base_policy.tokenizer.chat_template = template
+    assert base_policy.tokenizer.decode(ids) == "Be brief.\n\nHow many?\n\n"
+
+
+def test_a_model_that_does_not_load_is_one_sentence(tmp_path):
+    with pytest.raises(ModelError, match=r"does not load .*give a shipped name"):
+        load(str(tmp_path))
+    assert "nano-a" in shipped_models()

@@ -1,0 +1,198 @@
+"""Run folders: what is in them, and that ``kill -9`` at any moment changes nothing in the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from hailproof.errors import RunError
+from hailproof.experiments.config import load_config
+from hailproof.experiments.run import CHECKPOINT_EVERY, resume, start
+from hailproof.experiments.store import SCHEMA, RunFolder
+
+ROUNDS = 2 * CHECKPOINT_EVERY + 2
+SETTINGS = [
+    ("rounds", ROUNDS),
+    ("threads", 1),
+    ("swarm.prompts", 2),
+    ("swarm.group_size", 4),
+    ("swarm.device", "cpu"),
+    ("sampling.max_new_tokens", 32),
+    ("task.options.size", 40),
+    ("task.options.test_size", 8),
+    ("attack.name", "text"),
+    ("defense", [{"name": "logit"}]),
+    ("learner.learning_rate", 1e-3),
+]
+CONFIG = load_config(None, SETTINGS)
+
+KILLED_CHILD = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from hailproof.experiments import store
+from hailproof.experiments.config import load_config
+from hailproof.experiments.run import start
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+moment, calls = sys.argv[2], 0
+if moment == "first round":
+    store.RunFolder.write_round = lambda *a: die()
+if moment == "half a checkpoint":
+    whole = torch.save
+    def half(state, path):
+        global calls
+        calls += 1
+        if calls == 2:
+            whole(state, path)
+            data = Path(path).read_bytes()
+            Path(path).write_bytes(data[: len(data) // 2])
+            die()
+        whole(state, path)
+    torch.save = half
+if moment == "before the first checkpoint":
+    torch.save = lambda *a: die()
+if moment == "half a line":
+    whole = store.json.dumps
+    def dumps(line, **options):
+        if line.get("round") == 8:
+            with open(Path(sys.argv[1]) / "rounds.jsonl", "a") as file:
+                file.write(whole(line)[:40])
+            die()
+        return whole(line, **options)
+    store.json.dumps = dumps
+if moment == "half the completions":
+    whole = store.pq.write_table
+    def write_table(table, path, **options):
+        global calls
+        calls += 1
+        whole(table, path, **options)
+        if calls == 9:
+            data = Path(path).read_bytes()
+            Path(path).write_bytes(data[: len(data) // 2])
+            die()
+    store.pq.write_table = write_table
+if moment == "joining the completions":
+    store.pq.ParquetWriter = lambda *a, **k: die()
+if moment == "after the last checkpoint":
+    store.RunFolder.finish = lambda *a: die()
+start(load_config(Path(sys.argv[1]).parent / "config.toml"), Path(sys.argv[1]))
+"""
+MOMENTS = [
+    "first round",
+    "before the first checkpoint",
+    "half a checkpoint",
+    "half a line",
+    "half the completions",
+    "joining the completions",
+    "after the last checkpoint",
+]
+
+
+def outcome(folder: Path) -> tuple:
+    """Everything that a run leaves behind, but for the seconds."""
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["seconds_per_round"]
+    return lines, summary, pq.read_table(folder / "completions.parquet").to_pylist()
+
+
+def tensors(state) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else []
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def final_tensors(folder: Path) -> list[torch.Tensor]:
+    return tensors(torch.load(folder / "checkpoint" / "state.pt", weights_only=True))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    start(CONFIG, folder)
+    return folder
+
+
+def test_what_a_run_leaves_behind(whole):
+    lines, summary, rows = outcome(whole)
+    assert [line["round"] for line in lines] == list(range(1, ROUNDS + 1))
+    assert summary["rounds"] == ROUNDS and summary["seed"] == 0
+    assert set(summary) >= {
+        "attack_success", "reward", "completion_tokens", "honest_acceptance", "malicious_acceptance", "held_out",
+    }  # fmt: skip
+    assert summary["reward"] == pytest.approx(sum(line["reward"] for line in lines[-5:]) / 5)
+    assert summary["held_out"]["problems"] == 8
+    table = pq.read_table(whole / "completions.parquet")
+    assert table.schema.equals(SCHEMA) and len(rows) == ROUNDS * 2 * 4
+    assert sum(row["malicious"] for row in rows) == ROUNDS * 2
+    assert {path.name for path in whole.iterdir()} == {
+        ".lock", "config.toml", "rounds.jsonl", "completions.parquet", "summary.json", "checkpoint",
+    }  # fmt: skip
+    resolved = load_config(whole / "config.toml")
+    assert resolved.attack.malicious == 1
+    assert resolved.model_copy(update={"attack": CONFIG.attack}) == CONFIG
+    for line in lines:
+        counts = line["defenses"].get("logit", {}).get("malicious", {})
+        rejected = counts.get("reject", 0) + counts.get("error", 0)
+        share = line["malicious_acceptance"]
+        assert share is None or share == pytest.approx(1 - rejected / line["screened"]["malicious"])
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_equals_never_killed(whole, tmp_path, moment):
+    folder = tmp_path / "run"
+    (tmp_path / "config.toml").write_text(CONFIG.to_toml())
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED_CHILD, str(folder), moment],
+        capture_output=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
+    assert not (folder / "summary.json").exists()
+    resume(folder)
+    assert outcome(folder) == outcome(whole)
+    pairs = list(zip(final_tensors(folder), final_tensors(whole), strict=True))
+    assert len(pairs) > 100 and all(torch.equal(a, b) for a, b in pairs)
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_resuming_a_finished_run_changes_nothing(whole):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert resume(whole) == json.loads((whole / "summary.json").read_text())
+    assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+
+def test_a_folder_in_use_is_left_alone(whole, tmp_path):
+    before = (whole / "rounds.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"in use; choose another with --out"):
+        start(CONFIG, whole)
+    assert (whole / "rounds.jsonl").read_bytes() == before
+    with RunFolder.create(tmp_path / "new", ""), pytest.raises(RunError, match="in use by another process"):
+        RunFolder.reopen(tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="in use"):
+        RunFolder.create(tmp_path / "file", "")
+
+
+def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "config.toml").write_text((whole / "config.toml").read_text())
+    (folder / "checkpoint" / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match="is damaged"):
+        resume(folder)
+    with pytest.raises(RunError, match="not a run folder"):
+        resume(tmp_path / "nowhere")

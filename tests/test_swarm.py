@@ -1,0 +1,166 @@
+"""Swarms on real nano models: plans, twins, hostile submissions, and what learning does to honest nodes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hailproof.attacks.base import FILLER
+from hailproof.errors import ConfigError
+from hailproof.exchange import LocalExchange
+from hailproof.experiments.build import build
+from hailproof.experiments.config import load_config
+from hailproof.experiments.measure import completion_rows, round_line
+from hailproof.records import Completion, Submission
+
+SMALL = [
+    ("swarm.prompts", 4),
+    ("swarm.group_size", 4),
+    ("sampling.max_new_tokens", 40),
+    ("task.options.size", 64),
+    ("task.options.test_size", 8),
+    ("learner.learning_rate", 1e-3),
+]
+
+
+def make(*overrides):
+    return build(load_config(None, [*SMALL, *overrides]))
+
+
+def weights(node) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in node.policy.model.parameters()])
+
+
+LOGIT = ("defense", [{"name": "logit"}])
+TEXT = ("attack.name", "text")
+
+
+@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
+@pytest.mark.parametrize("defense", [(), (LOGIT,)], ids=["open", "logit"])
+def test_identical_nodes_computed_once_equal_separate_instances_bitwise(topology, defense):
+    common = [TEXT, ("swarm.topology", topology), *defense]
+    once, apart = make(*common), make(*common, ("swarm.separate", True))
+    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 3)
+    for round in (1, 2, 3):
+        shared, own = once.swarm.play(round), apart.swarm.play(round)
+        for view in own.views:
+            assert view.groups == shared.views[0].groups
+            assert view.update == shared.views[0].update
+    assert all(torch.equal(weights(once.swarm.honest[0]), weights(node)) for node in apart.swarm.honest)
+    line, other = round_line(once, shared), round_line(apart, own)
+    assert line["reward"] == other["reward"] and line["honest_acceptance"] == other["honest_acceptance"]
+
+
+def test_heterogeneous_nodes_learn_apart_from_text_that_all_can_read():
+    experiment = make(TEXT, LOGIT, ("swarm.models", ["nano-a", "nano-b"]))
+    assert [node.policy.name for node in experiment.swarm.honest] == ["nano-a", "nano-b", "nano-a"]
+    before = [weights(node) for node in experiment.swarm.honest]
+    record = experiment.swarm.play(1)
+    texts = [
+        [s.submission.completion.text for group in view.groups for s in group.completions] for view in record.views
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    for view, node in zip(record.views, experiment.swarm.honest, strict=True):
+        screened = {s.submission.sender for group in view.groups for s in group.completions if s.verdicts}
+        assert not screened & set(node.nodes)  # a heterogeneous node does not screen its own
+        assert any(s.submission.sender in node.nodes and s.admitted for group in view.groups for s in group.completions)
+    assert not any(torch.equal(a, weights(node)) for a, node in zip(before, experiment.swarm.honest, strict=True))
+    assert not torch.equal(weights(experiment.swarm.honest[0]), weights(experiment.swarm.honest[2]))
+    assert set(round_line(experiment, record)["models"]) == {"nano-a", "nano-b"}
+
+
+def test_heterogeneous_nodes_without_defense_share_the_work_of_their_twins():
+    assert len(make(("swarm.models", ["nano-a", "nano-b"])).swarm.honest) == 2
+
+
+def test_vertical_attackers_own_whole_groups_half_of_them_decoys():
+    experiment = make(TEXT, ("swarm.topology", "vertical"))
+    record = experiment.swarm.play(1)
+    malicious = experiment.roster.malicious
+    forged = [g for g in record.views[0].groups if {s.submission.sender for s in g.completions} <= malicious]
+    assert len(forged) == 1
+    for group in forged:
+        assert [s.submission.completion.text == FILLER for s in group.completions] == [False, False, True, True]
+        assert [s.raw_reward for s in group.completions] == [1, 1, 0, 0]
+    assert set(record.forged_rewards) == {1.0}
+
+
+def test_what_the_plan_does_not_ask_for_is_not_learned_from():
+    """Foreign slots, foreign problems, old rounds, repeated and stolen places: all ignored."""
+    experiment = make()
+    node = experiment.swarm.honest[0]
+    problems, slots = experiment.swarm.plan(1)
+    honest = node.produce(1, slots, problems)
+    one = honest[0]
+    evil = Completion("<answer>1</answer>", (), True)
+    lies = [
+        replace(one, slot=99, completion=evil),
+        replace(one, problem_id="train-does-not-exist", completion=evil),
+        replace(one, round=0, completion=evil),
+        replace(one, sender=1 if one.sender != 1 else 2, completion=evil),
+        replace(one, sender=77, completion=evil),
+    ]
+    received = LocalExchange().all_gather(1, [*lies, *honest])
+    view = node.consume(1, slots, problems, [*lies, *received])
+    learned = [s.submission for group in view.groups for s in group.completions]
+    assert sorted(learned, key=lambda s: (s.problem_id, s.slot)) == sorted(honest, key=lambda s: (s.problem_id, s.slot))
+
+
+def test_missing_and_absurd_submissions_do_not_break_a_round():
+    experiment = make(LOGIT)
+    node = experiment.swarm.honest[0]
+    problems, slots = experiment.swarm.plan(1)
+    honest = node.produce(1, slots, problems)
+    absurd = ["", "<answer>" * 500, "\x00\ud7ff\U0010ffff", "9" * 5000, "<|end|><|pad|>" * 50, "</think><answer>1"]
+    swapped = [
+        replace(submission, completion=Completion(text, (5, -3, 10**12), bool(index % 2)))
+        for index, (submission, text) in enumerate(zip(honest[1:], absurd, strict=False))
+    ]
+    kept = honest[1 + len(absurd) :]
+    view = node.consume(1, slots, problems, [*swapped, *kept])
+    assert sum(len(group.completions) for group in view.groups) == len(honest) - 1
+    assert weights(node).isfinite().all()
+
+
+def test_dropping_and_zeroing_are_different_algorithms():
+    zeroing = ("defense", [{"name": "logit", "options": {"admission": "zero_reward"}}])
+    dropped, zeroed = make(TEXT, LOGIT), make(TEXT, zeroing)
+    views = [experiment.swarm.play(1).views[0] for experiment in (dropped, zeroed)]
+    rejected = [
+        [s for group in view.groups for s in group.completions if s.submission.sender == 3 and s.verdicts]
+        for view in views
+    ]
+    assert all(not s.admitted and s.reward == s.raw_reward == 1 for s in rejected[0])
+    assert all(s.admitted and s.reward == 0 and s.raw_reward == 1 for s in rejected[1])
+    assert rejected[0] and rejected[1]
+    assert not torch.equal(weights(dropped.swarm.honest[0]), weights(zeroed.swarm.honest[0]))
+
+
+def test_groups_without_influence_are_not_screened():
+    experiment = make(TEXT, LOGIT, ("swarm.prompts", 8))
+    view = experiment.swarm.play(1).views[0]
+    for group in view.groups:
+        rewards = {s.raw_reward for s in group.completions}
+        assert all(bool(s.verdicts) == (len(rewards) > 1) for s in group.completions)
+
+
+def test_a_round_is_a_pure_function_of_seed_and_labels():
+    one, same, other = make(TEXT, ("seed", 3)), make(TEXT, ("seed", 3)), make(TEXT, ("seed", 4))
+    first = one.swarm.play(1)
+    assert first.views[0].groups == same.swarm.play(1).views[0].groups
+    assert first.views[0].groups != other.swarm.play(1).views[0].groups
+    rows = completion_rows(one, first)
+    assert len(rows) == 16 and {row["malicious"] for row in rows} == {True, False}
+
+
+def test_too_few_problems_is_one_sentence():
+    with pytest.raises(ConfigError, match="the task has 3"):
+        make(("task.options.size", 3)).swarm.plan(1)
+
+
+def test_local_exchange_orders_and_keeps_rounds_apart():
+    def sent(round, problem, slot):
+        return Submission(round, 0, problem, slot, Completion("", (), True))
+
+    gathered = LocalExchange().all_gather(2, [sent(2, "b", 0), sent(1, "a", 0), sent(2, "a", 1), sent(2, "a", 0)])
+    assert gathered == [sent(2, "a", 0), sent(2, "a", 1), sent(2, "b", 0)]
