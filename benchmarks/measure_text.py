@@ -84,21 +84,17 @@ def main() -> None:
         for seed in arguments.seeds
         for variant in VARIANTS
     }
+    common = ["attack.name=text", "threads=1", "evaluation.problems=512", f"rounds={arguments.rounds}", *arguments.set]
     with ThreadPoolExecutor(arguments.workers) as pool:
-        summaries = dict(
-            zip(
-                runs,
-                pool.map(
-                    lambda key: play(
-                        runs[key],
-                        ["attack.name=text", "threads=1", "evaluation.problems=512",
-                         f"rounds={arguments.rounds}", f"name={key[0]}-{key[1]}", f"seed={key[2]}", *SWARMS[key[0]], *VARIANTS[key[1]], *arguments.set],
-                    ),
-                    runs,
-                ),
-                strict=True,
+        pending = {
+            (swarm, variant, seed): pool.submit(
+                play,
+                folder,
+                [*common, f"name={swarm}-{variant}", f"seed={seed}", *SWARMS[swarm], *VARIANTS[variant]],
             )
-        )  # fmt: skip
+            for (swarm, variant, seed), folder in runs.items()
+        }
+        summaries = {key: future.result() for key, future in pending.items()}
     print(
         "\n| swarm | run | attack success % | at round 20 % | first round >= 60 % | reward % | held-out reward % "
         "| tokens | honest accepted % | malicious accepted % | s/round |\n|" + " --- |" * 11

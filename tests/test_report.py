@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow
 import pyarrow.parquet
@@ -126,7 +127,9 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
+    # The picture takes most of the time, and has tests of its own.
+    with patch("hailproof.experiments.report.draw_run"):
+        return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
 def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
