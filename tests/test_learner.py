@@ -12,7 +12,7 @@ from hailproof.learner.update import Learner, LearnerConfig
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Group, Prompt, ScoredCompletion, Submission
 
-MAX_NEW_TOKENS = 24
+MAX_NEW_TOKENS, ROUNDS = 24, 10
 
 
 def test_advantages_by_hand():
@@ -109,7 +109,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
     groups = groups_for(fresh_policy)
     frozen = copy.deepcopy(fresh_policy.model)
     config = LearnerConfig(token_budget=token_budget, beta=beta, max_grad_norm=0, learning_rate=1e-12)
-    learner = Learner(fresh_policy, config, MAX_NEW_TOKENS)
+    learner = Learner(fresh_policy, config, MAX_NEW_TOKENS, ROUNDS)
     with torch.no_grad():  # away from the reference, so that the KL term has a gradient
         for parameter in fresh_policy.model.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
@@ -127,6 +127,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
     [
         ("learning_rate", 1e-3),
         ("warmup_rounds", 10),
+        ("lr_scheduler_type", "linear"),
         ("loss_type", "dapo"),
         ("loss_type", "dr_grpo"),
         ("scale_rewards", "none"),
@@ -135,12 +136,13 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
         ("max_grad_norm", 1e-6),
         ("adam_beta1", 0.0),
         ("adam_beta2", 0.5),
+        ("adam_epsilon", 1e-3),
     ],
 )
 def test_every_knob_changes_the_weights(base_policy, knob, value):
     def after(config: LearnerConfig) -> torch.Tensor:
         policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.tokenizer)
-        learner = Learner(policy, config, MAX_NEW_TOKENS)
+        learner = Learner(policy, config, MAX_NEW_TOKENS, ROUNDS)
         groups = groups_for(policy)
         learner.update(groups)
         learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
@@ -155,6 +157,18 @@ def test_nothing_to_learn_changes_nothing(fresh_policy):
         tuple(scored(fresh_policy, slot, f"try {slot}", 1.0) for slot in range(3)),
     )
     before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
-    stats = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS).update([same])
+    stats = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS).update([same])
     assert stats.passes == stats.trained == 0
     assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))
+
+
+def test_learning_rate_by_hand(base_policy):
+    def rates(**options) -> list[float]:
+        learner = Learner(base_policy, LearnerConfig(learning_rate=1.0, **options), MAX_NEW_TOKENS, 10)
+        return [learner.learning_rate(step) for step in range(1, 11)]
+
+    assert rates() == [1.0] * 10
+    assert rates(warmup_rounds=2) == [0.5] + [1.0] * 9
+    assert rates(lr_scheduler_type="linear") == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    falling = rates(warmup_rounds=2, lr_scheduler_type="linear")
+    assert falling == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])

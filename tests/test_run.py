@@ -142,7 +142,9 @@ def test_what_a_run_leaves_behind(whole):
     }  # fmt: skip
     resolved = load_config(whole / "config.toml")
     assert resolved.attack.malicious == 1
-    assert resolved.model_copy(update={"attack": CONFIG.attack}) == CONFIG
+    assert resolved.learner.learning_rate == 1e-3  # given
+    assert resolved.learner.lr_scheduler_type == "linear"  # the nano setting
+    assert resolved.model_copy(update={"attack": CONFIG.attack, "learner": CONFIG.learner}) == CONFIG
     for line in lines:
         counts = line["defenses"].get("logit", {}).get("malicious", {})
         rejected = counts.get("reject", 0) + counts.get("error", 0)
@@ -153,7 +155,7 @@ def test_what_a_run_leaves_behind(whole):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_equals_never_killed(whole, tmp_path, moment):
     folder = tmp_path / "run"
-    (tmp_path / "config.toml").write_text(CONFIG.to_toml())
+    (tmp_path / "config.toml").write_text((whole / "config.toml").read_text())
     child = subprocess.run(
         [sys.executable, "-c", KILLED_CHILD, str(folder), moment],
         capture_output=True,

@@ -65,7 +65,6 @@ def test_heterogeneous_nodes_learn_apart_from_text_that_all_can_read():
         assert not screened & set(node.nodes)  # a heterogeneous node does not screen its own
         assert any(s.submission.sender in node.nodes and s.admitted for group in view.groups for s in group.completions)
     assert not any(torch.equal(a, weights(node)) for a, node in zip(before, experiment.swarm.honest, strict=True))
-    assert not torch.equal(weights(experiment.swarm.honest[0]), weights(experiment.swarm.honest[2]))
     assert set(round_line(experiment, record)["models"]) == {"nano-a", "nano-b"}
 
 

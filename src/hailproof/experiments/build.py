@@ -15,9 +15,9 @@ from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.experiments.config import Plugin, RunConfig
 from hailproof.experiments.roster import Roster, make_roster
-from hailproof.learner.update import Learner
+from hailproof.learner.update import NANO, Learner
 from hailproof.node import HonestNode, MaliciousNode
-from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.causal_lm import CausalLM, load, shipped_models
 from hailproof.protocols import Attack, Defense, Task
 from hailproof.records import Problem
 from hailproof.swarm import Swarm
@@ -103,19 +103,22 @@ def build(config: RunConfig) -> Experiment:
 
 
 def _resolve(config: RunConfig, task: Task) -> RunConfig:
-    """Writes down what was left to the task and to the number of nodes."""
+    """Writes down what was left to the task, the models and the number of nodes."""
     sampling = config.sampling
     if sampling.max_new_tokens is None:
         sampling = sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
     attack = config.attack.model_copy(update={"malicious": config.malicious})
-    return config.model_copy(update={"sampling": sampling, "attack": attack})
+    learner = config.learner
+    if set(config.swarm.models) <= set(shipped_models()):
+        learner = learner.model_copy(update={k: v for k, v in NANO.items() if k not in learner.model_fields_set})
+    return config.model_copy(update={"sampling": sampling, "attack": attack, "learner": learner})
 
 
 def _alike(config: RunConfig, roster: Roster) -> list[tuple[int, ...]]:
     """Honest nodes that will stay bitwise alike, together.
 
     Nodes of one model are alike for ever if they decide alike: in a homogeneous swarm, where all screen everything,
-    or where there is no defense. A heterogeneous node trusts its own completions, so it differs from its twin.
+    or where there is no defense. A heterogeneous node trusts its own completions, so it may part from its twin.
     """
     if config.swarm.separate or (config.defense and not config.swarm.homogeneous):
         return [(index,) for index in roster.honest]
@@ -130,7 +133,7 @@ def _honest(config: RunConfig, task: Task, nodes: tuple[int, ...], original: Cau
     policy = CausalLM(original.name, copy.deepcopy(original.model), original.tokenizer)
     defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
     sampling = config.sampling.build()
-    learner = Learner(policy, config.learner.build(), sampling.max_new_tokens)
+    learner = Learner(policy, config.learner.build(), sampling.max_new_tokens, config.rounds)
     return HonestNode(
         nodes, policy, learner, Chain(defenses), task, sampling, config.seed, screens_own=config.swarm.homogeneous
     )

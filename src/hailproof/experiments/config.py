@@ -101,16 +101,21 @@ _LEARNER = LearnerConfig()
 
 
 class LearnerSection(Section):
-    """GRPO; the names are TRL's."""
+    """GRPO; the names are TRL's.
+
+    What a configuration leaves out is the paper's setting, or, in a swarm of shipped nano models, the nano setting.
+    """
 
     learning_rate: Annotated[float, Field(gt=0)] = _LEARNER.learning_rate
     warmup_rounds: Annotated[int, Field(ge=0)] = _LEARNER.warmup_rounds
+    lr_scheduler_type: Literal["constant", "linear"] = _LEARNER.lr_scheduler_type
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = _LEARNER.loss_type
     scale_rewards: Literal["group", "batch", "none"] = _LEARNER.scale_rewards
     beta: Annotated[float, Field(ge=0)] = _LEARNER.beta
     max_grad_norm: Annotated[float, Field(ge=0)] = _LEARNER.max_grad_norm
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta1
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta2
+    adam_epsilon: Annotated[float, Field(gt=0)] = _LEARNER.adam_epsilon
     token_budget: Count = _LEARNER.token_budget
 
     def build(self) -> LearnerConfig:

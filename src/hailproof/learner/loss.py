@@ -42,9 +42,9 @@ def token_weights(lengths: Sequence[Sequence[int]], loss_type: LossType, max_new
             case "grpo":
                 weights = [1.0 / (groups * len(lengths_G) * length) for length in lengths_G]
             case "dapo":
-                weights = [1.0 / tokens] * len(lengths_G)
+                weights = [1.0 / tokens for _ in lengths_G]
             case "dr_grpo":
-                weights = [1.0 / (groups * len(lengths_G) * max_new_tokens)] * len(lengths_G)
+                weights = [1.0 / (groups * len(lengths_G) * max_new_tokens) for _ in lengths_G]
         result.append(weights)
     return result
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -15,29 +16,44 @@ from hailproof.records import Group, UpdateStats
 
 @dataclass(frozen=True, slots=True)
 class LearnerConfig:
-    """Settings of the learner; the names are TRL's.
+    """Settings of the learner; the names are TRL's, the defaults are the paper's.
 
     Attributes:
         learning_rate: Of Adam, after warm-up.
         warmup_rounds: Rounds over which the learning rate rises linearly.
+        lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
         max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
         adam_beta1: Decay of Adam's first moment.
         adam_beta2: Decay of Adam's second moment.
+        adam_epsilon: Added to the root of Adam's second moment; of the size of the gradients, it keeps parameters
+            that hardly matter from moving as far as those that do.
         token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
     """
 
-    learning_rate: float = 2e-4
+    learning_rate: float = 2e-5
     warmup_rounds: int = 0
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
     loss_type: LossType = "grpo"
     scale_rewards: ScaleRewards = "group"
     beta: float = 0.0
     max_grad_norm: float = 1.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
     token_budget: int = TOKEN_BUDGET
+
+
+NANO = {
+    "learning_rate": 1.8e-3,
+    "warmup_rounds": 10,
+    "lr_scheduler_type": "linear",
+    "adam_beta2": 0.95,
+    "adam_epsilon": 5e-4,
+}
+"""What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +73,20 @@ class Learner:
         policy: The policy to be trained, in place.
         config: Settings.
         max_new_tokens: Length limit of completions, for ``dr_grpo``.
+        rounds: Length of the run, for ``linear``.
     """
 
-    def __init__(self, policy: CausalLM, config: LearnerConfig, max_new_tokens: int) -> None:
+    def __init__(self, policy: CausalLM, config: LearnerConfig, max_new_tokens: int, rounds: int) -> None:
         self.policy = policy
         self.config = config
+        self.rounds = rounds
         self.max_new_tokens = max_new_tokens
         self.steps = 0
         self.optimizer = torch.optim.Adam(
             policy.model.parameters(),
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
             fused=True,
         )
         self.reference = copy.deepcopy(policy.model).requires_grad_(False) if config.beta else None
@@ -100,12 +119,19 @@ class Learner:
         if weighted.rows:
             limit = self.config.max_grad_norm or float("inf")
             norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
-            warmup = min(1.0, self.steps / self.config.warmup_rounds) if self.config.warmup_rounds else 1.0
             for parameters in self.optimizer.param_groups:
-                parameters["lr"] = self.config.learning_rate * warmup
+                parameters["lr"] = self.learning_rate(self.steps)
             self.optimizer.step()
         kl = divergence / tokens if tokens else None
         return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows))
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        warmup = self.config.warmup_rounds
+        rate = self.config.learning_rate * (min(1.0, step / warmup) if warmup else 1.0)
+        if self.config.lr_scheduler_type == "linear" and step > warmup:
+            rate *= max(0.0, (self.rounds - step + 1) / (self.rounds - warmup))
+        return rate
 
     def _weigh(self, groups: Sequence[Group]) -> _Weighted:
         """Turns groups into distinct rows with summed weights."""
