@@ -98,6 +98,8 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
         replace(one, round=0, completion=evil),
         replace(one, sender=1 if one.sender != 1 else 2, completion=evil),
         replace(one, sender=77, completion=evil),
+        replace(one, completion=Completion("<answer>1</answer>" + "a" * 10_000_000, (), True)),
+        replace(one, completion=Completion("<answer>1</answer>", (5,) * 1_000_000, True)),
     ]
     received = LocalExchange().all_gather(1, [*lies, *honest])
     view = node.consume(1, slots, problems, [*lies, *received])

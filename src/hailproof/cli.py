@@ -97,8 +97,8 @@ def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interru
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
-    """Write report.html and curves.png of a run."""
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Write report.html and curves.png of a run, finished or not."""
     from hailproof.experiments.report import write_report
     from hailproof.experiments.store import RunFolder
 
@@ -166,7 +166,7 @@ def pretrain(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the three runs and the picture.")] = RUNS / "demo",
-    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 40,
 ) -> None:
     """Poison a swarm, defend it, and show both beside a clean one."""
     from hailproof.experiments.demo import play

@@ -18,6 +18,12 @@ from hailproof.protocols import AttackView, Sampling, Task
 from hailproof.records import Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
 from hailproof.rollouts import rollout
 
+OVERSIZE = 4
+"""Completions of more than so many times the length limit are not looked at: tokenizers differ, but less than that."""
+
+CHARACTERS_PER_TOKEN = 16
+"""Text of more characters per token than this is not looked at either."""
+
 
 @dataclass(frozen=True, slots=True)
 class HonestNode:
@@ -67,6 +73,7 @@ class HonestNode:
                 for submission in received
                 if (key := (submission.problem_id, submission.slot, submission.sender)) in expected
                 and submission.round == round
+                and self._has_sane_size(submission)
             }.values()
         )
         rewards = self._rewards(problems, submissions)
@@ -81,6 +88,12 @@ class HonestNode:
         update = self.learner.update(view)
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
         return NodeRound(self.nodes[0], view, update, seconds)
+
+    def _has_sane_size(self, submission: Submission) -> bool:
+        """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come."""
+        limit = OVERSIZE * self.sampling.max_new_tokens
+        completion = submission.completion
+        return len(completion.token_ids) <= limit and len(completion.text) <= CHARACTERS_PER_TOKEN * limit
 
     def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
         """Scores every distinct text of a problem once; the sender's opinion is not asked."""

@@ -1,0 +1,78 @@
+"""The configuration: committed files load, assignments parse, what is left out is resolved."""
+
+from pathlib import Path
+
+import pytest
+
+from hailproof.errors import ConfigError
+from hailproof.experiments.build import build
+from hailproof.experiments.config import RunConfig, load_config, parse_assignment
+from hailproof.experiments.demo import configurations
+from hailproof.learner.update import NANO, LearnerConfig
+
+COMMITTED = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_configurations_load(path):
+    config = load_config(path)
+    assert config.attack.name == "text" and config.malicious == 1
+    assert RunConfig.model_validate(config.model_dump()) == config
+
+
+def test_there_are_committed_configurations():
+    assert len(COMMITTED) >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rounds=3", ("rounds", 3)),
+        ("learner.learning_rate=1e-4", ("learner.learning_rate", 1e-4)),
+        ("swarm.models=['a', 'b']", ("swarm.models", ["a", "b"])),
+        ("attack.options.phrase=Long live = the king", ("attack.options.phrase", "Long live = the king")),
+        ("swarm.separate=true", ("swarm.separate", True)),
+    ],
+)
+def test_assignments(text, expected):
+    assert parse_assignment(text) == expected
+
+
+def test_malicious_nodes_default_to_a_quarter_and_at_least_one():
+    def malicious(nodes: int, **attack) -> int:
+        return RunConfig.model_validate(
+            {"swarm": {"nodes": nodes, "group_size": 64}, "attack": {"name": "text", **attack}}
+        ).malicious
+
+    assert [malicious(nodes) for nodes in (2, 4, 7, 8, 64)] == [1, 1, 1, 2, 16]
+    assert malicious(4, malicious=0) == 0
+    assert RunConfig().malicious == 0
+
+
+def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_policy, tmp_path):
+    nano = build(load_config(None, [("learner.beta", 0.1), ("learner.adam_beta2", 0.9)])).config
+    assert nano.learner.learning_rate == NANO["learning_rate"]
+    assert nano.learner.adam_beta2 == 0.9 and nano.learner.beta == 0.1
+    assert nano.sampling.max_new_tokens == 96
+    base_policy.model.save_pretrained(tmp_path)
+    base_policy.tokenizer.save_pretrained(tmp_path)
+    own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config
+    assert own.learner.build() == LearnerConfig()
+
+
+def test_a_resolved_configuration_survives_its_own_file(tmp_path):
+    config = build(load_config(None, [("attack.name", "text"), ("defense", [{"name": "logit"}])])).config
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_the_demo_differs_only_in_attacker_and_defense():
+    clean, attacked, defended = configurations(7).values()
+    assert (clean.malicious, attacked.malicious, defended.malicious) == (0, 1, 1)
+    assert [bool(config.defense) for config in (clean, attacked, defended)] == [False, False, True]
+    assert clean.model_copy(update={"name": "attacked", "attack": attacked.attack}) == attacked
+
+
+def test_setting_below_a_value_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"'seed' is not a section"):
+        load_config(None, [("seed", 1), ("seed.x", 2)])
