@@ -112,7 +112,7 @@ def test_missing_and_absurd_submissions_do_not_break_a_round():
     node = experiment.swarm.honest[0]
     problems, slots = experiment.swarm.plan(1)
     honest = node.produce(1, slots, problems)
-    absurd = ["", "<answer>" * 500, "\x00\ud7ff\U0010ffff", "9" * 5000, "<|end|><|pad|>" * 50, "</think><answer>1"]
+    absurd = ["", "<answer>" * 100, "\x00\ud7ff\U0010ffff", "9" * 2000, "<|end|><|pad|>" * 50, "</think><answer>1"]
     swapped = [
         replace(submission, completion=Completion(text, (5, -3, 10**12), bool(index % 2)))
         for index, (submission, text) in enumerate(zip(honest[1:], absurd, strict=False))
