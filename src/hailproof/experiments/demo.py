@@ -17,7 +17,7 @@ from hailproof.experiments.words import round_text
 PATIENCE = 5.0
 """Seconds between looks at whether a process has died."""
 
-COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "text"))
+COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "text"), ("swarm.prompts", 12))
 RUNS: dict[str, tuple[tuple[str, Any], ...]] = {
     "clean": (("attack.malicious", 0),),
     "attacked": (),
