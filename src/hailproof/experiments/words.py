@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 
@@ -32,7 +33,7 @@ def round_text(line: dict[str, Any]) -> str:
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> Table:
     """The final figures of some runs, one row each."""
-    table = Table(title="Means over the last 5 rounds", title_justify="left")
+    table = Table(title="Means over the last 5 rounds", title_justify="left", box=SIMPLE)
     table.add_column("run", no_wrap=True)
     for heading in ("attack success", "reward", "held-out", "tokens", "honest kept", "malicious kept", "s/round"):
         table.add_column(heading, justify="right")
