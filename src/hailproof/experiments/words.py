@@ -35,7 +35,7 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> Table:
     """The final figures of some runs, one row each."""
     table = Table(title="Means over the last 5 rounds", title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("run", no_wrap=True)
-    for heading in ("attack success", "reward", "held-out", "tokens", "honest kept", "forged kept", "s/round"):
+    for heading in ("attack success", "reward", "tested", "tokens", "honest kept", "forged kept", "s/round"):
         table.add_column(heading, justify="right")
     for label, summary in summaries.items():
         held_out = summary["held_out"] or {}
