@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, default=2, help="steps of each that do not count")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help="our round includes writing its records")
-    parser.add_argument("--min-ratio", type=float, default=1.0, help="what --check asks for")
+    parser.add_argument("--min-ratio", type=float, default=2.0, help="what --check asks for")
     arguments = parser.parse_args()
     if any(arguments.prompts * arguments.group_size % micro for micro in arguments.micro):
         parser.error("every --micro must divide prompts x group size")

@@ -13,10 +13,9 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # libraries read it when they are imported; all models are in the package
 
-from transformers import logging
-
 from hailproof.experiments.build import Experiment, build
 from hailproof.experiments.config import load_config
+from hailproof.experiments.quiet import quiet_libraries
 from hailproof.records import RoundRecord
 
 HOLD_STILL = 1e-12
@@ -33,8 +32,7 @@ def options(doc: str | None) -> argparse.ArgumentParser:
 
 def begin(arguments: argparse.Namespace, *packages: str) -> None:
     """Sets the threads, silences progress bars, and prints machine and versions."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_libraries()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     versions = ", ".join(f"{name} {version(name)}" for name in ("hailproof", "torch", "transformers", *packages))
