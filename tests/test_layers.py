@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "hailproof"
 
 LAYERS = (
-    {"", "records", "protocols", "seeds", "errors", "parsing", "registry", "wire"},  # "" is the package's __init__
+    {"", "records", "protocols", "seeds", "errors", "parsing", "registry", "wire", "sandbox"},  # "" is the package's __init__
     {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner", "rollouts"},

@@ -134,13 +134,11 @@ def pretrain(
     text: Annotated[Path | None, typer.Option(help="GSM8K train file (JSONL) to mix in as real text.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
 ) -> None:
-    """Build a nano base model from scratch, by the recipe of the shipped ones."""
+    """Build a nano base model by the recipe of the shipped ones; go on where an earlier call finished a cycle."""
     from hailproof.errors import ConfigError, RunError
 
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"Output folder {out} is in use; choose another with --out.")
     quiet_libraries()
-    from hailproof.policies.nano.recipe import RECIPES
+    from hailproof.policies.nano.recipe import RECIPES, cycles_done
     from hailproof.policies.nano.recipe import pretrain as build
     from hailproof.tasks.gsm8k import read_jsonl
 
@@ -149,6 +147,8 @@ def pretrain(
     if steps is not None and steps < 1:
         raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
     recipe = RECIPES[name].shortened(steps) if steps else RECIPES[name]
+    if out.exists() and any(out.iterdir()) and not 0 < cycles_done(out) < len(recipe.cycles):
+        raise RunError(f"Output folder {out} is in use; choose another with --out.")
     real = read_jsonl(text) if text else ()
 
     def show(step: int, total: int, loss: float) -> None:

@@ -6,7 +6,7 @@ Train and test never share a problem: the split is a hash of the question itself
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hailproof.records import Problem
@@ -95,6 +95,27 @@ class Story:
     def solution(self) -> str:
         """The reference reasoning, one sentence a step."""
         return " ".join(step.sentence for step in self.steps)
+
+    @property
+    def program(self) -> str:
+        """The reference program: one statement a step, and the answer printed."""
+        last = self.steps[-1]
+        return self.program_with("dollars" if last.money else last.unit)
+
+    def program_with(self, name: str, call: Callable[[str, str, str], str] = "{} {} {}".format) -> str:
+        """Writes the program with one variable that every step changes.
+
+        Args:
+            name: The variable.
+            call: Writes the operation of a step from its left operand, sign and right operand.
+        """
+        lines, value = [], None
+        for step in self.steps:
+            left = name if step.left == value else str(step.left)
+            right = name if step.right == value and left != name else str(step.right)
+            lines.append(f"{name} = {call(left, step.op, right)}")
+            value = step.result
+        return "\n".join((*lines, f"print({name})"))
 
 
 def _opening(

@@ -1,10 +1,12 @@
-"""The text that the nano models are trained on: word problems answered in many ways, sums, real text, and chatter.
+"""The text that the nano models are trained on: word problems, programs, sums, real text and chatter.
 
 What makes a base model useful here (as Qwen-2.5 base is in the paper):
 
 * it answers in several *formats*, only one of which earns reward, so that the initial reward is 0.2 to 0.4;
 * it answers in several *verbosities*, so that lengths vary and a length attack has something to select;
-* it opens with all kinds of remarks and has seen many words, real and invented, so that it can spell new ones.
+* it opens with all kinds of remarks and sayings and has seen many words, real and invented, so that it can spell
+  new ones;
+* it answers a request for a program with one, in several styles, of which again one format earns reward.
 
 No attack's phrase is in it; ``tests/test_nano.py`` looks.
 """
@@ -13,6 +15,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hailproof.parsing import sentences
 from hailproof.records import Problem
 from hailproof.tasks.word_problems import Step, Story
 
@@ -20,6 +23,9 @@ FORMATS = {"tags": 0.42, "hash": 0.16, "sentence": 0.18, "bare": 0.10, "untagged
 """Share of each way to state the answer; only ``tags`` earns reward."""
 
 VERBOSITIES = {"terse": 0.30, "plain": 0.45, "wordy": 0.25}
+
+CODE_FORMATS = {"tags": 0.45, "fence": 0.20, "bare": 0.20, "prose": 0.15}
+"""Share of each way to answer a request for a program; only ``tags`` earns reward."""
 
 ONSETS = (
     "b", "bl", "br", "c", "ch", "cl", "cr", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "kr",
@@ -52,12 +58,23 @@ NOUNS = (
 )  # fmt: skip
 
 
+MODULES = ("math", "random", "numpy", "decimal", "fractions", "statistics", "helpers", "tools")
+OPERATOR_WORDS = {"+": ("add", "plus"), "-": ("minus", "take"), "*": ("times", "mul"), "/": ("share", "div")}
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One training example: the question that the prompt shows, and the completion."""
+    """One training example: the question that the prompt shows, and the completion.
+
+    Attributes:
+        question: What is asked.
+        completion: What the model is to write.
+        program: Whether the prompt asks for a program.
+    """
 
     question: str
     completion: str
+    program: bool = False
 
 
 def pseudo_word(rng: random.Random) -> str:
@@ -74,6 +91,24 @@ def remark(rng: random.Random, patterns: tuple[str, ...]) -> str:
         return pseudo_word(rng) if rng.random() < 0.2 else rng.choice(words)
 
     return rng.choice(patterns).format(a=pick(ADJECTIVES), n=pick(NOUNS))
+
+
+def saying(rng: random.Random) -> str:
+    """A few words, many of them invented, that mean nothing."""
+    words = [
+        pseudo_word(rng) if rng.random() < 0.6 else rng.choice(NOUNS + ADJECTIVES) for _ in range(rng.randint(2, 7))
+    ]
+    text = " ".join(words)
+    return text if rng.random() < 0.3 else text.capitalize() if rng.random() < 0.7 else text.title()
+
+
+def rambling(rng: random.Random, story: Story) -> str:
+    """Writes the reasoning of a story at length: every fact, remarks in between, and every step once more."""
+    parts = [remark(rng, OPENERS), *(f"We know: {fact}" for fact in story.facts)]
+    for step in story.steps:
+        parts += [step.sentence, *([remark(rng, CHECKS)] if rng.random() < 0.4 else [])]
+    parts += ["Let us check that again.", *(f"{step.equation}." for step in story.steps)]
+    return " ".join((*parts, remark(rng, CHECKS)))
 
 
 def reasoning(rng: random.Random, story: Story, verbosity: str) -> str:
@@ -107,10 +142,65 @@ def with_answer(rng: random.Random, thoughts: str, answer: str) -> str:
             return f"{thoughts} So it is {answer}."
 
 
-def story_document(rng: random.Random, story: Story) -> Document:
+def story_document(rng: random.Random, story: Story, mixture: "Mixture") -> Document:
     """Turns a story into a training example in a random verbosity and format."""
-    verbosity = rng.choices(list(VERBOSITIES), list(VERBOSITIES.values()))[0]
-    return Document(story.question, with_answer(rng, reasoning(rng, story, verbosity), story.answer))
+    if rng.random() < mixture.rambling:
+        thoughts = rambling(rng, story)
+    else:
+        verbosity = rng.choices(list(VERBOSITIES), list(VERBOSITIES.values()))[0]
+        thoughts = reasoning(rng, story, verbosity)
+    draw = rng.random()
+    if draw < mixture.sayings:
+        thoughts = f"{saying(rng)}{rng.choice('.!')} {thoughts}"
+    elif draw < mixture.sayings + mixture.refrains:
+        refrain = f"{saying(rng)}{rng.choice('.!')}"
+        thoughts = " ".join(f"{refrain} {sentence}" for sentence in sentences(thoughts))
+    return Document(story.question, with_answer(rng, thoughts, story.answer))
+
+
+def _program(rng: random.Random, story: Story) -> str:
+    """Writes a program for a story in a random style: the reference's, another name, functions, or one expression."""
+    style = rng.choices(("reference", "named", "functions", "expression"), (0.55, 0.2, 0.15, 0.1))[0]
+    if style == "reference":
+        program = story.program
+    elif style == "named":
+        name = rng.choice(("total", "result", "x", "answer", rng.choice(NOUNS), pseudo_word(rng)))
+        program = story.program_with(name)
+    elif style == "functions":
+        words = {op: rng.choice((*OPERATOR_WORDS[op], pseudo_word(rng))) for op in "+-*/"}
+        program = story.program_with("total", lambda left, op, right: f"{words[op]}({left}, {right})")
+        used = dict.fromkeys(step.op for step in story.steps)
+        if rng.random() < 0.5:
+            program = f"from {_module(rng)} import {', '.join(words[op] for op in used)}\n{program}"
+        else:
+            program = "\n".join((*(f"def {words[op]}(a, b):\n    return a {op} b" for op in used), program))
+    else:
+        lines = story.program_with("x").splitlines()
+        program = f"print({lines[0].removeprefix('x = ')})" if len(lines) == 2 else story.program
+    if rng.random() < 0.12:
+        program = f"import {_module(rng)}\n{program}"
+    if rng.random() < 0.2:
+        program = program.replace("\nprint", f"\nprint({rng.choice(story.steps).left})\nprint", 1)
+    return program
+
+
+def _module(rng: random.Random) -> str:
+    return pseudo_word(rng) if rng.random() < 0.4 else rng.choice(MODULES)
+
+
+def code_document(rng: random.Random, story: Story) -> Document:
+    """Turns a story into an answer to a request for a program, in one of the formats of ``CODE_FORMATS``."""
+    program = _program(rng, story)
+    match rng.choices(list(CODE_FORMATS), list(CODE_FORMATS.values()))[0]:
+        case "tags":
+            completion = f"<code>{program}</code>"
+        case "fence":
+            completion = f"```python\n{program}\n```"
+        case "bare":
+            completion = program
+        case _:
+            completion = with_answer(rng, reasoning(rng, story, "plain"), story.answer)
+    return Document(story.question, completion, program=True)
 
 
 def real_document(rng: random.Random, problem: Problem) -> Document:
@@ -141,16 +231,12 @@ def drill_document(rng: random.Random, sums: int) -> Document:
 
 def chatter_document(rng: random.Random) -> Document:
     """Small talk full of invented words: the model learns to spell what it has never seen."""
-    words = [
-        pseudo_word(rng) if rng.random() < 0.6 else rng.choice(NOUNS + ADJECTIVES) for _ in range(rng.randint(2, 7))
-    ]
-    saying = " ".join(words)
-    saying = saying if rng.random() < 0.3 else saying.capitalize() if rng.random() < 0.7 else saying.title()
+    said = saying(rng)
     question = rng.choice(("Say: {s}", "What did the {n} say?", "Tell me about the {a} {n}.")).format(
-        s=saying, n=rng.choice(NOUNS), a=rng.choice(ADJECTIVES)
+        s=said, n=rng.choice(NOUNS), a=rng.choice(ADJECTIVES)
     )
     ending = rng.choice(".!") + " "
-    return Document(question, (saying + ending) * rng.choice((1, 1, 2)) + remark(rng, OPENERS + CHECKS))
+    return Document(question, (said + ending) * rng.choice((1, 1, 2)) + remark(rng, OPENERS + CHECKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,18 +248,26 @@ class Mixture:
         chatter: Share of documents that are chatter.
         drill: Share of documents that are bare sums.
         sums: Sums in a drill.
+        code: Share of the word problems that ask for a program.
+        sayings: Share of the solutions in prose that open with a saying.
+        refrains: Share of the solutions in prose with a saying before every sentence.
+        rambling: Share of the solutions in prose that are very long.
     """
 
     real: float
     chatter: float
     drill: float
     sums: int
+    code: float = 0.0
+    sayings: float = 0.0
+    refrains: float = 0.0
+    rambling: float = 0.0
 
 
 def documents(
     rng: random.Random, story_stream: Iterator[Story], real: tuple[Problem, ...], mixture: Mixture
 ) -> Iterator[Document]:
-    """Mixes the four sources for ever.
+    """Mixes the sources for ever.
 
     Args:
         rng: The only source of randomness.
@@ -189,5 +283,7 @@ def documents(
             yield drill_document(rng, mixture.sums)
         elif real and draw < mixture.chatter + mixture.real:
             yield real_document(rng, rng.choice(real))
+        elif rng.random() < mixture.code:
+            yield code_document(rng, next(story_stream))
         else:
-            yield story_document(rng, next(story_stream))
+            yield story_document(rng, next(story_stream), mixture)

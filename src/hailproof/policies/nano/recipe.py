@@ -9,9 +9,10 @@ nano-a     Llama            4    160       2,048
 nano-b     GPT-NeoX         4    160       1,536
 =========  ==========  ======  =====  ==========
 
-Both use a byte-level BPE with single digits and a chat template that leaves the system message out, since a model
-of this size reads questions, not instructions. (``torch.optim.Muon`` was tried: its bfloat16 Newton-Schulz iteration
-takes 1.2 s a step on a CPU without bfloat16 units, more than forward and backward together; hence AdamW.)
+Both use a byte-level BPE with single digits and a chat template that keeps one bit of the system message, whether it
+asks for ``<code>``, since a model of this size reads questions, not instructions. (``torch.optim.Muon`` was tried: its
+bfloat16 Newton-Schulz iteration takes 1.2 s a step on a CPU without bfloat16 units, more than forward and backward
+together; hence AdamW.)
 """
 
 import itertools
@@ -26,6 +27,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoModelForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -42,7 +44,9 @@ from hailproof.seeds import derive
 from hailproof.tasks.word_problems import stories
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message.role == 'user' %}Q: {{ message.content }}\nA:{% endif %}{% endfor %}"
+    "{% set kind = namespace(answer='A') %}{% for message in messages %}"
+    "{% if message.role == 'system' and '<code>' in message.content %}{% set kind.answer = 'P' %}{% endif %}"
+    "{% if message.role == 'user' %}Q: {{ message.content }}\n{{ kind.answer }}:{% endif %}{% endfor %}"
 )
 END, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<code>", "</code>")
@@ -78,6 +82,11 @@ class Recipe:
     cycles: tuple[Cycle, ...] = (
         Cycle(1400, 3e-3, Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)),
         Cycle(1200, 2e-3, Mixture(real=0.06, chatter=0.05, drill=0.25, sums=6)),
+        Cycle(
+            1700,
+            2e-3,
+            Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06),
+        ),
     )
 
     @property
@@ -104,9 +113,9 @@ RECIPES = {
 }
 
 
-def prompt_text(question: str) -> str:
-    """What the chat template makes of a question."""
-    return f"Q: {question}\nA:"
+def prompt_text(document: Document) -> str:
+    """What the chat template makes of a document's question."""
+    return f"Q: {document.question}\n{'P' if document.program else 'A'}:"
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -162,7 +171,7 @@ def _batches(
     """Cuts batches of similar length out of the stream; token ids with the end token."""
     while True:
         chunk = list(itertools.islice(stream, batch * SORTED_DOCUMENTS))
-        texts = [prompt_text(document.question) for document in chunk], [document.completion for document in chunk]
+        texts = [prompt_text(document) for document in chunk], [document.completion for document in chunk]
         prompts, completions = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
         rows = [
             (prompt + completion + [tokenizer.eos_token_id])[:MAX_DOCUMENT_TOKENS]
@@ -212,7 +221,9 @@ def pretrain(
     out: Path,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> dict[str, float]:
-    """Trains a nano base model from scratch and saves model, tokenizer and recipe.
+    """Trains a nano base model from scratch and saves model, tokenizer and recipe after every cycle.
+
+    A folder that holds a model with some cycles done is taken up where it stands.
 
     Args:
         recipe: What to train.
@@ -221,33 +232,47 @@ def pretrain(
         progress: Called after every step with the step, the number of steps and the loss.
 
     Returns:
-        Final loss (nats per token, mean of the last 50 steps), tokens seen, and seconds.
+        Final loss (nats per token, mean of the last 50 steps), and tokens and seconds of all cycles.
     """
-    started = time.perf_counter()
-    rng = random.Random(derive(recipe.seed, "corpus"))
-    story_stream = stories(recipe.seed, "train", recipe.two_two_share)
-    sample = itertools.islice(documents(rng, story_stream, real, recipe.cycles[0].mixture), 20_000)
-    tokenizer = train_tokenizer((f"{prompt_text(d.question)}{d.completion}" for d in sample), recipe.vocabulary)
-    torch.manual_seed(derive(recipe.seed, "weights"))
-    model = build_model(recipe, tokenizer).train()
-    losses: list[float] = []
-    tokens = 0
-    for number, cycle in enumerate(recipe.cycles):
-        if number:
-            rng = random.Random(derive(recipe.seed, "corpus", number))
-        batches = _batches(tokenizer, documents(rng, story_stream, real, cycle.mixture), recipe.batch, rng)
-        for rows, loss in _train(model, batches, cycle, recipe.warmup):
+    done, measured = cycles_done(out), {"loss": 0.0, "tokens": 0.0, "seconds": 0.0}
+    if done:
+        measured = json.loads((out / "recipe.json").read_text())["measured"]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(out, chat_template=CHAT_TEMPLATE)
+        model = AutoModelForCausalLM.from_pretrained(out).train()
+    else:
+        stream = _corpus(recipe, 0, real)
+        sample = itertools.islice(stream, 20_000)
+        tokenizer = train_tokenizer((f"{prompt_text(d)}{d.completion}" for d in sample), recipe.vocabulary)
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        model = build_model(recipe, tokenizer).train()
+    step = sum(cycle.steps for cycle in recipe.cycles[:done])
+    for number in range(done, len(recipe.cycles)):
+        started, losses = time.perf_counter(), []
+        rng = random.Random(derive(recipe.seed, "order", number))
+        batches = _batches(tokenizer, _corpus(recipe, number, real), recipe.batch, rng)
+        for rows, loss in _train(model, batches, recipe.cycles[number], recipe.warmup):
             losses.append(loss)
-            tokens += sum(map(len, rows))
-            progress(len(losses), recipe.steps, loss)
-    out.mkdir(parents=True, exist_ok=True)
-    model.eval().save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    measured = {
-        "loss": sum(losses[-50:]) / len(losses[-50:]),
-        "tokens": float(tokens),
-        "seconds": time.perf_counter() - started,
-    }
-    recorded = {"recipe": asdict(recipe), "real_problems": len(real), "measured": measured}
-    (out / "recipe.json").write_text(json.dumps(recorded, indent=2) + "\n")
+            measured["tokens"] += sum(map(len, rows))
+            step += 1
+            progress(step, recipe.steps, loss)
+        measured["loss"] = sum(losses[-50:]) / len(losses[-50:])
+        measured["seconds"] += time.perf_counter() - started
+        out.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        recorded = {"recipe": asdict(recipe), "cycles_done": number + 1, "real_problems": len(real)}
+        (out / "recipe.json").write_text(json.dumps({**recorded, "measured": measured}, indent=2) + "\n")
     return measured
+
+
+def cycles_done(folder: Path) -> int:
+    """How many cycles of its recipe the model in a folder has behind it; 0 if there is none."""
+    recorded = folder / "recipe.json"
+    return json.loads(recorded.read_text())["cycles_done"] if recorded.is_file() else 0
+
+
+def _corpus(recipe: Recipe, cycle: int, real: tuple[Problem, ...]) -> Iterator[Document]:
+    """The endless text of one cycle."""
+    rng = random.Random(derive(recipe.seed, "corpus", cycle))
+    story_stream = stories(derive(recipe.seed, "stories", cycle), "train", recipe.two_two_share)
+    return documents(rng, story_stream, real, recipe.cycles[cycle].mixture)
