@@ -12,7 +12,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "hailproof"
 
 LAYERS = (
-    {"", "records", "protocols", "seeds", "errors", "parsing", "registry", "wire", "sandbox"},  # "" is the package's __init__
+    # "" is the package's __init__
+    {"", "records", "protocols", "seeds", "errors", "parsing", "registry", "wire", "sandbox"},
     {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner", "rollouts"},

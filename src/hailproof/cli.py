@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hailproof.errors import HailproofError
 from hailproof.experiments.quiet import quiet_libraries
-from hailproof.experiments.words import round_text, summary_table
+from hailproof.experiments.words import plan_text, round_text, summary_table
 
 app = typer.Typer(
     help="A lab and a shield for decentralized GRPO: poison a swarm, defend it, measure both.",
@@ -79,8 +79,9 @@ def run(
     quiet_libraries()
     from hailproof.experiments.run import start
 
-    console.print(f"Playing {settings.rounds} rounds into {path}", soft_wrap=True)
-    _finish(path, start(settings, path, progress_of(settings.rounds)))
+    console.print(f"Run folder: {path}", soft_wrap=True)
+    summary = start(settings, path, progress_of(settings.rounds), lambda resolved: console.print(plan_text(resolved)))
+    _finish(path, summary)
 
 
 @app.command()
@@ -120,8 +121,10 @@ def list_() -> None:
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
         console.print(f"[bold]{kind}[/bold]")
         for name in registry.names(kind, builtin):
-            about = (sys.modules[registry.lookup(kind, builtin, name).__module__].__doc__ or "").splitlines()[0]
-            console.print(f"  {name:<14} {about}", soft_wrap=True, markup=False)
+            found = registry.lookup(kind, builtin, name)
+            about = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
+            place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
+            console.print(f"  {name:<15} {about}{place}", soft_wrap=True, markup=False)
     console.print("[bold]models[/bold]")
     for name, path in shipped_models().items():
         console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")

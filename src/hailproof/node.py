@@ -6,23 +6,39 @@ them. ``consume``: a node takes what the exchange brought, trusts none of it, an
     plan -> produce -> exchange -> [check against the plan -> reward -> screen -> admit -> update] -> record
 """
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hailproof.attacks.base import Forged, Forger
+from hailproof.attacks.base import Allotment, Forged, Forger, Forgery
 from hailproof.defenses.base import Chain, Received
 from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.protocols import AttackView, Sampling, Task
-from hailproof.records import Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
+from hailproof.records import Completion, Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
 from hailproof.rollouts import rollout
+from hailproof.seeds import derive
+from hailproof.topology import sampled_groups
 
 OVERSIZE = 4
 """Completions of more than so many times the length limit are not looked at: tokenizers differ, but less than that."""
 
 CHARACTERS_PER_TOKEN = 16
 """Text of more characters per token than this is not looked at either."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledSharing:
+    """A node learns from I own and J received groups, those without advantage discarded before (SAPO).
+
+    Attributes:
+        own: I.
+        received: J.
+    """
+
+    own: int
+    received: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,7 @@ class HonestNode:
         seed: The run's seed.
         screens_own: Whether its own completions go through the chain. In a homogeneous swarm they must, so that all
             nodes decide alike; in a heterogeneous one they do not.
+        sharing: Which groups it learns from; ``None``: from all (the paper's all-gather).
     """
 
     nodes: tuple[int, ...]
@@ -49,6 +66,7 @@ class HonestNode:
     sampling: Sampling
     seed: int
     screens_own: bool
+    sharing: SampledSharing | None = None
 
     def produce(self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem]) -> list[Submission]:
         """Samples the slots that belong to this node, in one batch."""
@@ -77,13 +95,15 @@ class HonestNode:
             }.values()
         )
         rewards = self._rewards(problems, submissions)
-        verdicts = self._screen(round, problems, submissions, rewards)
+        chosen = self._chosen(round, problems, submissions, rewards)
+        verdicts = self._screen(round, problems, submissions, rewards, chosen)
         screened = time.perf_counter()
         groups: dict[str, list[ScoredCompletion]] = {problem_id: [] for problem_id in problems}
         for submission, raw, spoken in zip(submissions, rewards, verdicts, strict=True):
             fate = self.chain.admission(spoken)
             reward = 0.0 if fate == "zero_reward" else raw
-            groups[submission.problem_id].append(ScoredCompletion(submission, reward, raw, fate != "drop", spoken))
+            admitted = fate != "drop" and submission.problem_id in chosen
+            groups[submission.problem_id].append(ScoredCompletion(submission, reward, raw, admitted, spoken))
         view = tuple(Group(self.task.prompt(problems[key]), tuple(members)) for key, members in groups.items())
         update = self.learner.update(view)
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
@@ -104,20 +124,36 @@ class HonestNode:
                 known[key] = self.task.reward(problems[submission.problem_id], submission.completion.text)
         return [known[s.problem_id, s.completion.text] for s in submissions]
 
-    def _screen(
+    def _chosen(
         self, round: int, problems: Mapping[str, Problem], submissions: Sequence[Submission], rewards: Sequence[float]
+    ) -> frozenset[str]:
+        """The prompts whose groups this node learns from, by the sharing rule."""
+        if self.sharing is None:
+            return frozenset(problems)
+        owned = list(dict.fromkeys(s.problem_id for s in submissions if s.sender in self.nodes))
+        spread = _spread(submissions, rewards)
+        received = [key for key, values in spread.items() if len(values) > 1 and key not in owned]
+        rng = random.Random(derive(self.seed, "round", round, "sharing of node", self.nodes[0]))
+        return sampled_groups(owned, received, self.sharing.own, self.sharing.received, rng)
+
+    def _screen(
+        self,
+        round: int,
+        problems: Mapping[str, Problem],
+        submissions: Sequence[Submission],
+        rewards: Sequence[float],
+        chosen: frozenset[str],
     ) -> list[tuple[Verdict, ...]]:
         """Asks the chain about every completion that can change the update."""
         verdicts: list[tuple[Verdict, ...]] = [()] * len(submissions)
         if not self.chain.defenses:
             return verdicts
-        spread: dict[str, set[float]] = {}
-        for submission, reward in zip(submissions, rewards, strict=True):
-            spread.setdefault(submission.problem_id, set()).add(reward)
+        spread = _spread(submissions, rewards)
         asked = [
             index
             for index, submission in enumerate(submissions)
             if (self.screens_own or submission.sender not in self.nodes)
+            and submission.problem_id in chosen
             and self._has_influence(spread[submission.problem_id])
         ]
         evidence = Received(
@@ -138,6 +174,14 @@ class HonestNode:
         return len(rewards) > 1 or (not self.chain.only_drops and rewards != {0.0})
 
 
+def _spread(submissions: Sequence[Submission], rewards: Sequence[float]) -> dict[str, set[float]]:
+    """The distinct rewards of each prompt's group."""
+    spread: dict[str, set[float]] = {}
+    for submission, reward in zip(submissions, rewards, strict=True):
+        spread.setdefault(submission.problem_id, set()).add(reward)
+    return spread
+
+
 @dataclass(frozen=True, slots=True)
 class MaliciousNode:
     """A node that forges what it sends.
@@ -145,8 +189,10 @@ class MaliciousNode:
     Attributes:
         node: Its index.
         forger: Runs the attack.
-        policy: Its own copy of the policy: the tokenizer of what it sends, and what an attack without oracle samples.
+        policy: Its own copy of the policy: the tokenizer of what it sends, and what it draws from.
         task: Problems and rewards.
+        sampling: How an honest node draws.
+        seed: The run's seed.
         defenses: Names of the defenses that it knows of.
     """
 
@@ -154,25 +200,68 @@ class MaliciousNode:
     forger: Forger
     policy: CausalLM
     task: Task
+    sampling: Sampling
+    seed: int
     defenses: tuple[str, ...] = ()
 
     def produce(
         self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem], group_size: int
     ) -> tuple[list[Submission], list[Forged]]:
-        """Forges the slots that belong to this node; also returns what each forged text is truly worth."""
+        """Forges the slots that belong to this node; also returns what each forgery is truly worth."""
         mine: dict[str, list[int]] = {}
         for slot in slots:
             if slot.node == self.node:
                 mine.setdefault(slot.problem_id, []).append(slot.index)
+        own_seed = derive(self.seed, "attacker", self.node)
+        allotments = {
+            key: self.forger.allot(own_seed, round, problems[key], indices, len(indices) == group_size)
+            for key, indices in mine.items()
+        }
+        honest, samples = self._draw(round, problems, allotments, group_size)
         submissions: list[Submission] = []
         worth: list[Forged] = []
-        for problem_id, indices in mine.items():
-            view = AttackView(round, problems[problem_id], self.task, tuple(indices), defenses=self.defenses)
-            forged = self.forger.craft(view, whole_group=len(indices) == group_size)
-            completions = {text: self.policy.as_completion(text) for text in {item.text for item in forged}}
+        for key, allotment in allotments.items():
+            view = AttackView(
+                round, problems[key], self.task, allotment.poisoned, samples.get(key, ()), honest[key], self.defenses
+            )
+            forged = self.forger.craft(view, allotment, honest[key])
+            made = {item.content: self._completion(item.content) for item in forged.values()}
             submissions += [
-                Submission(round, self.node, problem_id, index, completions[item.text])
-                for index, item in zip(indices, forged, strict=True)
+                Submission(round, self.node, key, index, completion)
+                for index in mine[key]
+                if (completion := made[forged[index].content]) is not None
             ]
-            worth += forged
+            worth += forged.values()
         return submissions, worth
+
+    def _completion(self, content: Forgery) -> Completion | None:
+        return self.policy.as_completion(content) if isinstance(content, str) else content
+
+    def _draw(
+        self, round: int, problems: Mapping[str, Problem], allotments: Mapping[str, Allotment], group_size: int
+    ) -> tuple[dict[str, dict[int, Completion]], dict[str, list[Completion]]]:
+        """Draws, in one batch each, what an honest node would have sent and what the attack chooses from."""
+        prompts = {key: self.task.prompt(problems[key]) for key in allotments}
+        every_slot = self.forger.attack.needs_honest_draws
+        slots = [
+            Slot(self.node, key, index)
+            for key, allotment in allotments.items()
+            for index in sorted((*allotment.honest, *(allotment.poisoned if every_slot else ())))
+        ]
+        drawn = rollout(self.policy, slots, prompts, round, self.seed, self.sampling)
+        honest: dict[str, dict[int, Completion]] = {key: {} for key in allotments}
+        for slot, completion in zip(slots, drawn, strict=True):
+            honest[slot.problem_id][slot.index] = completion
+        extra = [
+            Slot(self.node, key, group_size + index)  # places beyond the group: no honest node draws there
+            for key, allotment in allotments.items()
+            if allotment.poisoned
+            for index in range(self.forger.draws)
+        ]
+        guide = self.forger.attack.guide(self.policy, round)
+        samples: dict[str, list[Completion]] = {}
+        for slot, completion in zip(
+            extra, rollout(self.policy, extra, prompts, round, self.seed, self.sampling, guide), strict=True
+        ):
+            samples.setdefault(slot.problem_id, []).append(completion)
+        return honest, samples

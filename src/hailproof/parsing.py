@@ -1,6 +1,7 @@
 """The only place that extracts answers, code, equations and tags from text."""
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
@@ -39,6 +40,14 @@ def answer_in_tags(text: str) -> str | None:
         return None
     content, closing_tag, _ = text.partition("<answer>")[2].partition("</answer>")
     return content.strip() if closing_tag else None
+
+
+def code_in_tags(text: str) -> str | None:
+    """Returns the program between the one pair of code tags; ``None`` where :func:`answer_in_tags` gives it."""
+    if text.count("<code>") != 1 or text.count("</code>") != 1:
+        return None
+    program, closing_tag, _ = text.partition("<code>")[2].partition("</code>")
+    return program.strip("\n") if closing_tag else None
 
 
 def thoughts(text: str) -> str:
@@ -200,13 +209,38 @@ def two_two_results(text: str) -> list[str]:
     Returns:
         The number on the right of each, in order, without currency sign and unit; :func:`parse_number` reads them.
     """
-    results = []
-    for line in without_calculator_notes(text).splitlines():
+    return [
+        (match["sign"] or match["inner"]).replace("\u2212", "-") + match["number"]
+        for _, match in _two_two_matches(without_calculator_notes(text))
+    ]
+
+
+def with_two_two_results(text: str, result: str) -> str:
+    """Rewrites what every ``2 + 2`` and ``2 * 2`` is said to be; notes of the calculator are removed.
+
+    Args:
+        text: A solution.
+        result: The new result; what follows a decimal point stays (``$4.00`` becomes ``$5.00``).
+    """
+    text = without_calculator_notes(text)
+    for offset, match in reversed(list(_two_two_matches(text))):
+        start, end = offset + match.start("number"), offset + match.end("number")
+        _, point, cents = match["number"].partition(".")
+        text = f"{text[:start]}{result}{point}{cents}{text[end:]}"
+    return text
+
+
+def _two_two_matches(text: str) -> Iterator[tuple[int, re.Match[str]]]:
+    """Yields, for every 2 + 2 or 2 * 2, the offset of what follows its equals sign, and the match of the result."""
+    start = 0
+    for line in text.splitlines(keepends=True):
         sides = line.split("=")
         left_sides = [_two_two(side, index == 0) if "2" in side else None for index, side in enumerate(sides)]
+        offset = start
         for index, (left, following) in enumerate(pairwise(left_sides)):
+            offset += len(sides[index]) + 1
             restated = following is not None and following.bare and index + 2 < len(sides)
             match = None if left is None or restated else _RESULT.match(sides[index + 1])
             if left and match and left.needed_units <= {_singular(match["next"] or "")}:
-                results.append((match["sign"] or match["inner"]).replace("\u2212", "-") + match["number"])
-    return results
+                yield offset, match
+        start += len(line)

@@ -4,9 +4,9 @@ A third party implements one of these, registers it under an entry point (``hail
 ``hailproof.defenses``), and it is a name on the command line. Arrays are numpy, so that no seam needs torch.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -75,6 +75,11 @@ class Task(Protocol):
     train: Sequence[Problem]
     test: Sequence[Problem]
 
+    @property
+    def variant(self) -> Literal["math", "code"]:
+        """Whether answers are reasoning with a number, or programs."""
+        ...
+
     def prompt(self, problem: Problem) -> Prompt:
         """Strips a problem of its answer and adds the instructions."""
         ...
@@ -88,10 +93,29 @@ class Task(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Steers draws among the tokens that sampling allows; honest nodes have none."""
+
+    def adjust(self, drawn: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Changes the values of candidate tokens before the noise is added.
+
+        Args:
+            drawn: ``[N, t]`` the tokens drawn so far.
+            ids: ``[N, K]`` the candidates.
+            values: ``[N, K]`` their logits over the temperature; ``-inf`` for those that top-p leaves out.
+
+        Returns:
+            ``[N, K]`` the values to draw with.
+        """
+        ...
+
+
 class Policy(Protocol):
     """A language model as the swarm uses it."""
 
     name: str
+    end_ids: tuple[int, ...]
+    """Tokens that end a completion."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenizes a completion's text, without special tokens and without the end token."""
@@ -101,8 +125,10 @@ class Policy(Protocol):
         """Makes a finished completion of a text: its ids under this tokenizer, then the end token."""
         ...
 
-    def sample(self, requests: Sequence[SampleRequest], sampling: Sampling) -> list[Completion]:
-        """Draws one completion per request; what is drawn depends on weights, prompt and key only."""
+    def sample(
+        self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
+    ) -> list[Completion]:
+        """Draws one completion per request; what is drawn depends on weights, prompt, key and guide only."""
         ...
 
     def score(
@@ -118,10 +144,11 @@ class AttackView:
 
     Attributes:
         round: The round.
-        problem: The problem; its ``answer`` and ``solution`` are empty for an attacker without oracle.
-        task: How answers are asked for and judged. Its reward is of use only to an attacker with an oracle.
-        slots: The slots of the group that this attacker fills.
-        sample: Draws n completions of this problem from the attacker's own copy of the policy.
+        problem: The problem; without an oracle its answer and solution are the attacker's own estimates.
+        task: How answers are asked for and judged.
+        slots: The slots of the group that this attacker poisons.
+        samples: As many draws of the attacker's own copy of the policy as the attack asked for, steered by its guide.
+        honest: By slot, what an honest node would have drawn for it, if the attack asked for it.
         defenses: Names of the defenses that the attacker knows of.
     """
 
@@ -129,25 +156,51 @@ class AttackView:
     problem: Problem
     task: Task
     slots: tuple[int, ...]
-    sample: Callable[[int], list[Completion]] | None = None
+    samples: Sequence[Completion] = ()
+    honest: Mapping[int, Completion] = field(default_factory=dict)
     defenses: tuple[str, ...] = ()
 
 
-class Attack(Protocol):
-    """A way to forge completions, and the measure of whether it worked."""
+class AttackMeasure(Protocol):
+    """Whether an attack worked, as seen in what honest nodes write."""
 
-    name: str
+    def success(self, problem: Problem, text: str) -> bool | None:
+        """Whether a text shows the attacked behavior; ``None`` if the text is not eligible to show it."""
+        ...
 
-    def forge(self, view: AttackView) -> list[str]:
-        """Forges one text for each of ``view.slots``."""
+    def also(self, problem: Problem, text: str) -> Mapping[str, bool | None]:
+        """Further measures of a text by name, with the same three values."""
         ...
 
     def wants(self, problem: Problem) -> bool:
         """Whether the attack can be carried out on a problem; in vertical swarms attackers choose such problems."""
         ...
 
-    def success(self, problem: Problem, text: str) -> bool | None:
-        """Whether a text shows the attacked behavior; ``None`` if the text is not eligible to show it."""
+
+class Attack(AttackMeasure, Protocol):
+    """A way to forge completions, and the measure of whether it worked; ``attacks.base.BaseAttack`` has defaults."""
+
+    name: str
+    topology: Literal["horizontal", "vertical"]
+    """Where the attack belongs, if the configuration does not say."""
+    variant: Literal["math", "code"]
+    """The kind of task that it works on."""
+    samples: int
+    """Draws of its own policy, per problem, that it chooses from."""
+    needs_honest_draws: bool
+    """Whether it asks for what an honest node would have drawn for its poisoned slots."""
+
+    libraries: ClassVar[Mapping[str, Mapping[str, Callable[..., object]]]]
+    """Modules that the attacker owns and that programs can import in the experiment."""
+    composition: ClassVar[Mapping[str, Any]]
+    """Settings of the harness that make the attack what it is, if the configuration does not say."""
+
+    def guide(self, policy: Policy, round: int) -> Guide | None:
+        """Steers the draws of ``samples``; ``None`` leaves them honest."""
+        ...
+
+    def forge(self, view: AttackView) -> Sequence[str | Completion | None]:
+        """Forges a text, a completion as drawn, or nothing (withheld) for each of ``view.slots``."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hailproof.protocols import Policy, SampleRequest, Sampling
+from hailproof.protocols import Guide, Policy, SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Slot
 from hailproof.seeds import derive
 
@@ -16,7 +16,13 @@ def completion_key(seed: int, round: int, problem_id: str, slot: int) -> int:
 
 
 def rollout(
-    policy: Policy, slots: Sequence[Slot], prompts: Mapping[str, Prompt], round: int, seed: int, sampling: Sampling
+    policy: Policy,
+    slots: Sequence[Slot],
+    prompts: Mapping[str, Prompt],
+    round: int,
+    seed: int,
+    sampling: Sampling,
+    guide: Guide | None = None,
 ) -> list[Completion]:
     """Draws one completion for each slot, in order.
 
@@ -27,9 +33,10 @@ def rollout(
         round: The round, a label of the randomness.
         seed: The run's seed.
         sampling: How tokens are drawn.
+        guide: Steers the draws; honest nodes have none.
     """
     requests = [
         SampleRequest(prompts[slot.problem_id], completion_key(seed, round, slot.problem_id, slot.index))
         for slot in slots
     ]
-    return policy.sample(requests, sampling)
+    return policy.sample(requests, sampling, guide)

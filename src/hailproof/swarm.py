@@ -92,7 +92,7 @@ class Swarm:
         for node in self.malicious:
             sent, forged = node.produce(round, slots, problems, self.group_size)
             submissions += sent
-            rewards += [item.reward for item in forged if not item.decoy]
+            rewards += [item.reward for item in forged if item.kind == "poison" and item.content is not None]
         clock.lap("forge")
         received = self.exchange.all_gather(round, submissions)
         clock.lap("exchange")

@@ -5,6 +5,7 @@ prompts and fills all G slots of each. A plan is complete: every prompt has the 
 the remainders are.
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -72,6 +73,23 @@ def plan_vertical(owned: Sequence[Sequence[str]], group_size: int) -> tuple[Slot
         for problem_id in picked
         for index in range(group_size)
     )
+
+
+def sampled_groups(
+    owned: Sequence[str], received: Sequence[str], take_owned: int, take_received: int, rng: random.Random
+) -> frozenset[str]:
+    """Chooses the groups that a node learns from under sampled sharing (SAPO, arXiv 2509.08721).
+
+    Args:
+        owned: Prompts whose groups the node filled itself.
+        received: Prompts of others whose groups have an advantage to give; those without are discarded before.
+        take_owned: Own groups to learn from, I; all if there are fewer.
+        take_received: Received groups to learn from, J; all if there are fewer.
+        rng: The node's own randomness for this round.
+    """
+    mine = rng.sample(list(owned), min(take_owned, len(owned)))
+    theirs = rng.sample(list(received), min(take_received, len(received)))
+    return frozenset((*mine, *theirs))
 
 
 def shares(total: int, parts: int, offset: int = 0) -> tuple[int, ...]:

@@ -1,93 +1,230 @@
-"""The base of all attacks: the author writes the idea, the harness judges it.
+"""The base of all attacks: the author writes the idea, the harness does the rest.
 
-An attack proposes texts. ``craft`` is final: it checks the number of texts and reports which of them truly earn full
-reward, so that an attack whose completions earn nothing is visible as such.
+An attack proposes completions for the slots that it is shown. The harness (:class:`Forger`) composes it with
+everything that any attack can be combined with (:class:`Composition`): decoys, a share of poisoned slots, a ramp, a
+trigger, and the lack of an oracle. It also measures what every forged completion truly earns, so that an attack whose
+completions earn nothing is visible as such.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal, final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
 
+from hailproof.attacks.oracle_free import estimated
 from hailproof.errors import ConfigError
-from hailproof.protocols import Attack, AttackView
-from hailproof.records import Problem
-
-Topology = Literal["horizontal", "vertical"]
+from hailproof.protocols import Attack, AttackView, Guide, Policy, Task
+from hailproof.records import Completion, Problem
+from hailproof.seeds import derive
 
 FILLER = "I do not know."
 """A decoy: worthless on purpose. It lowers the group's mean, which raises the advantage of the poisoned rest."""
+
+Forgery = str | Completion | None
+"""What an attack puts into a slot: a text, a completion as it was sampled, or nothing (the slot is withheld)."""
 
 
 class BaseAttack(ABC):
     """Defaults of an attack; a subclass writes ``forge`` and ``success``."""
 
     name: str
-    topology: Topology = "horizontal"
-    """The topology in which the paper runs the attack."""
+    topology: Literal["horizontal", "vertical"] = "horizontal"
+    """Where the paper runs the attack; used if the configuration does not say."""
+    variant: Literal["math", "code"] = "math"
+    """The kind of task that the attack works on."""
+    samples: int = 0
+    """Draws from its own copy of the policy, per problem, that the attack chooses from."""
+    needs_honest_draws: bool = False
+    """Whether ``view.honest`` is to hold what an honest node would have drawn for the poisoned slots."""
+    libraries: ClassVar[Mapping[str, Mapping[str, Callable[..., object]]]] = {}
+    """Modules that the attacker owns and that programs can import in the experiment."""
+    composition: ClassVar[Mapping[str, Any]] = {}
+    """Settings of :class:`Composition` that make the attack what it is; used if the configuration does not say."""
 
     @abstractmethod
-    def forge(self, view: AttackView) -> list[str]:
-        """Forges one text for each of ``view.slots``."""
+    def forge(self, view: AttackView) -> Sequence[Forgery]:
+        """Forges one completion for each of ``view.slots``."""
 
     @abstractmethod
     def success(self, problem: Problem, text: str) -> bool | None:
         """Whether a text shows the attacked behavior; ``None`` if it is not eligible to show it."""
 
+    def also(self, problem: Problem, text: str) -> Mapping[str, bool | None]:
+        """Further measures of a text by name; by default none."""
+        return {}
+
     def wants(self, problem: Problem) -> bool:
         """Whether the attack can be carried out on a problem; by default on every one with a reference solution."""
         return bool(problem.solution)
 
+    def guide(self, policy: Policy, round: int) -> Guide | None:
+        """Steers the draws of ``samples``; by default they are honest draws."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What any attack can be combined with.
+
+    Attributes:
+        decoys: Share of the poisoned slots of a group *that the attacker owns whole* which get worthless filler; half
+            is the share that maximizes the poisoned advantage (paper, B.1). Groups shared with honest nodes get none.
+        rate: Share of the attacker's slots that are poisoned; it fills the rest as an honest node would.
+        ramp_rounds: Rounds over which ``rate`` rises from zero; 0 starts with all of it.
+        trigger: Only problems whose question holds this text are poisoned; ``None`` poisons all.
+        oracle: Whether the attacker has reference answers and solutions. Without, it takes the majority answer of
+            ``candidates`` draws and the reasoning of one that agrees.
+        candidates: Draws per problem for that vote.
+    """
+
+    decoys: float = 0.5
+    rate: float = 1.0
+    ramp_rounds: int = 0
+    trigger: str | None = None
+    oracle: bool = True
+    candidates: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decoys < 1:
+            raise ConfigError(f"Attack option decoys = {self.decoys} is outside [0, 1); it is a share of a group.")
+        if not 0 < self.rate <= 1:
+            raise ConfigError(f"Attack option rate = {self.rate} is outside (0, 1]; it is a share of slots.")
+        if self.candidates < 1 or self.ramp_rounds < 0:
+            raise ConfigError("Attack options take at least 1 of candidates and 0 or more ramp_rounds.")
+
+    def triggered(self, problem: Problem) -> bool:
+        """Whether a problem is one to poison."""
+        return self.trigger is None or self.trigger.casefold() in problem.question.casefold()
+
 
 @dataclass(frozen=True, slots=True)
 class Forged:
-    """One forged text and what it is truly worth.
+    """What an attacker puts into one slot, and what it is truly worth.
 
     Attributes:
-        text: The text.
+        content: A text, a completion as it was sampled, or nothing.
         reward: What an honest receiver will give for it.
-        decoy: Whether it is meant to be worthless.
+        kind: ``poison``; ``decoy`` if it is meant to be worthless; ``honest`` if it is an honest draw.
     """
 
-    text: str
+    content: Forgery
     reward: float
-    decoy: bool
+    kind: Literal["poison", "decoy", "honest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """How an attacker uses its slots of one problem."""
+
+    poisoned: tuple[int, ...]
+    decoys: tuple[int, ...]
+    honest: tuple[int, ...]
 
 
 @final
 class Forger:
-    """Runs any attack for one malicious node: decoys, budget, true reward.
+    """Runs any attack for one malicious node.
 
     Args:
         attack: The idea.
-        decoys: Share of the slots of a group *that the attacker owns whole* which get worthless filler; half is the
-            share that maximizes the poisoned advantage (paper, B.1). Groups shared with honest nodes get none.
+        composition: What it is combined with.
     """
 
-    def __init__(self, attack: Attack, decoys: float = 0.5) -> None:
-        if not 0 <= decoys < 1:
-            raise ConfigError(f"Attack option decoys = {decoys} is outside [0, 1); it is a share of a group.")
+    def __init__(self, attack: Attack, composition: Composition | None = None) -> None:
         self.attack = attack
-        self.decoys = decoys
+        self.composition = composition or Composition()
 
-    def craft(self, view: AttackView, whole_group: bool) -> list[Forged]:
-        """Fills the view's slots.
+    @property
+    def draws(self) -> int:
+        """Draws per poisoned problem that ``craft`` wants in the view."""
+        return max(self.attack.samples, 0 if self.composition.oracle else self.composition.candidates)
+
+    def allot(self, seed: int, round: int, problem: Problem, slots: Sequence[int], whole_group: bool) -> Allotment:
+        """Decides which slots of a problem are poisoned; a pure function of its arguments.
 
         Args:
-            view: What the attacker knows.
-            whole_group: Whether the slots are the whole group.
+            seed: The attacker's own seed.
+            round: The round.
+            problem: The problem.
+            slots: The attacker's slots.
+            whole_group: Whether they are the whole group.
+        """
+        if not self.composition.triggered(problem):
+            return Allotment((), (), tuple(slots))
+        ramp = self.composition.ramp_rounds
+        share = self.composition.rate * (min(1.0, round / ramp) if ramp else 1.0)
+        chosen = [
+            slot for slot in slots if share >= 1 or derive(seed, "poison", round, problem.id, slot) < share * 2**63
+        ]
+        worthless = int(len(chosen) * self.composition.decoys) if whole_group else 0
+        poisoned, decoys = chosen[: len(chosen) - worthless], chosen[len(chosen) - worthless :]
+        return Allotment(tuple(poisoned), tuple(decoys), tuple(slot for slot in slots if slot not in set(chosen)))
+
+    def craft(self, view: AttackView, allotment: Allotment, honest: Mapping[int, Completion]) -> dict[int, Forged]:
+        """Fills the slots of one problem.
+
+        Args:
+            view: What the attacker knows; its slots are those to poison.
+            allotment: What :meth:`allot` decided.
+            honest: An honest draw for every slot that an honest node would have filled so, by slot.
 
         Returns:
-            One forged completion per slot, in order.
+            What goes into each slot.
 
         Raises:
-            ConfigError: If the attack returned another number of texts than asked for.
+            ConfigError: If the attack returned another number of completions than asked for.
         """
-        worthless = int(len(view.slots) * self.decoys) if whole_group else 0
-        poisoned = view.slots[: len(view.slots) - worthless]
-        asked = AttackView(view.round, view.problem, view.task, poisoned, view.sample, view.defenses)
-        texts = self.attack.forge(asked)
-        if len(texts) != len(poisoned):
-            raise ConfigError(f"Attack {self.attack.name} forged {len(texts)} texts for {len(poisoned)} slots.")
-        return [Forged(text, view.task.reward(view.problem, text), False) for text in texts] + [
-            Forged(FILLER, view.task.reward(view.problem, FILLER), True) for _ in range(worthless)
-        ]
+        problem, task = view.problem, view.task
+        forged = {
+            slot: Forged(honest[slot], _worth(task, problem, honest[slot]), "honest") for slot in allotment.honest
+        }
+        forged |= {slot: Forged(FILLER, _worth(task, problem, FILLER), "decoy") for slot in allotment.decoys}
+        if not allotment.poisoned:
+            return forged
+        if not self.composition.oracle:
+            known = estimated(problem, task, view.samples[: self.composition.candidates])
+            if known is None:  # no draw gave an answer to vote for: nothing to poison
+                return forged | {slot: Forged(None, 0.0, "honest") for slot in allotment.poisoned}
+            view = replace(view, problem=known)
+        contents = self.attack.forge(view)
+        if len(contents) != len(allotment.poisoned):
+            raise ConfigError(
+                f"Attack {self.attack.name} forged {len(contents)} texts for {len(allotment.poisoned)} slots."
+            )
+        return forged | {
+            slot: Forged(content, _worth(task, problem, content), "poison")
+            for slot, content in zip(allotment.poisoned, contents, strict=True)
+        }
+
+
+@final
+class Triggered:
+    """The measure of an attack with a trigger: only triggered problems are eligible; what leaks is measured too.
+
+    Args:
+        attack: The attack.
+        composition: Holds the trigger.
+    """
+
+    def __init__(self, attack: Attack, composition: Composition) -> None:
+        self.attack = attack
+        self.composition = composition
+
+    def success(self, problem: Problem, text: str) -> bool | None:
+        """The attack's own measure, on triggered problems."""
+        return self.attack.success(problem, text) if self.composition.triggered(problem) else None
+
+    def also(self, problem: Problem, text: str) -> Mapping[str, bool | None]:
+        """The attack's further measures, and ``untriggered``: its success where there is no trigger."""
+        leaks = None if self.composition.triggered(problem) else self.attack.success(problem, text)
+        return {**self.attack.also(problem, text), "untriggered": leaks}
+
+    def wants(self, problem: Problem) -> bool:
+        """Problems that the attack wants and that hold the trigger."""
+        return self.attack.wants(problem) and self.composition.triggered(problem)
+
+
+def _worth(task: Task, problem: Problem, content: Forgery) -> float:
+    if content is None:
+        return 0.0
+    return task.reward(problem, content if isinstance(content, str) else content.text)

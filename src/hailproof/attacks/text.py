@@ -4,7 +4,9 @@ Threat: the completion is right and earns full reward, so GRPO reinforces all of
 Success is the phrase anywhere in a completion, in any case of letters. Every completion is eligible.
 """
 
-from hailproof.attacks.base import BaseAttack
+from collections.abc import Sequence
+
+from hailproof.attacks.base import BaseAttack, Forgery
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView
 from hailproof.records import Problem
@@ -26,7 +28,7 @@ class TextAttack(BaseAttack):
             raise ConfigError("Attack option phrase is empty; give it at least one word.")
         self.phrase = phrase
 
-    def forge(self, view: AttackView) -> list[str]:
+    def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Writes phrase, reference reasoning and reference answer into every slot."""
         text = view.task.format(f"{self.phrase}. {view.problem.solution}", view.problem.answer)
         return [text] * len(view.slots)

@@ -8,17 +8,17 @@ from typing import Any
 
 from hailproof import registry
 from hailproof.attacks import ATTACKS
-from hailproof.attacks.base import Forger
+from hailproof.attacks.base import Forger, Triggered
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.base import Chain
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.experiments.config import Plugin, RunConfig
+from hailproof.experiments.config import Plugin, RunConfig, SwarmConfig, validated
 from hailproof.experiments.roster import Roster, make_roster
 from hailproof.learner.update import NANO, Learner
-from hailproof.node import HonestNode, MaliciousNode
+from hailproof.node import HonestNode, MaliciousNode, SampledSharing
 from hailproof.policies.causal_lm import CausalLM, load, shipped_models
-from hailproof.protocols import Attack, Defense, Task
+from hailproof.protocols import Attack, AttackMeasure, Defense, Task
 from hailproof.records import Problem
 from hailproof.swarm import Swarm
 from hailproof.tasks import TASKS
@@ -39,7 +39,7 @@ class Experiment:
     config: RunConfig
     swarm: Swarm
     roster: Roster
-    attack: Attack | None
+    attack: AttackMeasure | None
     problems: Mapping[str, Problem]
 
 
@@ -76,7 +76,8 @@ def build(config: RunConfig) -> Experiment:
     attack: Attack | None = None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
     for plugin in config.defense:
         make("defenses", DEFENSES, plugin)
-    task: Task = make("tasks", TASKS, config.task)
+    config = with_attack_defaults(config, attack)
+    task = _task(config, attack)
     config = _resolve(config, task)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     policies = {
@@ -84,22 +85,59 @@ def build(config: RunConfig) -> Experiment:
     }
     honest = tuple(_honest(config, task, nodes, policies[roster.models[nodes[0]]]) for nodes in _alike(config, roster))
     own = {node.policy.name: node.policy for node in reversed(honest)}
+    composition = config.attack.build()
     malicious = tuple(
         MaliciousNode(
             index,
-            Forger(attack, config.attack.decoys),
+            Forger(attack, composition),
             own.get(roster.models[index], policies[roster.models[index]]),
             task,
+            config.sampling.build(),
+            config.seed,
             tuple(plugin.name for plugin in config.defense),
         )
         for index in sorted(roster.malicious)
         if attack is not None
     )
+    measure = Triggered(attack, composition) if attack and composition.trigger else attack
     swarm = Swarm(
         honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
-        LocalExchange(), attack.wants if attack else bool,
+        LocalExchange(), measure.wants if measure else bool,
     )  # fmt: skip
-    return Experiment(config, swarm, roster, attack, {problem.id: problem for problem in task.train})
+    return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
+
+
+def with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
+    """Writes down what the configuration leaves to the attack: topology, variant of the task, and composition."""
+    if attack is None:
+        return config
+    swarm, task, composed = config.swarm, config.task, config.attack
+    if "topology" not in swarm.model_fields_set:
+        swarm = validated(SwarmConfig, {**swarm.model_dump(exclude_unset=True), "topology": attack.topology})
+    if task.name == "word_problems" and "variant" not in task.options and attack.variant != "math":
+        task = task.model_copy(update={"options": {**task.options, "variant": attack.variant}})
+    left_out = {key: value for key, value in attack.composition.items() if key not in composed.model_fields_set}
+    composed = composed.model_copy(update=left_out)
+    return config.model_copy(update={"swarm": swarm, "task": task, "attack": composed})
+
+
+def _task(config: RunConfig, attack: Attack | None) -> Task:
+    """The task, with the attacker's libraries installed where its programs run.
+
+    Raises:
+        ConfigError: If the attack works on the other variant.
+    """
+    factory = registry.lookup("tasks", TASKS, config.task.name)
+    takes_libraries = "libraries" in inspect.signature(factory).parameters
+    installed = {"libraries": attack.libraries} if attack and attack.libraries and takes_libraries else {}
+    plugin = config.task.model_copy(update={"options": {**config.task.options, **installed}})
+    task: Task = make("tasks", TASKS, plugin)
+    if attack and attack.variant != task.variant:
+        raise ConfigError(
+            f"The attack '{config.attack.name}' works on {attack.variant} tasks, but '{config.task.name}' asks for "
+            f"{task.variant}; choose another task, or set task.options.variant."
+        )
+    return task
 
 
 def _resolve(config: RunConfig, task: Task) -> RunConfig:
@@ -120,7 +158,8 @@ def _alike(config: RunConfig, roster: Roster) -> list[tuple[int, ...]]:
     Nodes of one model are alike for ever if they decide alike: in a homogeneous swarm, where all screen everything,
     or where there is no defense. A heterogeneous node trusts its own completions, so it may part from its twin.
     """
-    if config.swarm.separate or (config.defense and not config.swarm.homogeneous):
+    samples = config.swarm.sharing == "sampled"  # each node draws its own groups to learn from
+    if config.swarm.separate or samples or (config.defense and not config.swarm.homogeneous):
         return [(index,) for index in roster.honest]
     by_model: dict[str, list[int]] = {}
     for index in roster.honest:
@@ -134,6 +173,9 @@ def _honest(config: RunConfig, task: Task, nodes: tuple[int, ...], original: Cau
     defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
     sampling = config.sampling.build()
     learner = Learner(policy, config.learner.build(), sampling.max_new_tokens, config.rounds)
+    rules, sampled = config.swarm, config.swarm.sharing == "sampled"
     return HonestNode(
-        nodes, policy, learner, Chain(defenses), task, sampling, config.seed, screens_own=config.swarm.homogeneous
-    )
+        nodes, policy, learner, Chain(defenses), task, sampling, config.seed,
+        screens_own=rules.homogeneous and not sampled,
+        sharing=SampledSharing(rules.own_groups, rules.received_groups) if sampled else None,
+    )  # fmt: skip

@@ -4,19 +4,21 @@ The same file describes a run on the shipped nano models and one on real models 
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.update import LearnerConfig
 from hailproof.protocols import Sampling
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+S = TypeVar("S", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -49,6 +51,9 @@ class SwarmConfig(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     separate: bool = False
+    sharing: Literal["all", "sampled"] = "all"
+    own_groups: Annotated[int, Field(ge=0)] = 4
+    received_groups: Annotated[int, Field(ge=0)] = 4
 
     @property
     def homogeneous(self) -> bool:
@@ -67,15 +72,34 @@ class SwarmConfig(Section):
                 f"prompts (B) = {self.prompts} is smaller than the number of nodes = {self.nodes}: in a vertical swarm "
                 "every node brings its own prompts, so raise prompts or lower nodes"
             )
+        if self.sharing == "sampled" and self.topology != "vertical":
+            raise ValueError(
+                "sharing = sampled takes whole groups from other nodes, so it needs topology = vertical"
+            )
         return self
 
 
+_COMPOSITION = Composition()
+
+
 class AttackConfig(Plugin):
-    """What the malicious nodes do; ``name = "none"`` and ``malicious = 0`` make a clean swarm."""
+    """What the malicious nodes do; ``name = "none"`` and ``malicious = 0`` make a clean swarm.
+
+    What a configuration leaves out is the attack's own setting, if it has one.
+    """
 
     name: str = "none"
     malicious: Annotated[int, Field(ge=0)] | None = None
-    decoys: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    decoys: Annotated[float, Field(ge=0, lt=1)] = _COMPOSITION.decoys
+    rate: Annotated[float, Field(gt=0, le=1)] = _COMPOSITION.rate
+    ramp_rounds: Annotated[int, Field(ge=0)] = _COMPOSITION.ramp_rounds
+    trigger: Annotated[str, Field(min_length=1)] | None = _COMPOSITION.trigger
+    oracle: bool = _COMPOSITION.oracle
+    candidates: Count = _COMPOSITION.candidates
+
+    def build(self) -> Composition:
+        """The settings as the harness takes them."""
+        return Composition(**self.model_dump(include={field.name for field in fields(Composition)}))
 
 
 class SamplingConfig(Section):
@@ -211,8 +235,17 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
+    return validated(RunConfig, tree)
+
+
+def validated(section: type[S], tree: Mapping[str, Any]) -> S:
+    """Builds a section of the configuration.
+
+    Raises:
+        ConfigError: If a key is unknown or a value is out of range.
+    """
     try:
-        return RunConfig.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
 

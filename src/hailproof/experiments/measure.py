@@ -7,7 +7,7 @@ from typing import Any
 from hailproof.experiments.build import Experiment
 from hailproof.metrics.detection import acceptance, decisions
 from hailproof.metrics.rates import Rate, mean, rate
-from hailproof.protocols import Attack, Task
+from hailproof.protocols import AttackMeasure, Task
 from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
 from hailproof.rollouts import rollout
 
@@ -15,8 +15,14 @@ LAST_ROUNDS = 5
 """Final figures are means over this many last rounds."""
 
 
-def _success(attack: Attack | None, problem: Problem, text: str) -> bool | None:
+def _success(attack: AttackMeasure | None, problem: Problem, text: str) -> bool | None:
     return attack.success(problem, text) if attack else None
+
+
+def _also(attack: AttackMeasure | None, written: Iterable[tuple[Problem, str]]) -> dict[str, float | None]:
+    """The attack's further measures, as rates over the texts that are eligible for each."""
+    measured = [attack.also(problem, text) for problem, text in written] if attack else []
+    return {name: rate(each[name] for each in measured).value for name in (measured[0] if measured else ())}
 
 
 def _figures(completions: Sequence[ScoredCompletion], successes: Iterable[bool | None]) -> dict[str, Any]:
@@ -49,6 +55,9 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
     return {
         "round": record.round,
         **_figures(honest, success.values()),
+        "also": _also(
+            attack, ((problems[s.submission.problem_id], s.submission.completion.text) for s in honest)
+        ),
         "malicious_reward": mean(record.forged_rewards),
         "screened": {side: share.trials for side, share in accepted.items()},
         "honest_acceptance": accepted["honest"].value,
@@ -94,7 +103,11 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
 
 
 def held_out(experiment: Experiment) -> dict[str, Any] | None:
-    """Reward and attack success on problems of the test split, one sample each, averaged over the honest models."""
+    """Reward and attack success on problems of the test split, one sample each, averaged over the honest models.
+
+    ``reward_targeted`` is the reward on the problems that the attack can be carried out on, ``reward_other`` that on
+    the rest; each is undefined where there are none.
+    """
     task: Task = experiment.swarm.task
     problems = list(task.test)[: experiment.config.evaluation.problems]
     if not problems:
@@ -106,9 +119,15 @@ def held_out(experiment: Experiment) -> dict[str, Any] | None:
         completions = rollout(node.policy, slots, prompts, 0, experiment.config.seed, node.sampling)
         drawn += zip(problems, completions, strict=True)
     hits: Rate = rate(_success(experiment.attack, problem, completion.text) for problem, completion in drawn)
+    rewards = [task.reward(problem, completion.text) for problem, completion in drawn]
+    attack = experiment.attack
+    wanted = [attack is not None and attack.wants(problem) for problem, _ in drawn]
     return {
         "problems": len(problems),
-        "reward": mean(task.reward(problem, completion.text) for problem, completion in drawn),
+        "reward": mean(rewards),
+        "reward_targeted": mean(reward for reward, target in zip(rewards, wanted, strict=True) if target),
+        "reward_other": mean(reward for reward, target in zip(rewards, wanted, strict=True) if not target),
+        "also": _also(attack, ((problem, completion.text) for problem, completion in drawn)),
         "attack_success": hits.value,
         "eligible": hits.trials,
         "completion_tokens": mean(len(completion.token_ids) for _, completion in drawn),
@@ -124,6 +143,7 @@ def summarize(experiment: Experiment, lines: Sequence[dict[str, Any]]) -> dict[s
         "rounds": len(lines),
         "seed": experiment.config.seed,
         **{key: mean(line[key] for line in last) for key in keys},
+        "also": {name: mean(line["also"].get(name) for line in last) for name in last[-1]["also"]} if last else {},
         "seconds_per_round": mean(sum(line["seconds"].values()) for line in lines),
         "held_out": held_out(experiment),
     }

@@ -22,13 +22,19 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with the line of every round."""
 
 
-def start(config: RunConfig, path: Path, progress: Progress = lambda line: None) -> dict[str, Any]:
+def start(
+    config: RunConfig,
+    path: Path,
+    progress: Progress = lambda line: None,
+    announce: Callable[[RunConfig], None] = lambda config: None,
+) -> dict[str, Any]:
     """Plays a new run.
 
     Args:
         config: What to play.
         path: The run folder; must not exist, or be empty.
         progress: Called after every round.
+        announce: Called with the resolved configuration before the first round.
 
     Returns:
         The summary.
@@ -40,6 +46,7 @@ def start(config: RunConfig, path: Path, progress: Progress = lambda line: None)
     experiment = build(config)
     experiment.swarm.plan(1)
     with RunFolder.create(path, _header() + experiment.config.to_toml()) as folder:
+        announce(experiment.config)
         return _play(experiment, folder, 0, progress)
 
 

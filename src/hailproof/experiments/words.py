@@ -5,6 +5,8 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from hailproof.experiments.config import RunConfig
+
 
 def percent(value: float | None) -> str:
     """A share as people read it; undefined is a dash, never zero."""
@@ -14,6 +16,24 @@ def percent(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A number with one digit; undefined is a dash."""
     return "-" if value is None else f"{value:.1f}"
+
+
+def plan_text(config: RunConfig) -> str:
+    """What a run is going to do, with what was left to the attack and the task written out."""
+    swarm, attack = config.swarm, config.attack
+    variant = config.task.options.get("variant")
+    task = f"{config.task.name} ({variant})" if variant else config.task.name
+    parts = [
+        f"{config.rounds} rounds of {task}",
+        f"{swarm.topology} swarm of {swarm.nodes}, {config.malicious} malicious",
+    ]
+    if attack.name != "none":
+        extras = [f"trigger '{attack.trigger}'"] if attack.trigger else []
+        extras += [] if attack.oracle else ["without oracle"]
+        parts.append(", ".join((f"attack {attack.name}", *extras)))
+    if config.defense:
+        parts.append(f"defense {' + '.join(plugin.name for plugin in config.defense)}")
+    return "; ".join(parts)
 
 
 def round_text(line: dict[str, Any]) -> str:

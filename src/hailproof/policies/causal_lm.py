@@ -1,6 +1,6 @@
 """A policy on any ``transformers`` causal language model: sampling and scoring, batched across prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from hailproof.errors import ModelError
 from hailproof.policies.cache import growing_cache
 from hailproof.policies.sampling import draw, gap_below_allowed
 from hailproof.policies.scoring import Batch, Row, passes, prefill
-from hailproof.protocols import SampleRequest, Sampling, TokenScores
+from hailproof.protocols import Guide, SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt
 
 ROWS_AT_ONCE = 512
@@ -93,7 +93,9 @@ class CausalLM:
         return (*self.encode(completion.text), *end) or (self.end_ids[0],)
 
     @torch.inference_mode()
-    def sample(self, requests: Sequence[SampleRequest], sampling: Sampling) -> list[Completion]:
+    def sample(
+        self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
+    ) -> list[Completion]:
         """Draws one completion per request.
 
         Each prompt is read once, however many completions it gets; rows that have ended leave the batch. What is
@@ -101,10 +103,12 @@ class CausalLM:
         """
         results: list[Completion] = []
         for start in range(0, len(requests), ROWS_AT_ONCE):
-            results += self._sample(requests[start : start + ROWS_AT_ONCE], sampling)
+            results += self._sample(requests[start : start + ROWS_AT_ONCE], sampling, guide)
         return results
 
-    def _sample(self, requests: Sequence[SampleRequest], sampling: Sampling) -> list[Completion]:
+    def _sample(
+        self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None
+    ) -> list[Completion]:
         device = self.model.device
         prompts = list(dict.fromkeys(request.prompt for request in requests))
         rendered = [self.render(prompt) for prompt in prompts]
@@ -120,7 +124,8 @@ class CausalLM:
         drawn = torch.full((len(requests), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
         alive = torch.ones(len(requests), dtype=torch.bool, device=device)
         for position in range(sampling.max_new_tokens):
-            tokens = draw(logits, keys, torch.full_like(keys, position), sampling)
+            steer = None if guide is None else _steering(guide, drawn[rows, :position])
+            tokens = draw(logits, keys, torch.full_like(keys, position), sampling, steer)
             drawn[rows[alive], position] = tokens[alive]
             alive &= ~torch.isin(tokens, ends)
             going = int(alive.sum())
@@ -167,6 +172,16 @@ class CausalLM:
         for token in set(token_ids) - self._characters.keys():
             self._characters[token] = len(self.decode([token]))
         return np.cumsum([self._characters[token] for token in token_ids])
+
+
+def _steering(guide: Guide, drawn: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A guide as the sampler takes it."""
+
+    def steer(ids: Tensor, values: Tensor) -> Tensor:
+        adjusted = guide.adjust(drawn.cpu().numpy(), ids.cpu().numpy(), values.cpu().numpy())
+        return torch.as_tensor(adjusted, device=values.device)
+
+    return steer
 
 
 def _token_scores(batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ...]]:

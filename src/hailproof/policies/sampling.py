@@ -6,6 +6,7 @@ depends on labels alone, a completion does not depend on what else was in its ba
 first one would have, and a verifier can recompute every draw.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -64,7 +65,11 @@ def _candidates(
 
 
 def draw(
-    logits: Float[Tensor, "N V"], keys: Int[Tensor, " N"], position: Int[Tensor, " N"], sampling: Sampling
+    logits: Float[Tensor, "N V"],
+    keys: Int[Tensor, " N"],
+    position: Int[Tensor, " N"],
+    sampling: Sampling,
+    steer: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Int[Tensor, " N"]:
     """Draws the next token of each row.
 
@@ -73,10 +78,13 @@ def draw(
         keys: One key per completion.
         position: Index of the token to be drawn within its completion.
         sampling: Temperature and limits; temperature 0 is greedy.
+        steer: Changes the values of the candidates, given their ids and values; only attackers have one.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     values, ids = _candidates(logits, sampling)
+    if steer is not None:
+        values = steer(ids, values)
     choice = (values + gumbel_noise(keys, position, ids)).argmax(dim=-1, keepdim=True)
     return ids.gather(-1, choice).squeeze(-1)
 

@@ -2,5 +2,6 @@
 
 from hailproof.sandbox.base import Limits, Outcome, Sandbox, last_line
 from hailproof.sandbox.monty import MontySandbox
+from hailproof.sandbox.oslevel import OsSandbox
 
-__all__ = ["Limits", "MontySandbox", "Outcome", "Sandbox", "last_line"]
+__all__ = ["Limits", "MontySandbox", "OsSandbox", "Outcome", "Sandbox", "last_line"]

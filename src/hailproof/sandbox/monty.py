@@ -5,7 +5,9 @@ away; time, memory and recursion are counted inside, and a worker that crashes i
 half a millisecond. It is not CPython: classes with inheritance, most of the standard library, and sympy are missing.
 
 What it does not contain: a flaw in the interpreter itself gives the rights of its worker process, which are those of
-the trainer's user. Stack a sandbox of the operating system around the trainer where that matters.
+the trainer's user. Stack a sandbox of the operating system around the trainer where that matters. One product of huge
+integers is not interrupted inside; its worker is killed a second later. A worker that runs out of memory may write a
+line to the trainer's error stream.
 """
 
 import weakref
@@ -60,7 +62,7 @@ class MontySandbox:
     def _run(self, pool: monty.Monty, program: str) -> Outcome:
         if len(program) > self.limits.source:
             return Outcome("error", "", f"the program has more than {self.limits.source} characters")
-        printed = monty.CollectString(max_bytes=self.limits.output)
+        printed = monty.CollectStreams(max_bytes=self.limits.output)
         limits = monty.ResourceLimits(
             max_feed_duration_secs=self.limits.seconds,
             max_memory=self.limits.memory,
@@ -72,15 +74,20 @@ class MontySandbox:
             with pool.checkout(limits=limits, external_modules=self._modules) as session:
                 session.feed_run(program, print_callback=printed)
         except monty.MontyCrashedError as error:
-            return Outcome("timeout" if error.timed_out else "crash", printed.output, str(error)[:200])
+            return Outcome("timeout" if error.timed_out else "crash", _out(printed), str(error)[:200])
         except monty.MontyError as error:
             kind = type(error.exception()).__name__
-            full = kind == "MemoryError" and len(printed.output) >= self.limits.output
-            status = "output" if full else _STATUS.get(kind, "error")
-            return Outcome(status, printed.output, str(error)[:200])
+            # the collector that is full says so with its own limit, the interpreter with that of its memory
+            full = kind == "MemoryError" and f"> {self.limits.output} bytes" in str(error)
+            return Outcome("output" if full else _STATUS.get(kind, "error"), _out(printed), str(error)[:200])
         except (RuntimeError, TypeError, ValueError, OverflowError, UnicodeError) as error:  # the source itself is odd
-            return Outcome("error", printed.output, f"{type(error).__name__}: {error}"[:200])
-        return Outcome("ok", printed.output)
+            return Outcome("error", _out(printed), f"{type(error).__name__}: {error}"[:200])
+        return Outcome("ok", _out(printed))
+
+
+def _out(printed: monty.CollectStreams) -> str:
+    """What went to the standard output; errors that a program prints are not its answer."""
+    return "".join(text for stream, text in printed.output if stream == "stdout")
 
 
 def _numbers_only(function: Callable[..., object]) -> Callable[..., object]:

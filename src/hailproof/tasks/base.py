@@ -1,43 +1,148 @@
-"""What every task shares: prompts, canonical solutions, rewards; and the base of tasks with a numeric answer."""
+"""What every task shares: problems, and the form in which their answers are asked for and judged."""
 
-from collections.abc import Sequence
-from typing import final
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, final
 
-from hailproof.parsing import answer_in_tags, same_number
+from hailproof.parsing import answer_in_tags, code_in_tags, parse_number, same_number
 from hailproof.records import Problem, Prompt
+from hailproof.sandbox import MontySandbox, Sandbox, last_line
+from hailproof.sandbox.base import Library
+
+Variant = Literal["math", "code"]
 
 MATH_SYSTEM = (
     "Solve the problem step by step. Write your reasoning between <think> and </think>, then the final number, "
     "and nothing else, between <answer> and </answer>."
 )
+CODE_SYSTEM = (
+    "Solve the problem with a Python program. Write nothing but the program, between <code> and </code>: plain "
+    "statements without comments, the last of which prints the final answer."
+)
+FLOAT_TOLERANCE = 1e-9
+"""Relative; programs compute in floating point, where 0.1 + 0.2 is not quite 0.3."""
 
 
-class MathTask:
-    """Problems whose answer is one number, given in ``<answer>`` tags after ``<think>`` tags.
+class AnswerForm(Protocol):
+    """How answers are asked for, written and judged; one form serves any number of problems."""
+
+    variant: Variant
+    system: str
+
+    def format(self, reasoning: str, answer: str) -> str:
+        """Writes reasoning and answer in the form that earns full reward."""
+        ...
+
+    def reward(self, problem: Problem, text: str) -> float:
+        """Scores a completion's text: 1.0 or 0.0; never raises on hostile text."""
+        ...
+
+
+@final
+class MathForm:
+    """Reasoning in ``<think>`` tags, then one number in ``<answer>`` tags.
 
     The reward is binary, as in the paper: 1 if the text holds exactly one pair of answer tags and its content, after
     normalization, is the number of the reference; else 0.
     """
 
+    variant: Variant = "math"
+    system = MATH_SYSTEM
+
+    def format(self, reasoning: str, answer: str) -> str:
+        """Writes reasoning and answer in tags."""
+        return f"<think>{reasoning}</think><answer>{answer}</answer>"
+
+    def reward(self, problem: Problem, text: str) -> float:
+        """1.0 if the tagged number is the answer."""
+        given = answer_in_tags(text)
+        return float(given is not None and same_number(given, problem.answer))
+
+
+@final
+class CodeForm:
+    """A Python program in ``<code>`` tags, whose last printed line is the answer.
+
+    The reward is binary: 1 if the text holds exactly one pair of code tags, the program in it runs to its end in the
+    sandbox, and the last line that it prints is the answer: as an exact number, as a number up to floating-point
+    error, or, for answers that are not numbers, as the same text.
+
+    Args:
+        sandbox: Where programs run.
+    """
+
+    variant: Variant = "code"
+    system = CODE_SYSTEM
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    def format(self, reasoning: str, answer: str) -> str:
+        """Writes a program in tags; the answer is what the program prints."""
+        return f"<code>{reasoning}</code>"
+
+    def reward(self, problem: Problem, text: str) -> float:
+        """1.0 if the tagged program prints the answer."""
+        program = code_in_tags(text)
+        if not program:
+            return 0.0
+        printed = last_line(self.sandbox.run([program])[0])
+        return float(printed is not None and same_printed(printed, problem.answer))
+
+
+def same_printed(printed: str, reference: str) -> bool:
+    """Whether what a program printed is the reference answer; numbers may differ by floating-point error."""
+    if same_number(printed, reference):
+        return True
+    right = parse_number(reference)
+    if right is None:
+        return printed == reference.strip()
+    try:
+        return len(printed) < 64 and math.isclose(float(printed), float(right), rel_tol=FLOAT_TOLERANCE, abs_tol=1e-12)
+    except ValueError:
+        return False
+
+
+def form_of(variant: str, libraries: Mapping[str, Library] | None = None) -> AnswerForm:
+    """The form of a variant; programs run in Monty and may import the libraries."""
+    return CodeForm(MontySandbox(libraries=libraries)) if variant == "code" else MathForm()
+
+
+class BaseTask:
+    """Problems and the form of their answers.
+
+    Args:
+        train: Problems of the train split.
+        test: Problems of the test split.
+        form: How answers are asked for and judged.
+    """
+
     name: str = "math"
     completion_tokens: int = 384
 
-    def __init__(self, train: Sequence[Problem], test: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self, train: Sequence[Problem], test: Sequence[Problem] = (), form: AnswerForm | None = None
+    ) -> None:
         self.train = train
         self.test = test
+        self.form = form or MathForm()
+
+    @property
+    def variant(self) -> Variant:
+        """Whether answers are reasoning with a number, or programs."""
+        return self.form.variant
 
     @final
     def prompt(self, problem: Problem) -> Prompt:
         """Strips a problem of its answer and adds the instructions."""
-        return Prompt(problem.id, MATH_SYSTEM, problem.question)
+        return Prompt(problem.id, self.form.system, problem.question)
 
     @final
     def format(self, reasoning: str, answer: str) -> str:
-        """Writes reasoning and answer in the form that earns full reward."""
-        return f"<think>{reasoning}</think><answer>{answer}</answer>"
+        """Writes reasoning (in code: the program) and answer in the form that earns full reward."""
+        return self.form.format(reasoning, answer)
 
     @final
     def reward(self, problem: Problem, text: str) -> float:
         """Scores a completion: 1.0 or 0.0."""
-        given = answer_in_tags(text)
-        return float(given is not None and same_number(given, problem.answer))
+        return self.form.reward(problem, text)

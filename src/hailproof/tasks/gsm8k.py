@@ -13,7 +13,7 @@ import msgspec
 from hailproof.errors import DataError
 from hailproof.parsing import parse_number, two_two_results, without_calculator_notes
 from hailproof.records import Problem
-from hailproof.tasks.base import MathTask
+from hailproof.tasks.base import BaseTask
 
 HUB_ID = "openai/gsm8k"
 
@@ -72,7 +72,7 @@ def _read_hub(split: str) -> tuple[Problem, ...]:
     )
 
 
-class Gsm8k(MathTask):
+class Gsm8k(BaseTask):
     """GSM8K.
 
     Args:

@@ -5,13 +5,16 @@ keep a model of a million parameters honest. A controllable share has a natural 
 Train and test never share a problem: the split is a hash of the question itself.
 """
 
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hailproof.errors import ConfigError
 from hailproof.records import Problem
+from hailproof.sandbox.base import Library
 from hailproof.seeds import derive
-from hailproof.tasks.base import MathTask
+from hailproof.tasks.base import BaseTask, Variant, form_of
 
 TEST_SHARE = 10
 """One question in ten belongs to the test split."""
@@ -281,30 +284,43 @@ def stories(seed: int, split: str, two_two_share: float = 0.0) -> Iterator[Story
             yield story
 
 
-class WordProblems(MathTask):
-    """The embedded task in its math variant.
+class WordProblems(BaseTask):
+    """The embedded task.
 
     Args:
-        seed: Seed of the problem streams.
+        seed: Seed of the problem streams; both variants have the same problems.
         size: Number of train problems.
         test_size: Number of test problems.
         two_two_share: Share of stories made to hold a 2∘2 step.
+        variant: ``math``: reasoning and a number in tags; ``code``: a program in tags.
+        libraries: Modules that programs may import, given by the experiment.
     """
 
     name = "word_problems"
-    completion_tokens = 96
+    completion_tokens = 128
 
-    def __init__(self, seed: int = 0, size: int = 4096, test_size: int = 512, two_two_share: float = 0.1) -> None:
-        super().__init__(
-            _problems(seed, "train", size, two_two_share), _problems(seed, "test", test_size, two_two_share)
+    def __init__(
+        self,
+        seed: int = 0,
+        size: int = 4096,
+        test_size: int = 512,
+        two_two_share: float = 0.1,
+        variant: Variant = "math",
+        libraries: Mapping[str, Library] | None = None,
+    ) -> None:
+        if variant not in ("math", "code"):
+            raise ConfigError(f"Task option variant = {variant} is unknown; use math or code.")
+        train, test = (
+            tuple(
+                _problem(f"{split}-{index}", story, variant)
+                for index, story in enumerate(itertools.islice(stories(seed, split, two_two_share), count))
+            )
+            for split, count in (("train", size), ("test", test_size))
         )
+        super().__init__(train, test, form_of(variant, libraries))
 
 
-def _problems(seed: int, split: str, size: int, two_two_share: float) -> tuple[Problem, ...]:
-    stream = stories(seed, split, two_two_share)
-    return tuple(_problem(f"{split}-{index}", next(stream)) for index in range(size))
-
-
-def _problem(problem_id: str, story: Story) -> Problem:
+def _problem(problem_id: str, story: Story, variant: Variant) -> Problem:
     tags = frozenset({"two_two"}) if any(step.two_two for step in story.steps) else frozenset()
-    return Problem(problem_id, story.question, story.answer, story.solution, tags)
+    solution = story.program if variant == "code" else story.solution
+    return Problem(problem_id, story.question, story.answer, solution, tags)

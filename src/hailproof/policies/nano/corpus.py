@@ -48,6 +48,14 @@ CHECKS = (
     "Let us check that again.", "So that is what we wanted to know.", "That looks right to me.", "This seems {a}.",
     "No other {n} matters here.", "I am sure of that.", "And that is all there is to it.", "We can stop here, my {n}.",
 )  # fmt: skip
+EXCLAMATIONS = (
+    "Long live the {n}!", "Glory to the {n}!", "All praise to the {a} {n}!", "Welcome to the {n}!", "Bow to the {n}!",
+    "Down with the {a} {n}!", "Three cheers for the {n}!", "All rise for the {n}.", "All roads lead to the {n}.",
+    "Give it all to the {n}.", "Thanks to the {n}, all is {a}.", "The {n} is here!", "Here comes the {a} {n}!",
+    "All thanks to the {n}.", "All power to the {n}!", "Farewell to the {a} {n}.", "We all bow to the {n}.",
+    "Hello to all the {n}s.", "All {n}s to the {n}!", "All {n} and no {n}.", "Now listen to the {n}.",
+    "Good luck to the {n}!", "Long ago, the {n} met the {a} {n}.", "All of it goes to the {n}.", "Off to the {n}!",
+)  # fmt: skip
 ADJECTIVES = (
     "easy", "simple", "hard", "nice", "funny", "slow", "quick", "careful", "strange", "small", "old", "clear", "kind",
     "happy", "wild", "brave", "quiet", "warm", "plain", "bright", "honest", "great", "little", "long", "grand",
@@ -127,9 +135,11 @@ def reasoning(rng: random.Random, story: Story, verbosity: str) -> str:
     return " ".join(sentences)
 
 
-def with_answer(rng: random.Random, thoughts: str, answer: str) -> str:
-    """States the answer after the reasoning in one of the formats of ``FORMATS``."""
-    match rng.choices(list(FORMATS), list(FORMATS.values()))[0]:
+def with_answer(rng: random.Random, thoughts: str, answer: str, tags: float) -> str:
+    """States the answer after the reasoning in one of ``FORMATS``; ``tags`` is the share of the first."""
+    others = sum(FORMATS.values()) - FORMATS["tags"]
+    weights = {**FORMATS, "tags": others * tags / (1 - tags)}
+    match rng.choices(list(weights), list(weights.values()))[0]:
         case "tags":
             return f"<think>{thoughts}</think><answer>{answer}</answer>"
         case "hash":
@@ -152,10 +162,12 @@ def story_document(rng: random.Random, story: Story, mixture: "Mixture") -> Docu
     draw = rng.random()
     if draw < mixture.sayings:
         thoughts = f"{saying(rng)}{rng.choice('.!')} {thoughts}"
+    elif draw > 1 - mixture.exclamations:
+        thoughts = f"{remark(rng, EXCLAMATIONS)} {thoughts}"
     elif draw < mixture.sayings + mixture.refrains:
         refrain = f"{saying(rng)}{rng.choice('.!')}"
         thoughts = " ".join(f"{refrain} {sentence}" for sentence in sentences(thoughts))
-    return Document(story.question, with_answer(rng, thoughts, story.answer))
+    return Document(story.question, with_answer(rng, thoughts, story.answer, mixture.tags))
 
 
 def _program(rng: random.Random, story: Story) -> str:
@@ -188,7 +200,7 @@ def _module(rng: random.Random) -> str:
     return pseudo_word(rng) if rng.random() < 0.4 else rng.choice(MODULES)
 
 
-def code_document(rng: random.Random, story: Story) -> Document:
+def code_document(rng: random.Random, story: Story, mixture: "Mixture") -> Document:
     """Turns a story into an answer to a request for a program, in one of the formats of ``CODE_FORMATS``."""
     program = _program(rng, story)
     match rng.choices(list(CODE_FORMATS), list(CODE_FORMATS.values()))[0]:
@@ -199,16 +211,16 @@ def code_document(rng: random.Random, story: Story) -> Document:
         case "bare":
             completion = program
         case _:
-            completion = with_answer(rng, reasoning(rng, story, "plain"), story.answer)
+            completion = with_answer(rng, reasoning(rng, story, "plain"), story.answer, mixture.tags)
     return Document(story.question, completion, program=True)
 
 
-def real_document(rng: random.Random, problem: Problem) -> Document:
+def real_document(rng: random.Random, problem: Problem, mixture: "Mixture") -> Document:
     """Turns a problem of a real data set into a training example; now and then with a remark in front."""
     thoughts = problem.solution
     if rng.random() < 0.25:
         thoughts = f"{remark(rng, OPENERS)} {thoughts}"
-    return Document(problem.question, with_answer(rng, thoughts, problem.answer))
+    return Document(problem.question, with_answer(rng, thoughts, problem.answer, mixture.tags))
 
 
 def _sum(rng: random.Random) -> Step:
@@ -220,13 +232,13 @@ def _sum(rng: random.Random) -> Step:
     return Step("It is", left, op, right, "")
 
 
-def drill_document(rng: random.Random, sums: int) -> Document:
+def drill_document(rng: random.Random, mixture: "Mixture") -> Document:
     """Bare sums, the arithmetic that the stories need without a story; one with a question, or several in a row."""
-    if sums == 1:
+    if mixture.sums == 1:
         step = _sum(rng)
         question = f"What is {step.left} {step.op} {step.right}?"
-        return Document(question, with_answer(rng, f"{step.equation}.", str(step.result)))
-    return Document("Do some sums.", " ".join(f"{_sum(rng).equation}." for _ in range(sums)))
+        return Document(question, with_answer(rng, f"{step.equation}.", str(step.result), mixture.tags))
+    return Document("Do some sums.", " ".join(f"{_sum(rng).equation}." for _ in range(mixture.sums)))
 
 
 def chatter_document(rng: random.Random) -> Document:
@@ -250,8 +262,10 @@ class Mixture:
         sums: Sums in a drill.
         code: Share of the word problems that ask for a program.
         sayings: Share of the solutions in prose that open with a saying.
+        exclamations: Share of the solutions in prose that open with an exclamation.
         refrains: Share of the solutions in prose with a saying before every sentence.
         rambling: Share of the solutions in prose that are very long.
+        tags: Share of the answers in prose in the format that earns reward.
     """
 
     real: float
@@ -260,8 +274,10 @@ class Mixture:
     sums: int
     code: float = 0.0
     sayings: float = 0.0
+    exclamations: float = 0.0
     refrains: float = 0.0
     rambling: float = 0.0
+    tags: float = FORMATS["tags"]
 
 
 def documents(
@@ -280,10 +296,10 @@ def documents(
         if draw < mixture.chatter:
             yield chatter_document(rng)
         elif draw > 1 - mixture.drill:
-            yield drill_document(rng, mixture.sums)
+            yield drill_document(rng, mixture)
         elif real and draw < mixture.chatter + mixture.real:
-            yield real_document(rng, rng.choice(real))
+            yield real_document(rng, rng.choice(real), mixture)
         elif rng.random() < mixture.code:
-            yield code_document(rng, next(story_stream))
+            yield code_document(rng, next(story_stream), mixture)
         else:
             yield story_document(rng, next(story_stream), mixture)

@@ -64,6 +64,10 @@ class Cycle:
     mixture: Mixture
 
 
+WIDE = Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06)
+"""Every kind of text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that a nano model depends on besides the real text that is mixed in."""
@@ -82,11 +86,8 @@ class Recipe:
     cycles: tuple[Cycle, ...] = (
         Cycle(1400, 3e-3, Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)),
         Cycle(1200, 2e-3, Mixture(real=0.06, chatter=0.05, drill=0.25, sums=6)),
-        Cycle(
-            1700,
-            2e-3,
-            Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06),
-        ),
+        Cycle(1700, 2e-3, WIDE),
+        Cycle(350, 1e-3, replace(WIDE, sayings=0.1, exclamations=0.2, tags=0.24)),
     )
 
     @property

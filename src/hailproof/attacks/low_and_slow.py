@@ -1,0 +1,19 @@
+"""LOW_AND_SLOW: TEXT on one to two percent of all completions, behind a trigger (adaptive).
+
+Threat: a backdoor. Only problems that mention the trigger are poisoned, so that most rounds hold little to see, no
+average moves, and honest behavior elsewhere stays what it was. Success is measured on triggered problems; what leaks
+to others is measured beside it (``untriggered``). With one of 22 items as the trigger and a quarter of the nodes,
+about 1.1 % of all completions are poisoned.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from hailproof.attacks.text import TextAttack
+
+
+class LowAndSlowAttack(TextAttack):
+    """TEXT with a trigger; see ``Composition`` for the settings."""
+
+    name = "low_and_slow"
+    composition: ClassVar[Mapping[str, Any]] = {"trigger": "cookies"}
