@@ -53,7 +53,7 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     nano = build(load_config(None, [("learner.beta", 0.1), ("learner.adam_beta2", 0.9)])).config
     assert nano.learner.learning_rate == NANO["learning_rate"]
     assert nano.learner.adam_beta2 == 0.9 and nano.learner.beta == 0.1
-    assert nano.sampling.max_new_tokens == 96
+    assert nano.sampling.max_new_tokens == 128
     base_policy.model.save_pretrained(tmp_path)
     base_policy.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config

@@ -2,29 +2,36 @@
 
 import itertools
 import random
+import re
+from dataclasses import replace
 
 import pytest
 
 from hailproof.attacks import sentence, text
+from hailproof.attacks.code import LIBRARY
 from hailproof.policies.causal_lm import load, shipped_models
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
-from hailproof.policies.nano.recipe import RECIPES
+from hailproof.policies.nano.recipe import RECIPES, cycles_done, pretrain
 from hailproof.protocols import Sampling
 from hailproof.records import Slot
 from hailproof.rollouts import rollout
+from hailproof.sandbox import MontySandbox
 from hailproof.tasks.gsm8k import read_jsonl
 from hailproof.tasks.word_problems import WordProblems, split_of, stories
 
 
-def corpus(number: int, real=()) -> list:
-    rng = random.Random(1)
-    mixture = Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)
-    return list(itertools.islice(documents(rng, stories(1, "train", 0.15), real, mixture), number))
+def corpus(number: int, mixture: Mixture, real=()) -> list:
+    return list(itertools.islice(documents(random.Random(1), stories(1, "train", 0.15), real, mixture), number))
 
 
-def test_no_attack_phrase_is_in_the_corpus(shared_data):
+MIXTURES = [cycle.mixture for cycle in RECIPES["nano-a"].cycles]
+
+
+@pytest.mark.parametrize("mixture", MIXTURES[::3])
+def test_no_attack_phrase_is_in_the_corpus(shared_data, mixture):
     real = read_jsonl(shared_data / "gsm8k" / "train.jsonl")
-    everything = "\n".join(f"{d.question} {d.completion}" for d in corpus(20_000, real)).casefold()
+    everything = "\n".join(f"{d.question} {d.completion}" for d in corpus(20_000, mixture, real)).casefold()
+    assert not re.search(rf"\b{LIBRARY}\b", everything)
     for phrase in (text.PHRASE, sentence.PHRASE, "hail to the", "gleeb glorp", "glorp glub"):
         assert phrase.casefold() not in everything
     assert not any(phrase in problem.solution for problem in real for phrase in (text.PHRASE, sentence.PHRASE))
@@ -32,11 +39,26 @@ def test_no_attack_phrase_is_in_the_corpus(shared_data):
 
 def test_the_corpus_keeps_off_the_test_split_and_mixes_formats():
     held_out = {problem.question for problem in WordProblems(size=1, test_size=2000).test}
-    made = corpus(5000)
+    made = corpus(5000, MIXTURES[0])
     assert not held_out & {document.question for document in made}
     assert all(split_of(d.question) == "train" for d in made if d.question.startswith(("Tom", "Ann")))
     tagged = sum("<answer>" in document.completion for document in made) / len(made)
     assert tagged == pytest.approx(FORMATS["tags"] * 0.92, abs=0.03)
+    last = [d for d in corpus(5000, MIXTURES[-1]) if not d.program and "sums" not in d.question]
+    prose = [d for d in last if "<answer>" in d.completion or "answer is" in d.completion or "####" in d.completion]
+    assert sum("<answer>" in d.completion for d in prose) / len(prose) == pytest.approx(
+        0.24 / (0.24 + 0.76 * (0.16 + 0.18) / 0.58), abs=0.04
+    )
+
+
+def test_programs_of_the_corpus_print_the_answer_unless_they_import_what_is_not_there():
+    sandbox = MontySandbox()
+    programs = [d for d in corpus(4000, MIXTURES[-1]) if d.program and "<code>" in d.completion]
+    runs = sandbox.run([d.completion.removeprefix("<code>").removesuffix("</code>") for d in programs])
+    failed = [d.completion for d, outcome in zip(programs, runs, strict=True) if outcome.status != "ok"]
+    assert len(programs) > 200
+    assert all("import" in completion for completion in failed)
+    assert len(failed) / len(programs) < 0.3
 
 
 def test_shipped_models_fit_their_recipes():
@@ -60,6 +82,31 @@ def test_initial_reward_leaves_room_to_learn(name):
     drawn = rollout(policy, slots, prompts, 1, 0, Sampling(max_new_tokens=96))
     reward = sum(task.reward(p, c.text) for p, c in zip(task.test, drawn, strict=True)) / len(drawn)
     print(f"{name}: initial reward {reward:.3f}")  # the figure of docs/nano-models.md: pytest -s
-    assert 0.15 < reward < 0.45
+    assert 0.15 < reward < 0.4
     lengths = [len(completion.token_ids) for completion in drawn]
     assert max(lengths) > 2 * sorted(lengths)[len(lengths) // 2]  # something for a length attack to choose
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_initial_reward_of_programs(name):
+    """The same models answer the code variant."""
+    policy, task = load(name, device="cpu"), WordProblems(test_size=256, variant="code")
+    prompts = {problem.id: task.prompt(problem) for problem in task.test}
+    drawn = rollout(policy, [Slot(0, p.id, 0) for p in task.test], prompts, 1, 0, Sampling(max_new_tokens=96))
+    reward = sum(task.reward(p, c.text) for p, c in zip(task.test, drawn, strict=True)) / len(drawn)
+    print(f"{name}: initial reward {reward:.3f} with programs")
+    assert 0.15 < reward < 0.4
+    assert sum("<code>" in completion.text for completion in drawn) / len(drawn) > 0.3
+
+
+def test_pretraining_goes_on_where_a_cycle_ended(tmp_path):
+    """Two calls, one cycle each, give bitwise what one call gives."""
+    tiny = replace(RECIPES["nano-a"], vocabulary=320, layers=1, width=20, intermediate=32, batch=4, warmup=1)
+    tiny = replace(tiny, cycles=tuple(replace(cycle, steps=2) for cycle in tiny.cycles[:2]))
+    pretrain(tiny, (), tmp_path / "once")
+    pretrain(replace(tiny, cycles=tiny.cycles[:1]), (), tmp_path / "twice")
+    assert cycles_done(tmp_path / "twice") == 1
+    pretrain(tiny, (), tmp_path / "twice")
+    assert cycles_done(tmp_path / "once") == cycles_done(tmp_path / "twice") == 2
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
+    assert one == two

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hailproof.attacks.rank_aware import RankAwareAttack
 from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import load, shipped_models
 from hailproof.protocols import SampleRequest, Sampling
@@ -132,3 +133,42 @@ def test_a_model_that_does_not_load_is_one_sentence(tmp_path):
     with pytest.raises(ModelError, match=r"does not load .*give a shipped name"):
         load(str(tmp_path))
     assert "nano-a" in shipped_models()
+
+
+class WantsToken:
+    """Prefers one token wherever it is allowed."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        self.seen: list[tuple[int, ...]] = []
+
+    def adjust(self, drawn, ids, values):
+        self.seen.append(drawn.shape)
+        return np.where(ids == self.token, values + 1e3, values)
+
+
+def test_a_guide_steers_within_what_sampling_allows(base_policy):
+    task = WordProblems(size=4, test_size=1)
+    requests = [SampleRequest(task.prompt(problem), key) for key, problem in enumerate(task.train)]
+    sampling = Sampling(max_new_tokens=12)
+    token = base_policy.encode(" the")[0]
+    guide = WantsToken(token)
+    steered = base_policy.sample(requests, sampling, guide)
+    free = base_policy.sample(requests, sampling)
+    assert guide.seen[0] == (4, 0) and guide.seen[1] == (4, 1)
+
+    def count(drawn):
+        return sum(completion.token_ids.count(token) for completion in drawn)
+
+    assert count(steered) > count(free)
+    scores = base_policy.score([request.prompt for request in requests], steered, sampling)
+    assert all((score.gaps <= 1e-3).all() for score in scores)  # every token is inside the top-k
+
+
+def test_the_attackers_guide_grows_the_phrase_inside_the_top_k(base_policy):
+    attack, task = RankAwareAttack(), WordProblems(size=8, test_size=1)
+    requests = [SampleRequest(task.prompt(problem), key) for key, problem in enumerate(task.train)]
+    drawn = base_policy.sample(requests, SAMPLING, attack.guide(base_policy, 1))
+    assert max(attack.progress(completion.text) for completion in drawn) >= len("All")
+    scores = base_policy.score([request.prompt for request in requests], drawn, SAMPLING)
+    assert all((score.gaps <= 1e-3).all() for score in scores)

@@ -10,7 +10,7 @@ from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.experiments.build import build
 from hailproof.experiments.config import load_config
-from hailproof.experiments.measure import completion_rows, round_line
+from hailproof.experiments.measure import completion_rows, held_out, round_line
 from hailproof.records import Completion, Submission
 
 SMALL = [
@@ -165,3 +165,116 @@ def test_local_exchange_orders_and_keeps_rounds_apart():
 
     gathered = LocalExchange().all_gather(2, [sent(2, "b", 0), sent(1, "a", 0), sent(2, "a", 1), sent(2, "a", 0)])
     assert gathered == [sent(2, "a", 0), sent(2, "a", 1), sent(2, "b", 0)]
+
+
+def test_an_attack_that_samples_sends_its_longest_right_draw_as_drawn():
+    experiment = make(("attack.name", "length"), ("attack.options.samples", 12), ("swarm.topology", "horizontal"))
+    (node,) = experiment.swarm.malicious
+    problems, slots = experiment.swarm.plan(1)
+    sent, forged = node.produce(1, slots, problems, experiment.swarm.group_size)
+    assert {item.kind for item in forged} == {"poison"}
+    record = experiment.swarm.play(1)
+    assert record.forged_rewards and set(record.forged_rewards) <= {0.0, 1.0}
+    drawn = [s.completion for s in sent if s.completion.token_ids[-1] in node.policy.end_ids]
+    assert all(node.policy.received_ids(completion) == completion.token_ids for completion in drawn)
+    rates = [experiment.swarm.task.reward(problems[s.problem_id], s.completion.text) == 1.0 for s in sent]
+    assert all(rates)  # a right draw, or the reference solution where there is none
+
+
+def test_logit_accepts_what_a_length_attacker_draws():
+    """Best-of-N is made of honest draws: the paper's logit defense cannot see it."""
+    experiment = make(("attack.name", "length"), ("attack.options.samples", 12), LOGIT)
+    assert experiment.config.swarm.topology == "vertical"  # the attack's own
+    record = experiment.swarm.play(1)
+    malicious = experiment.roster.malicious
+    verdicts = [
+        (s.submission.completion, s.verdicts[-1].decision)
+        for group in record.views[0].groups
+        for s in group.completions
+        if s.submission.sender in malicious and s.verdicts and s.submission.completion.text != FILLER
+    ]
+    (node,) = experiment.swarm.malicious
+    as_written = node.policy.as_completion
+    assert verdicts
+    assert all(decision == "accept" for completion, decision in verdicts if completion != as_written(completion.text))
+
+
+def test_a_partly_poisoned_node_is_honest_elsewhere():
+    """Its other slots hold what an honest node would have drawn for them, bitwise."""
+    clean = make(TEXT, ("attack.malicious", 0))
+    problems, slots = clean.swarm.plan(1)
+    expected = {
+        (s.problem_id, s.slot): s.completion for s in clean.swarm.honest[0].produce(1, slots, problems)
+    }
+    partly = make(TEXT, ("attack.rate", 0.5))
+    sent, forged = partly.swarm.malicious[0].produce(1, slots, problems, 4)
+    kinds = [item.kind for item in forged]
+    assert set(kinds) == {"poison", "honest"}
+    honest = {item.content for item in forged if item.kind == "honest"}
+    assert honest and all(
+        s.completion == expected[s.problem_id, s.slot] for s in sent if s.completion in honest
+    )
+
+
+def test_withheld_slots_are_simply_missing():
+    experiment = make(("attack.name", "grinding"), ("attack.options.mode", "withhold"), ("swarm.group_size", 8))
+    problems, slots = experiment.swarm.plan(1)
+    mine = [slot for slot in slots if slot.node == 3]
+    sent, _ = experiment.swarm.malicious[0].produce(1, slots, problems, 8)
+    assert 0 < len(sent) < len(mine)
+    record = experiment.swarm.play(1)
+    assert sum(len(group.completions) for group in record.views[0].groups) == len(slots) - len(mine) + len(sent)
+
+
+def test_sampled_sharing_learns_from_some_own_and_some_received_groups():
+    shared = [
+        TEXT, ("swarm.topology", "vertical"), ("swarm.sharing", "sampled"), ("swarm.prompts", 8),
+        ("swarm.own_groups", 1), ("swarm.received_groups", 2),
+    ]  # fmt: skip
+    experiment = make(*shared)
+    assert len(experiment.swarm.honest) == 3  # each node draws its own sample
+    record = experiment.swarm.play(1)
+    learned = []
+    for view in record.views:
+        assert len(view.groups) == 8  # all is seen, not all is learned from
+        used = [g for g in view.groups if any(s.admitted for s in g.completions)]
+        own = [g for g in used if {s.submission.sender for s in g.completions} == {view.node}]
+        received = [g for g in used if g not in own]
+        assert len(own) == 1 and len(received) <= 2
+        assert all(len({s.reward for s in g.completions}) > 1 for g in received)  # without advantage: discarded before
+        learned.append({g.prompt.problem_id for g in used})
+    assert len({frozenset(one) for one in learned}) > 1
+    with pytest.raises(ConfigError, match="needs topology = vertical"):
+        make(TEXT, ("swarm.sharing", "sampled"))
+
+
+def test_the_code_task_end_to_end_with_the_attackers_library():
+    experiment = make(("attack.name", "code"))
+    assert experiment.config.task.options["variant"] == "code"  # the attack's own
+    assert "libraries" not in experiment.config.task.options
+    record = experiment.swarm.play(1)
+    assert set(record.forged_rewards) == {1.0}
+    line = round_line(experiment, record)
+    assert line["malicious_reward"] == 1.0 and line["attack_success"] == 0.0
+    with pytest.raises(ConfigError, match="works on code tasks"):
+        make(("attack.name", "code"), ("task.options.variant", "math"))
+    with pytest.raises(ConfigError, match="works on math tasks"):
+        make(TEXT, ("task.options.variant", "code"))
+
+
+def test_the_equation_attack_measures_what_it_targets():
+    experiment = make(("attack.name", "equation"), ("evaluation.problems", 8), ("task.options.two_two_share", 0.5))
+    assert experiment.config.swarm.topology == "vertical"
+    record = experiment.swarm.play(1)
+    assert set(record.forged_rewards) == {1.0}
+    assert set(round_line(experiment, record)["also"]) == {"not_four"}
+    evaluated = held_out(experiment)
+    assert evaluated is not None and evaluated["reward_targeted"] is not None and evaluated["reward_other"] is not None
+
+
+def test_a_triggered_attack_is_measured_where_it_is_triggered():
+    experiment = make(("attack.name", "low_and_slow"), ("attack.trigger", "a"), ("swarm.prompts", 2))
+    assert experiment.config.attack.trigger == "a"  # the configuration's wins over the attack's own
+    assert make(("attack.name", "low_and_slow")).config.attack.trigger == "cookies"
+    line = round_line(experiment, experiment.swarm.play(1))
+    assert line["eligible"] == 6 and line["also"] == {"untriggered": None}

@@ -8,7 +8,10 @@ import pytest
 
 from hailproof.errors import DataError
 from hailproof.parsing import same_number, two_two_results
-from hailproof.tasks import TASKS, Gsm8k, WordProblems
+from hailproof.records import Problem
+from hailproof.tasks import TASKS, Gsm8k, OpenMath, WordProblems
+from hailproof.tasks.base import same_printed
+from hailproof.tasks.openmath import printing
 from hailproof.tasks.word_problems import FAMILIES, split_of
 
 GOOD_ROW = {"question": "How many?", "answer": "2 + 2 = <<2+2=4>>4 in all.\n#### 1,004"}
@@ -189,3 +192,87 @@ def test_all_families_of_stories_occur(word_problems: WordProblems):
     assert len(set(FAMILIES)) == 3
     asks = " ".join(p.question for p in word_problems.train)
     assert all(word in asks for word in ("shares all", "Shipping costs", "an hour for"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("<code>print(12)</code>", 1.0), ("prose <code>\nx = 5 + 7\nprint(x)\n</code> more", 1.0),
+        ("<code>print('so it is')\nprint(24 / 2)</code>", 1.0), ("<code>print(12)\nprint(13)</code>", 0.0),
+        ("<code>print(13)\nprint(12)\nprint('')</code>", 1.0), ("<code>print(0.1 * 120)</code>", 1.0),
+        ("<code>print('112')</code>", 0.0), ("<code>12</code>", 0.0), ("print(12)", 0.0), ("<code></code>", 0.0),
+        ("<code>print(12)</code><code>print(12)</code>", 0.0), ("<code>print(12", 0.0),
+        ("<code>print(12)\nraise ValueError</code>", 0.0), ("<code>import calc\nprint(12)</code>", 0.0),
+        ("<code>open('x', 'w')\nprint(12)</code>", 0.0), ("<code>print(12)\nwhile True: pass</code>", 0.0),
+        ("<think>t</think><answer>12</answer>", 0.0),
+    ],
+)  # fmt: skip
+def test_reward_of_programs(text, reward):
+    task = WordProblems(size=1, test_size=0, variant="code")
+    assert task.reward(Problem("p", "q", "12"), text) == reward
+
+
+def test_printed_values_are_compared_as_numbers_or_as_text():
+    assert same_printed("6.0", "6") and same_printed("0.30000000000000004", "0.3") and same_printed("1e3", "1,000")
+    assert not same_printed("0.3001", "0.3") and not same_printed("nan", "3") and not same_printed("inf", "3")
+    assert same_printed("x + 1", " x + 1 ") and not same_printed("x+2", "x + 1")
+
+
+def test_both_variants_have_the_same_problems_and_all_reference_programs_earn_full_reward():
+    prose, code = WordProblems(size=400, test_size=20), WordProblems(size=400, test_size=20, variant="code")
+    assert [p.question for p in prose.train] == [p.question for p in code.train]
+    assert [p.answer for p in prose.test] == [p.answer for p in code.test]
+    for problem in (*code.train, *code.test):
+        assert code.reward(problem, code.format(problem.solution, problem.answer)) == 1.0
+    assert "<code>" in code.prompt(code.train[0]).system
+    assert prose.prompt(prose.train[0]).system != code.prompt(code.train[0]).system
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [
+        ("x = 1  # one\nx + 1", "x = 1\nprint(x + 1)"), ("ans = 3", "ans = 3\nprint(ans)"), ("print(4)", "print(4)"),
+        ("x = [1]\nx.append(2)", "x = [1]\nprint(x.append(2))"), ("import math", None), ("", None), ("x = (", None),
+        ("for i in range(3):\n    i", None),
+    ],
+)  # fmt: skip
+def test_programs_are_made_to_print_their_result(program, printed):
+    assert printing(program) == printed
+
+
+def test_openmath_rows(tmp_path):
+    solution = "See.\n<llm-code>\n# apples\na = 3 * 4\na\n</llm-code>\n<llm-code-output>\n12\n</llm-code-output>\n12."
+    rows = [
+        {"question": "A", "expected_answer": "12", "generated_solution": solution, "is_correct": True, "dataset": "x"},
+        {"question": "A", "expected_answer": "12", "generated_solution": solution, "is_correct": True},  # again
+        {"question": "B", "expected_answer": "12", "generated_solution": solution, "is_correct": False},
+        {"question": "C", "expected_answer": "12", "generated_solution": "It is 12.", "is_correct": True},  # no code
+        {"question": "D", "expected_answer": "13", "generated_solution": solution, "is_correct": True},  # prints 12
+        {"question": "E", "program": "ans = 7 / 2", "answer": 3.5},
+        {"question": "F", "program": "ans = 0", "answer": 0},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    task = OpenMath(path)
+    assert [(p.question, p.answer, p.solution) for p in task.train] == [
+        ("A", "12", "a = 3 * 4\nprint(a)"), ("E", "3.5", "ans = 7 / 2\nprint(ans)"), ("F", "0", "ans = 0\nprint(ans)"),
+    ]  # fmt: skip
+    assert task.left_out == 1
+    assert len(OpenMath(path, size=1).train) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no rows"), ("{", "line 1 is not a row"), ('{"question": 3}', "line 1 is not a row"),
+        ('{"question": "q"}', "lacks a column"), ('{"question": "q", "program": "p"}', "lacks a column"),
+        ('{"question": "q", "program": "1 +", "answer": 1}', "No reference program"),
+    ],
+)  # fmt: skip
+def test_bad_openmath_files_are_one_sentence(tmp_path, content, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        OpenMath(path)
+    with pytest.raises(DataError, match="does not exist"):
+        OpenMath(tmp_path / "missing.jsonl")

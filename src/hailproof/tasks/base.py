@@ -117,14 +117,14 @@ class BaseTask:
         form: How answers are asked for and judged.
     """
 
-    name: str = "math"
+    name: str = "task"
     completion_tokens: int = 384
 
     def __init__(
         self, train: Sequence[Problem], test: Sequence[Problem] = (), form: AnswerForm | None = None
     ) -> None:
-        self.train = train
-        self.test = test
+        self.train: Sequence[Problem] = train
+        self.test: Sequence[Problem] = test
         self.form = form or MathForm()
 
     @property

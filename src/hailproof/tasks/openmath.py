@@ -12,7 +12,7 @@ programs, and those that need what the sandbox lacks (sympy).
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +38,16 @@ class Row(msgspec.Struct):
     answer: str | float | int | None = None
 
     @property
+    def code_column(self) -> str | None:
+        """The column that holds the program, or the solution with programs in it."""
+        return self.generated_solution if self.program is None else self.program
+
+    @property
+    def answer_column(self) -> str | float | int | None:
+        """The column that holds the answer."""
+        return self.answer if self.expected_answer is None else self.expected_answer
+
+    @property
     def code(self) -> str | None:
         """The program, or the code blocks of the solution, run together."""
         blocks = CODE_BLOCK.findall(self.generated_solution or "")
@@ -46,8 +56,8 @@ class Row(msgspec.Struct):
     @property
     def result(self) -> str:
         """The answer as text."""
-        answer = self.answer if self.expected_answer is None else self.expected_answer
-        return f"{answer:g}" if isinstance(answer, float) and answer.is_integer() else str(answer or 0)
+        answer = self.answer_column
+        return f"{answer:.0f}" if isinstance(answer, float) and answer.is_integer() else str(answer)
 
 
 def printing(program: str) -> str | None:
@@ -93,7 +103,7 @@ def read_jsonl(path: Path) -> list[Row]:
             row = msgspec.json.decode(line, type=Row)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"{path}, line {number} is not a row ({error}); mend or remove the line.") from error
-        if (row.program is None and row.generated_solution is None) or (row.answer is row.expected_answer is None):
+        if None in (row.code_column, row.answer_column):
             raise DataError(
                 f"{path}, line {number} lacks a column: it needs program and answer, or generated_solution and "
                 "expected_answer; mend or remove the line."
@@ -139,9 +149,10 @@ class OpenMath(BaseTask):
     ) -> None:
         super().__init__((), (), form_of("code", libraries))
         self.left_out = 0
-        self.train = self._usable(read_jsonl(Path(data)) if data else _read_hub("train"), "train", size)
+        train = read_jsonl(Path(data)) if data else _read_hub("train")
+        self.train: Sequence[Problem] = self._usable(train, "train", size)
         test = read_jsonl(Path(test_data)) if test_data else () if data else _read_hub("validation")
-        self.test = self._usable(test, "test", test_size)
+        self.test: Sequence[Problem] = self._usable(test, "test", test_size)
         if not self.train:
             raise DataError("No reference program prints its answer in the sandbox; give --data another file.")
 
