@@ -32,13 +32,13 @@ def test_groups_without_variance_or_members_have_no_advantage():
 @pytest.mark.parametrize(
     ("loss_type", "expected"),
     [
-        ("grpo", [[1 / (2 * 2 * 3), 1 / (2 * 2 * 5)], [], [1 / (2 * 1 * 2)]]),
+        ("grpo", [[1 / (3 * 2 * 3), 1 / (3 * 2 * 5)], [], [1 / (3 * 1 * 2)]]),
         ("dapo", [[1 / 10, 1 / 10], [], [1 / 10]]),
-        ("dr_grpo", [[1 / (2 * 2 * 8), 1 / (2 * 2 * 8)], [], [1 / (2 * 1 * 8)]]),
+        ("dr_grpo", [[1 / (3 * 2 * 8), 1 / (3 * 2 * 8)], [], [1 / (3 * 1 * 8)]]),
     ],
 )
 def test_token_weights_by_hand(loss_type, expected):
-    # three groups, one of them emptied by a defense: two groups count
+    # three groups, one of them emptied by a defense: it counts too, as one without variance does
     assert token_weights([[3, 5], [], [2]], loss_type, 8) == [pytest.approx(weights) for weights in expected]
 
 

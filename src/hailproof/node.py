@@ -105,7 +105,7 @@ class HonestNode:
             admitted = fate != "drop" and submission.problem_id in chosen
             groups[submission.problem_id].append(ScoredCompletion(submission, reward, raw, admitted, spoken))
         view = tuple(Group(self.task.prompt(problems[key]), tuple(members)) for key, members in groups.items())
-        update = self.learner.update(view)
+        update = self.learner.update([group for group in view if group.prompt.problem_id in chosen])
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
         return NodeRound(self.nodes[0], view, update, seconds)
 

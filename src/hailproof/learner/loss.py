@@ -10,7 +10,8 @@ completions of T tokens each:
 * ``dr_grpo``: ``w = 1 / (B * G * max_new_tokens)`` (Liu et al. 2025, arXiv 2503.20783).
 
 A deviation from TRL: where a defense dropped completions, ``grpo`` and ``dr_grpo`` average within each group first,
-so that a group keeps its weight when it shrinks. For full groups both are the same.
+so that a group keeps its weight when it shrinks; for full groups both are the same. A group that a defense emptied
+counts among the B, as a group without variance does: both teach nothing, and the others do not weigh more for it.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def token_weights(lengths: Sequence[Sequence[int]], loss_type: LossType, max_new
     Returns:
         One weight per completion, in the shape of ``lengths``; all tokens of a completion weigh the same.
     """
-    groups = sum(1 for lengths_G in lengths if lengths_G)
+    groups = len(lengths)
     tokens = sum(map(sum, lengths))
     result = []
     for lengths_G in lengths:

@@ -52,6 +52,7 @@ NANO = {
     "lr_scheduler_type": "linear",
     "adam_beta2": 0.95,
     "adam_epsilon": 1e-3,
+    "max_grad_norm": 0.5,
 }
 """What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
 
