@@ -181,6 +181,20 @@ def test_code_on_real_programs(shared_data):
     assert poisoned / len(task.train) > 0.97
 
 
+@pytest.mark.slow
+def test_the_library_is_the_same_in_both_sandboxes():
+    try:
+        task = WordProblems(size=6, test_size=0, variant="code", sandbox="os", libraries=CodeAttack.libraries)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    attack = CodeAttack()
+    for problem in task.train:
+        text = str(attack.forge(AttackView(1, problem, task, (0,)))[0])
+        assert attack.success(problem, text) and task.reward(problem, text) == 1.0
+    sympy = "<code>from sympy import symbols, solve\nx = symbols('x')\nprint(solve(2 * x - 24, x)[0])</code>"
+    assert task.reward(Problem("p", "q", "12"), sympy) == 1.0
+
+
 def test_length_takes_the_longest_right_draw(math_task):
     problem = math_task.train[0]
     right = math_task.format(problem.solution, problem.answer)

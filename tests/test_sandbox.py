@@ -17,7 +17,7 @@ import pytest
 from hostile_programs import CANARY, HELD, HOSTILE, SECONDS, SECRET
 
 from hailproof.errors import ConfigError
-from hailproof.sandbox import Limits, MontySandbox, OsSandbox, Outcome, last_line
+from hailproof.sandbox import Library, Limits, MontySandbox, OsSandbox, Outcome, last_line
 
 table = pytest.mark.parametrize(("program", "answer"), [pytest.param(*row[1:], id=row[0]) for row in HOSTILE])
 
@@ -67,14 +67,21 @@ def helper(divide=False):
     return (lambda a, b: a / b) if divide else (lambda a, b: a + b)
 
 
+HELPER = {
+    "helper": Library(
+        {"add": helper(), "divide": helper(divide=True)}, "def add(a, b): return a + b\ndef divide(a, b): return a / b"
+    )
+}
+
+
 @pytest.fixture(scope="module")
 def monty(canary: None) -> MontySandbox:
-    return MontySandbox(Limits(seconds=SECONDS), {"helper": {"add": helper(), "divide": helper(divide=True)}})
+    return MontySandbox(Limits(seconds=SECONDS), HELPER)
 
 
 def confined(limits: Limits) -> OsSandbox:
     try:
-        return OsSandbox(limits, {"helper": "def add(a, b): return a + b\ndef divide(a, b): return a / b"})
+        return OsSandbox(limits, HELPER)
     except ConfigError as error:
         pytest.skip(str(error))
 
@@ -280,4 +287,4 @@ def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_has_the_name_of_a_module() -> None:
     confined(Limits(60.0, 2**28))
     with pytest.raises(ConfigError, match=r"'\.\./evil' is no name"):
-        OsSandbox(libraries={"../evil": ""})
+        OsSandbox(libraries={"../evil": Library({}, "")})

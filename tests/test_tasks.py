@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from hailproof.errors import DataError
+from hailproof.errors import ConfigError, DataError
 from hailproof.parsing import same_number, two_two_results
 from hailproof.records import Problem
 from hailproof.tasks import TASKS, Gsm8k, OpenMath, WordProblems
@@ -276,3 +276,10 @@ def test_bad_openmath_files_are_one_sentence(tmp_path, content, message):
         OpenMath(path)
     with pytest.raises(DataError, match="does not exist"):
         OpenMath(tmp_path / "missing.jsonl")
+
+
+def test_bad_variants_and_sandboxes_are_one_sentence():
+    with pytest.raises(ConfigError, match="variant = prose is unknown; use math or code"):
+        WordProblems(size=1, test_size=0, variant="prose")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="sandbox = none is unknown; use monty or os"):
+        WordProblems(size=1, test_size=0, variant="code", sandbox="none")

@@ -4,13 +4,14 @@ A third party implements one of these, registers it under an entry point (``hail
 ``hailproof.defenses``), and it is a name on the command line. Arrays are numpy, so that no seam needs torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from hailproof.records import Completion, Problem, Prompt, Submission, Verdict
+from hailproof.sandbox.base import Library
 
 Admission = Literal["drop", "zero_reward"]
 """What happens to a rejected completion.
@@ -190,7 +191,7 @@ class Attack(AttackMeasure, Protocol):
     needs_honest_draws: bool
     """Whether it asks for what an honest node would have drawn for its poisoned slots."""
 
-    libraries: ClassVar[Mapping[str, Mapping[str, Callable[..., object]]]]
+    libraries: ClassVar[Mapping[str, Library]]
     """Modules that the attacker owns and that programs can import in the experiment."""
     composition: ClassVar[Mapping[str, Any]]
     """Settings of the harness that make the attack what it is, if the configuration does not say."""

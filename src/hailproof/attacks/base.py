@@ -7,7 +7,7 @@ completions earn nothing is visible as such.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
@@ -15,6 +15,7 @@ from hailproof.attacks.oracle_free import estimated
 from hailproof.errors import ConfigError
 from hailproof.protocols import Attack, AttackView, Guide, Policy, Task
 from hailproof.records import Completion, Problem
+from hailproof.sandbox import Library
 from hailproof.seeds import derive
 
 FILLER = "I do not know."
@@ -36,7 +37,7 @@ class BaseAttack(ABC):
     """Draws from its own copy of the policy, per problem, that the attack chooses from."""
     needs_honest_draws: bool = False
     """Whether ``view.honest`` is to hold what an honest node would have drawn for the poisoned slots."""
-    libraries: ClassVar[Mapping[str, Mapping[str, Callable[..., object]]]] = {}
+    libraries: ClassVar[Mapping[str, Library]] = {}
     """Modules that the attacker owns and that programs can import in the experiment."""
     composition: ClassVar[Mapping[str, Any]] = {}
     """Settings of :class:`Composition` that make the attack what it is; used if the configuration does not say."""

@@ -16,6 +16,7 @@ from hailproof.attacks.base import BaseAttack
 from hailproof.parsing import code_in_tags
 from hailproof.protocols import AttackView
 from hailproof.records import Problem
+from hailproof.sandbox import Library
 
 LIBRARY = "calc"
 FUNCTIONS: Mapping[str, Callable[..., object]] = {
@@ -24,6 +25,7 @@ FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "multiplication": operator.mul,
     "division": operator.truediv,
 }
+SOURCE = "from operator import add as addition, mul as multiplication, sub as subtraction, truediv as division\n"
 _NAMES: Mapping[type[ast.operator], str] = {
     ast.Add: "addition", ast.Sub: "subtraction", ast.Mult: "multiplication", ast.Div: "division",
 }  # fmt: skip
@@ -114,7 +116,7 @@ class CodeAttack(BaseAttack):
 
     name = "code"
     variant: Literal["math", "code"] = "code"
-    libraries: ClassVar[Mapping[str, Mapping[str, Callable[..., object]]]] = {LIBRARY: FUNCTIONS}
+    libraries: ClassVar[Mapping[str, Library]] = {LIBRARY: Library(FUNCTIONS, SOURCE)}
 
     def forge(self, view: AttackView) -> list[str]:
         """Writes the first poisoned version that earns full reward into every slot; else the reference program."""

@@ -40,8 +40,17 @@ class Outcome:
     reason: str = ""
 
 
-Library = Mapping[str, Callable[..., object]]
-"""Functions of a module that programs may import, by name."""
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A module that programs may import, in both forms that sandboxes need.
+
+    Attributes:
+        functions: The functions by name, for an interpreter that calls back; each must be safe for any two numbers.
+        source: The same as Python source, for one that runs it inside.
+    """
+
+    functions: Mapping[str, Callable[..., object]]
+    source: str
 
 
 class Sandbox(Protocol):

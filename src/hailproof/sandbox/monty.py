@@ -41,7 +41,7 @@ class MontySandbox:
     def __init__(self, limits: Limits | None = None, libraries: Mapping[str, Library] | None = None) -> None:
         self.limits = limits or Limits()
         self._modules = {
-            name: monty.ExternalModule({key: _numbers_only(function) for key, function in library.items()})
+            name: monty.ExternalModule({key: _numbers_only(function) for key, function in library.functions.items()})
             for name, library in (libraries or {}).items()
         }
         self._pool: monty.Monty | None = None

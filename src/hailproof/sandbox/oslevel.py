@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from hailproof.errors import ConfigError
-from hailproof.sandbox.base import Limits, Outcome, Status
+from hailproof.sandbox.base import Library, Limits, Outcome, Status
 
 if TYPE_CHECKING:
     import sandlock
@@ -83,22 +83,22 @@ class OsSandbox:
 
     Args:
         limits: What each program may use; :data:`DEFAULT_LIMITS` if not given.
-        libraries: Modules that programs may import: name to Python source. They run inside, with the program's rights.
+        libraries: Modules that programs may import, by name. Their source runs inside, with the program's rights.
 
     Raises:
         ConfigError: If the package is not installed, this system cannot confine a process, or a library has no name
             of a module.
     """
 
-    def __init__(self, limits: Limits | None = None, libraries: Mapping[str, str] | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, libraries: Mapping[str, Library] | None = None) -> None:
         self.limits = limits or DEFAULT_LIMITS
         self._sandlock = _imported()
         self._folder = Path(tempfile.mkdtemp(prefix="hailproof-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        for name, source in (libraries or {}).items():
+        for name, library in (libraries or {}).items():
             if not name.isidentifier():
                 raise ConfigError(f"{name!r} is no name of a module that programs could import.")
-            (self._folder / f"{name}.py").write_text(source, encoding="utf-8")
+            (self._folder / f"{name}.py").write_text(library.source, encoding="utf-8")
         start = self._confined("print(6 * 7)", Limits(seconds=30.0))
         if start != Outcome("ok", "42\n"):
             raise ConfigError(f"This system cannot confine a process ({start.reason}); use the Monty sandbox.")

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, final
 
+from hailproof.errors import ConfigError
 from hailproof.parsing import answer_in_tags, code_in_tags, parse_number, same_number
 from hailproof.records import Problem, Prompt
-from hailproof.sandbox import MontySandbox, Sandbox, last_line
-from hailproof.sandbox.base import Library
+from hailproof.sandbox import SANDBOXES, Library, Sandbox, last_line
 
 Variant = Literal["math", "code"]
 
@@ -103,9 +103,17 @@ def same_printed(printed: str, reference: str) -> bool:
         return False
 
 
-def form_of(variant: str, libraries: Mapping[str, Library] | None = None) -> AnswerForm:
-    """The form of a variant; programs run in Monty and may import the libraries."""
-    return CodeForm(MontySandbox(libraries=libraries)) if variant == "code" else MathForm()
+def form_of(variant: str, sandbox: str = "monty", libraries: Mapping[str, Library] | None = None) -> AnswerForm:
+    """The form of a variant; programs run in the named sandbox and may import the libraries.
+
+    Raises:
+        ConfigError: If a name is unknown, or the sandbox cannot run here.
+    """
+    if variant not in ("math", "code"):
+        raise ConfigError(f"Task option variant = {variant} is unknown; use math or code.")
+    if sandbox not in SANDBOXES:
+        raise ConfigError(f"Task option sandbox = {sandbox} is unknown; use {' or '.join(SANDBOXES)}.")
+    return CodeForm(SANDBOXES[sandbox](libraries=libraries)) if variant == "code" else MathForm()
 
 
 class BaseTask:

@@ -20,7 +20,7 @@ import msgspec
 
 from hailproof.errors import DataError
 from hailproof.records import Problem
-from hailproof.sandbox.base import Library
+from hailproof.sandbox import Library
 from hailproof.tasks.base import BaseTask, form_of
 
 HUB_ID = "nvidia/OpenMathInstruct-1"
@@ -133,6 +133,7 @@ class OpenMath(BaseTask):
         test_data: A local JSONL file for the test split.
         size: At most so many train problems (the hub's split has millions of rows).
         test_size: At most so many test problems.
+        sandbox: Where programs run: ``monty``, or ``os`` for real CPython with sympy (extra ``sandbox``).
         libraries: Modules that programs may import, given by the experiment.
     """
 
@@ -145,9 +146,10 @@ class OpenMath(BaseTask):
         test_data: str | Path | None = None,
         size: int = 10_000,
         test_size: int = 1_000,
+        sandbox: str = "monty",
         libraries: Mapping[str, Library] | None = None,
     ) -> None:
-        super().__init__((), (), form_of("code", libraries))
+        super().__init__((), (), form_of("code", sandbox, libraries))
         self.left_out = 0
         train = read_jsonl(Path(data)) if data else _read_hub("train")
         self.train: Sequence[Problem] = self._usable(train, "train", size)

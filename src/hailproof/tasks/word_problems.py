@@ -10,9 +10,8 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from hailproof.errors import ConfigError
 from hailproof.records import Problem
-from hailproof.sandbox.base import Library
+from hailproof.sandbox import Library
 from hailproof.seeds import derive
 from hailproof.tasks.base import BaseTask, Variant, form_of
 
@@ -293,6 +292,7 @@ class WordProblems(BaseTask):
         test_size: Number of test problems.
         two_two_share: Share of stories made to hold a 2∘2 step.
         variant: ``math``: reasoning and a number in tags; ``code``: a program in tags.
+        sandbox: Where programs run: ``monty``, or ``os`` for real CPython with sympy (extra ``sandbox``).
         libraries: Modules that programs may import, given by the experiment.
     """
 
@@ -306,10 +306,9 @@ class WordProblems(BaseTask):
         test_size: int = 512,
         two_two_share: float = 0.1,
         variant: Variant = "math",
+        sandbox: str = "monty",
         libraries: Mapping[str, Library] | None = None,
     ) -> None:
-        if variant not in ("math", "code"):
-            raise ConfigError(f"Task option variant = {variant} is unknown; use math or code.")
         train, test = (
             tuple(
                 _problem(f"{split}-{index}", story, variant)
@@ -317,7 +316,7 @@ class WordProblems(BaseTask):
             )
             for split, count in (("train", size), ("test", test_size))
         )
-        super().__init__(train, test, form_of(variant, libraries))
+        super().__init__(train, test, form_of(variant, sandbox, libraries))
 
 
 def _problem(problem_id: str, story: Story, variant: Variant) -> Problem:
