@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--vertical", type=int, nargs=2, default=[256, 2], metavar=("B", "G"))
     parser.add_argument("--only", choices=("horizontal", "vertical"))
     parser.add_argument("--defense", nargs="*", default=[])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-ratio", type=float, default=1.1, help="what --check asks for")
     arguments = parser.parse_args()
     begin(arguments)
