@@ -110,8 +110,8 @@ def watched() -> Iterator[dict[int, list[float]]]:
     """Yields what will hold, by completion key, the log-probability of each token when it was drawn."""
     seen: dict[int, list[float]] = defaultdict(list)
 
-    def watching(logits: Tensor, keys: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
-        tokens = draw(logits, keys, position, sampling)
+    def watching(logits: Tensor, keys: Tensor, position: Tensor, sampling: Sampling, steer: None) -> Tensor:
+        tokens = draw(logits, keys, position, sampling, steer)
         logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(dim=-1)
         for key, value in zip(keys.tolist(), logprobs.tolist(), strict=True):
             seen[key].append(value)
