@@ -169,7 +169,7 @@ def test_code_rerouting_by_hand():
 def test_code_on_real_programs(shared_data):
     """Of the programs that print the right answer, all that compute anything print it through the library too."""
     task = OpenMath(shared_data / "programs" / "svamp.jsonl", libraries=CodeAttack.libraries)
-    assert (len(task.train), task.left_out) == (846, 153)
+    assert (len(task.train), task.left_out) == (848, 151)
     attack, poisoned = CodeAttack(), 0
     for problem in task.train:
         text = attack.forge(AttackView(1, problem, task, (0,)))[0]
