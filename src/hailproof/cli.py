@@ -27,7 +27,7 @@ def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]],
     """A progress callback that prints one line a round."""
 
     def show(line: dict[str, Any]) -> None:
-        console.print(f"{label} {line['round']:>{len(str(rounds))}}/{rounds}  {round_text(line)}")
+        console.print(f"{label} {line['round']:>{len(str(rounds))}}/{rounds}  {round_text(line)}", soft_wrap=True)
 
     return show
 
@@ -175,7 +175,7 @@ def demo(
     from hailproof.experiments.demo import play
 
     quiet_libraries()
-    summaries, picture = play(out, rounds, console.print)
+    summaries, picture = play(out, rounds, lambda line: console.print(line, soft_wrap=True))
     console.print(summary_table(summaries))
     console.print(f"Picture: {picture}", soft_wrap=True)
     console.print(f"Reports: {out}/*/report.html", soft_wrap=True)
