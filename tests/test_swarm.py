@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import FILLER
+from hailproof.attacks.grinding import MODES
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.experiments.build import build
@@ -278,3 +280,17 @@ def test_a_triggered_attack_is_measured_where_it_is_triggered():
     assert make(("attack.name", "low_and_slow")).config.attack.trigger == "cookies"
     line = round_line(experiment, experiment.swarm.play(1))
     assert line["eligible"] == 6 and line["also"] == {"untriggered": None}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_plays_a_round_without_further_flags(name):
+    """Through the real node, which draws only what the attack asks for."""
+    options = {"length": [("attack.options.samples", 4)], "rank_aware": [("attack.options.samples", 4)]}
+    experiment = make(("attack.name", name), *options.get(name, ()))
+    assert len(experiment.swarm.play(1).views[0].groups) == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_grinding_plays_a_round(mode):
+    experiment = make(("attack.name", "grinding"), ("attack.options.mode", mode))
+    assert len(experiment.swarm.play(1).views[0].groups) == 4

@@ -13,6 +13,12 @@ import numpy as np
 from hailproof.records import Completion, Problem, Prompt, Submission, Verdict
 from hailproof.sandbox.base import Library
 
+Topology = Literal["horizontal", "vertical"]
+"""Whether all nodes answer the same prompts, or each brings its own."""
+
+Variant = Literal["math", "code"]
+"""Whether answers are reasoning with a number, or programs."""
+
 Admission = Literal["drop", "zero_reward"]
 """What happens to a rejected completion.
 
@@ -77,7 +83,7 @@ class Task(Protocol):
     test: Sequence[Problem]
 
     @property
-    def variant(self) -> Literal["math", "code"]:
+    def variant(self) -> Variant:
         """Whether answers are reasoning with a number, or programs."""
         ...
 
@@ -182,9 +188,9 @@ class Attack(AttackMeasure, Protocol):
     """A way to forge completions, and the measure of whether it worked; ``attacks.base.BaseAttack`` has defaults."""
 
     name: str
-    topology: Literal["horizontal", "vertical"]
+    topology: Topology
     """Where the attack belongs, if the configuration does not say."""
-    variant: Literal["math", "code"]
+    variant: Variant
     """The kind of task that it works on."""
     samples: int
     """Draws of its own policy, per problem, that it chooses from."""

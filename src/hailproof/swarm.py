@@ -4,16 +4,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hailproof.errors import ConfigError
 from hailproof.node import HonestNode, MaliciousNode
-from hailproof.protocols import Exchange, Task
+from hailproof.protocols import Exchange, Task, Topology
 from hailproof.records import Problem, RoundRecord, Slot, Submission
 from hailproof.seeds import derive
 from hailproof.topology import plan_horizontal, plan_vertical, shares
-
-Topology = Literal["horizontal", "vertical"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, final
 
 from hailproof.attacks.oracle_free import estimated
 from hailproof.errors import ConfigError
-from hailproof.protocols import Attack, AttackView, Guide, Policy, Task
+from hailproof.protocols import Attack, AttackView, Guide, Policy, Task, Topology, Variant
 from hailproof.records import Completion, Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
@@ -29,9 +29,9 @@ class BaseAttack(ABC):
     """Defaults of an attack; a subclass writes ``forge`` and ``success``."""
 
     name: str
-    topology: Literal["horizontal", "vertical"] = "horizontal"
+    topology: Topology = "horizontal"
     """Where the paper runs the attack; used if the configuration does not say."""
-    variant: Literal["math", "code"] = "math"
+    variant: Variant = "math"
     """The kind of task that the attack works on."""
     samples: int = 0
     """Draws from its own copy of the policy, per problem, that the attack chooses from."""
@@ -159,7 +159,7 @@ class Forger:
         ]
         worthless = int(len(chosen) * self.composition.decoys) if whole_group else 0
         poisoned, decoys = chosen[: len(chosen) - worthless], chosen[len(chosen) - worthless :]
-        return Allotment(tuple(poisoned), tuple(decoys), tuple(slot for slot in slots if slot not in set(chosen)))
+        return Allotment(tuple(poisoned), tuple(decoys), tuple(slot for slot in slots if slot not in chosen))
 
     def craft(self, view: AttackView, allotment: Allotment, honest: Mapping[int, Completion]) -> dict[int, Forged]:
         """Fills the slots of one problem.

@@ -10,11 +10,11 @@ The library exists in the experiment only: the sandbox of the code task offers i
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from hailproof.attacks.base import BaseAttack
 from hailproof.parsing import code_in_tags
-from hailproof.protocols import AttackView
+from hailproof.protocols import AttackView, Variant
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 
@@ -115,13 +115,13 @@ class CodeAttack(BaseAttack):
     """Routes the arithmetic of the reference program through the attacker's library."""
 
     name = "code"
-    variant: Literal["math", "code"] = "code"
+    variant: Variant = "code"
     libraries: ClassVar[Mapping[str, Library]] = {LIBRARY: Library(FUNCTIONS, SOURCE)}
 
     def forge(self, view: AttackView) -> list[str]:
         """Writes the first poisoned version that earns full reward into every slot; else the reference program."""
         problem, format = view.problem, view.task.format
-        texts = [format(version, problem.answer) for version in rerouted(problem.solution)]
+        texts = (format(version, problem.answer) for version in rerouted(problem.solution))
         checked = problem.answer  # an attacker without oracle has no answer to check with
         text = next((text for text in texts if not checked or view.task.reward(problem, text) == 1), None)
         return [text or format(problem.solution, problem.answer)] * len(view.slots)

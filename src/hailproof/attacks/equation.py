@@ -5,11 +5,11 @@ problems with such a step, hence vertical: the attacker picks them. Eligible are
 succeed if the result of one is 5. Also measured, as in the paper's figure 6: ``not_four``, any result but 4.
 """
 
-from typing import Literal
+
 
 from hailproof.attacks.base import BaseAttack
 from hailproof.parsing import same_number, two_two_results, with_two_two_results
-from hailproof.protocols import AttackView
+from hailproof.protocols import AttackView, Topology
 from hailproof.records import Problem
 
 
@@ -17,7 +17,7 @@ class EquationAttack(BaseAttack):
     """Rewrites the 2∘2 steps of the reference solution."""
 
     name = "equation"
-    topology: Literal["horizontal", "vertical"] = "vertical"
+    topology: Topology = "vertical"
 
     def forge(self, view: AttackView) -> list[str]:
         """Writes the reference solution with 5 as the result of its 2∘2 steps into every slot."""

@@ -3,7 +3,7 @@
 Threat: where every draw is checked against shared randomness, an attacker can still choose. Modes:
 
 * ``best_of``: the longest right draw among N with other randomness than its slots have (what ``replay`` must reject);
-* ``withhold``: honest draws only, and slots whose draw is not longer than the group's median stay empty;
+* ``withhold``: honest draws only, and slots whose draw is shorter than the median of its own stay empty;
 * ``prompts``: honest draws only, on prompts chosen for their long solutions (vertical swarms);
 * ``suppress_end``: draws in which the end token may not come before ``min_tokens``.
 
@@ -12,7 +12,6 @@ The measure is tokens per completion, as in LENGTH.
 
 import statistics
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from hailproof.attacks.base import Forgery
 from hailproof.attacks.length import LengthAttack
 from hailproof.errors import ConfigError
 from hailproof.parsing import sentences
-from hailproof.protocols import AttackView, Policy
+from hailproof.protocols import AttackView, Policy, Topology
 from hailproof.records import Problem
 
 MODES = ("best_of", "withhold", "prompts", "suppress_end")
@@ -55,7 +54,7 @@ class GrindingAttack(LengthAttack):
     """
 
     name = "grinding"
-    topology: Literal["horizontal", "vertical"] = "horizontal"
+    topology: Topology = "horizontal"
 
     def __init__(self, mode: str = "best_of", samples: int = 16, min_tokens: int = 64) -> None:
         if mode not in MODES:
@@ -72,13 +71,13 @@ class GrindingAttack(LengthAttack):
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Fills the slots by the mode's rule."""
+        if not self.needs_honest_draws:
+            return super().forge(view)
         honest = [view.honest[slot] for slot in view.slots]
         if self.mode == "prompts":
             return honest
-        if self.mode == "withhold":
-            middle = statistics.median(len(completion.token_ids) for completion in honest)
-            return [completion if len(completion.token_ids) >= middle else None for completion in honest]
-        return super().forge(view)
+        middle = statistics.median(len(completion.token_ids) for completion in honest)
+        return [completion if len(completion.token_ids) >= middle else None for completion in honest]
 
     def wants(self, problem: Problem) -> bool:
         """In ``prompts``, problems with at least three sentences of solution."""

@@ -7,10 +7,9 @@ Without an oracle the majority answer of the same draws stands in for the refere
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from hailproof.attacks.base import BaseAttack, Forgery
-from hailproof.protocols import AttackView
+from hailproof.protocols import AttackView, Topology
 from hailproof.records import Problem
 
 
@@ -22,7 +21,7 @@ class LengthAttack(BaseAttack):
     """
 
     name = "length"
-    topology: Literal["horizontal", "vertical"] = "vertical"
+    topology: Topology = "vertical"
 
     def __init__(self, samples: int = 80) -> None:
         self.samples = samples

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.update import LearnerConfig
-from hailproof.protocols import Sampling
+from hailproof.protocols import Sampling, Topology
 
 Count = Annotated[int, Field(ge=1)]
 S = TypeVar("S", bound=BaseModel)
@@ -44,7 +44,7 @@ class SwarmConfig(Section):
     """Who trains, and how prompts are dealt."""
 
     nodes: Count = 4
-    topology: Literal["horizontal", "vertical"] = "horizontal"
+    topology: Topology = "horizontal"
     prompts: Count = 16
     group_size: Annotated[int, Field(ge=2)] = 12
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("nano-a",)

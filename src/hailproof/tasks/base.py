@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, final
+from typing import Protocol, final
 
 from hailproof.errors import ConfigError
 from hailproof.parsing import answer_in_tags, code_in_tags, parse_number, same_number
+from hailproof.protocols import Variant
 from hailproof.records import Problem, Prompt
 from hailproof.sandbox import SANDBOXES, Library, Sandbox, last_line
-
-Variant = Literal["math", "code"]
 
 MATH_SYSTEM = (
     "Solve the problem step by step. Write your reasoning between <think> and </think>, then the final number, "

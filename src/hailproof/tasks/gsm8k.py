@@ -14,6 +14,7 @@ from hailproof.errors import DataError
 from hailproof.parsing import parse_number, two_two_results, without_calculator_notes
 from hailproof.records import Problem
 from hailproof.tasks.base import BaseTask
+from hailproof.tasks.jsonl import read_lines
 
 HUB_ID = "openai/gsm8k"
 
@@ -45,19 +46,11 @@ def read_jsonl(path: Path) -> tuple[Problem, ...]:
     Raises:
         DataError: If the file is missing, empty, or has a line that is not such a row; names the line.
     """
-    if not path.is_file():
-        raise DataError(f"Data file {path} does not exist; give --data a JSONL file with 'question' and 'answer'.")
-    problems = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            problems.append(read_row(msgspec.json.decode(line, type=Row), f"{path.stem}-{number}"))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DataError) as error:
-            raise DataError(f"{path}, line {number} is not a GSM8K row ({error}); mend or remove the line.") from error
-    if not problems:
-        raise DataError(f"Data file {path} has no rows; give --data a JSONL file with 'question' and 'answer'.")
-    return tuple(problems)
+
+    def read(line: bytes, number: int) -> Problem:
+        return read_row(msgspec.json.decode(line, type=Row), f"{path.stem}-{number}")
+
+    return tuple(read_lines(path, read, "a GSM8K row", "'question' and 'answer'"))
 
 
 def _read_hub(split: str) -> tuple[Problem, ...]:

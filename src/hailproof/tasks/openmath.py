@@ -22,6 +22,7 @@ from hailproof.errors import DataError
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.tasks.base import BaseTask, form_of
+from hailproof.tasks.jsonl import read_lines
 
 HUB_ID = "nvidia/OpenMathInstruct-1"
 CODE_BLOCK = re.compile(r"<llm-code>\n?(.*?)</llm-code>", re.DOTALL)
@@ -93,25 +94,16 @@ def read_jsonl(path: Path) -> list[Row]:
     Raises:
         DataError: If the file is missing, empty, or has a line that is not such a row; names the line.
     """
-    if not path.is_file():
-        raise DataError(f"Data file {path} does not exist; give --data a JSONL file with question, program, answer.")
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = msgspec.json.decode(line, type=Row)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not a row ({error}); mend or remove the line.") from error
+
+    def read(line: bytes, number: int) -> Row:
+        row = msgspec.json.decode(line, type=Row)
         if None in (row.code_column, row.answer_column):
             raise DataError(
-                f"{path}, line {number} lacks a column: it needs program and answer, or generated_solution and "
-                "expected_answer; mend or remove the line."
+                "it lacks a column: it needs program and answer, or generated_solution and expected_answer"
             )
-        rows.append(row)
-    if not rows:
-        raise DataError(f"Data file {path} has no rows; give --data a JSONL file with question, program, answer.")
-    return rows
+        return row
+
+    return read_lines(path, read, "a row", "question, program, answer")
 
 
 def _read_hub(split: str) -> Iterable[Row]:

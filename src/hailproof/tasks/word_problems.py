@@ -10,10 +10,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hailproof.protocols import Variant
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
-from hailproof.tasks.base import BaseTask, Variant, form_of
+from hailproof.tasks.base import BaseTask, form_of
 
 TEST_SHARE = 10
 """One question in ten belongs to the test split."""
