@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from hailproof.defenses.base import Chain, Received
+from hailproof.defenses.base import BaseDefense, Chain, Received
 from hailproof.defenses.logit import LogitDefense
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Defense, SampleRequest, Sampling
+from hailproof.protocols import Admission, SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Submission, Verdict
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
@@ -16,11 +16,12 @@ from hailproof.tasks.word_problems import WordProblems
 SAMPLING = Sampling(max_new_tokens=64)
 
 
-class Says(Defense):
+class Says(BaseDefense):
     """A defense that rejects the given texts and remembers what it was shown."""
 
     def __init__(self, name, rejects=(), admission: Admission = "drop"):
-        self.name, self.rejects, self.admission, self.shown = name, rejects, admission, []
+        super().__init__(admission)
+        self.name, self.rejects, self.shown = name, rejects, []
 
     def screen(self, evidence):
         texts = [submission.completion.text for submission in evidence.submissions]
@@ -38,9 +39,15 @@ class Miscounts(Says):
         return super().screen(evidence)[1:]
 
 
+def evidence_of(prompts, submissions, policy, **more) -> Received:
+    rewards = more.pop("rewards", [1.0] * len(submissions))
+    keys = more.pop("keys", [derive(3, "slot", each.slot) for each in submissions])
+    return Received(1, SAMPLING, more.pop("variant", "math"), prompts, submissions, rewards, keys, policy, **more)
+
+
 def received(policy, texts) -> Received:
     submissions = [Submission(1, 0, "p", slot, Completion(text, (), True)) for slot, text in enumerate(texts)]
-    return Received(1, [Prompt("p", "", "?")] * len(texts), submissions, policy, SAMPLING)
+    return evidence_of([Prompt("p", "", "?")] * len(texts), submissions, policy)
 
 
 def test_what_one_defense_rejects_the_next_does_not_see():
@@ -84,7 +91,7 @@ def honest(base_policy):
 
 
 def judge(policy, prompts, submissions, **options):
-    return LogitDefense(**options).screen(Received(1, prompts, submissions, policy, SAMPLING))
+    return LogitDefense(**options).screen(evidence_of(prompts, submissions, policy))
 
 
 def test_logit_accepts_what_the_policy_drew(base_policy, honest):

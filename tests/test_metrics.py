@@ -20,7 +20,7 @@ def test_rates_by_hand():
 
 
 def scored(sender: int, *verdicts: Verdict) -> ScoredCompletion:
-    return ScoredCompletion(Submission(1, sender, "p", 0, Completion("", (), True)), 0.0, 0.0, True, verdicts)
+    return ScoredCompletion(Submission(1, sender, "p", 0, Completion("", (), True)), 0.0, 0.0, verdicts=verdicts)
 
 
 def test_detection_counts_sides_apart_and_only_what_was_screened():

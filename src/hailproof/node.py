@@ -6,8 +6,10 @@ them. ``consume``: a node takes what the exchange brought, trusts none of it, an
     plan -> produce -> exchange -> [check against the plan -> reward -> screen -> admit -> update] -> record
 """
 
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.protocols import AttackView, Sampling, Task
 from hailproof.records import Completion, Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
-from hailproof.rollouts import rollout
+from hailproof.rollouts import completion_key, rollout
 from hailproof.seeds import derive
 from hailproof.topology import sampled_groups
 
@@ -56,6 +58,7 @@ class HonestNode:
         screens_own: Whether its own completions go through the chain. In a homogeneous swarm they must, so that all
             nodes decide alike; in a heterogeneous one they do not.
         sharing: Which groups it learns from; ``None``: from all (the paper's all-gather).
+        anchor: The frozen initial policy, if a defense looks at it.
     """
 
     nodes: tuple[int, ...]
@@ -67,6 +70,7 @@ class HonestNode:
     seed: int
     screens_own: bool
     sharing: SampledSharing | None = None
+    anchor: CausalLM | None = None
 
     def produce(self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem]) -> list[Submission]:
         """Samples the slots that belong to this node, in one batch."""
@@ -96,18 +100,24 @@ class HonestNode:
         )
         rewards = self._rewards(problems, submissions)
         chosen = self._chosen(round, problems, submissions, rewards)
-        verdicts = self._screen(round, problems, submissions, rewards, chosen)
+        owed = Counter(slot.node for slot in slots)
+        owed.subtract(submission.sender for submission in submissions)
+        verdicts = self._screen(round, problems, submissions, rewards, chosen, +owed)
         screened = time.perf_counter()
         groups: dict[str, list[ScoredCompletion]] = {problem_id: [] for problem_id in problems}
         for submission, raw, spoken in zip(submissions, rewards, verdicts, strict=True):
             fate = self.chain.admission(spoken)
             reward = 0.0 if fate == "zero_reward" else raw
             admitted = fate != "drop" and submission.problem_id in chosen
-            groups[submission.problem_id].append(ScoredCompletion(submission, reward, raw, admitted, spoken))
+            weight = math.prod(verdict.weight for verdict in spoken)
+            muted = frozenset(token for verdict in spoken for token in verdict.muted)
+            groups[submission.problem_id].append(
+                ScoredCompletion(submission, reward, raw, admitted, weight, muted, spoken)
+            )
         view = tuple(Group(self.task.prompt(problems[key]), tuple(members)) for key, members in groups.items())
         update = self.learner.update([group for group in view if group.prompt.problem_id in chosen])
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
-        return NodeRound(self.nodes[0], view, update, seconds)
+        return NodeRound(self.nodes[0], view, update, dict(self.chain.seconds), seconds)
 
     def _has_sane_size(self, submission: Submission) -> bool:
         """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come."""
@@ -143,6 +153,7 @@ class HonestNode:
         submissions: Sequence[Submission],
         rewards: Sequence[float],
         chosen: frozenset[str],
+        missing: Mapping[int, int],
     ) -> list[tuple[Verdict, ...]]:
         """Asks the chain about every completion that can change the update."""
         verdicts: list[tuple[Verdict, ...]] = [()] * len(submissions)
@@ -156,13 +167,13 @@ class HonestNode:
             and submission.problem_id in chosen
             and self._has_influence(spread[submission.problem_id])
         ]
+        shown = [submissions[index] for index in asked]
         evidence = Received(
-            round,
-            [self.task.prompt(problems[submissions[index].problem_id]) for index in asked],
-            [submissions[index] for index in asked],
-            self.policy,
-            self.sampling,
-        )
+            round, self.sampling, self.task.variant, [self.task.prompt(problems[each.problem_id]) for each in shown], shown,
+            [rewards[index] for index in asked],
+            [completion_key(self.seed, round, each.problem_id, each.slot) for each in shown],
+            self.policy, frozenset() if self.screens_own else frozenset(self.nodes), missing, self.anchor,
+        )  # fmt: skip
         for index, spoken in zip(asked, self.chain.screen(evidence), strict=True):
             verdicts[index] = spoken
         return verdicts

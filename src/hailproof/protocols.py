@@ -144,6 +144,22 @@ class Policy(Protocol):
         """Scores every token of every completion in one teacher-forced pass."""
         ...
 
+    def replay(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        keys: Sequence[int],
+        sampling: Sampling,
+    ) -> list[np.ndarray]:
+        """Repeats the draws of completions in one teacher-forced pass.
+
+        Returns:
+            For each completion ``[T]``: how far, in nats over the temperature, each token lies below the one that its
+            key draws, noise included; 0 for the token that is drawn. A token that could not have been drawn at all
+            lies at least as far below as its logit lies below the lowest allowed one.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AttackView:
@@ -225,6 +241,11 @@ class Evidence(Protocol):
         ...
 
     @property
+    def variant(self) -> Variant:
+        """Whether answers are reasoning with a number, or programs."""
+        ...
+
+    @property
     def prompts(self) -> Sequence[Prompt]:
         """The prompt of each completion, ``[N]``."""
         ...
@@ -235,19 +256,65 @@ class Evidence(Protocol):
         ...
 
     @property
+    def rewards(self) -> Sequence[float]:
+        """The receiver's own reward of each, before screening, ``[N]``."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[int]:
+        """The public key that the randomness of each slot is derived from, ``[N]``."""
+        ...
+
+    @property
+    def own(self) -> frozenset[int]:
+        """Senders that are the receiver itself; empty where all nodes must decide alike."""
+        ...
+
+    @property
+    def missing(self) -> Mapping[int, int]:
+        """By sender, how many of the completions that it owed in this round did not come."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """The receiver's own policy; a defense reads it and never trains it."""
+        ...
+
+    @property
+    def anchor(self) -> Policy:
+        """The receiver's policy as it was before the first round, for defenses with ``needs_anchor``."""
+        ...
+
+    def subset(self, indices: Sequence[int]) -> "Evidence":
+        """The evidence of some of the completions; scores are shared, so that nothing is computed twice."""
+        ...
+
+    @property
     def scores(self) -> Sequence[TokenScores]:
         """The receiver's own token scores, ``[N]``; one model pass, computed when first asked for and shared."""
         ...
 
 
 class Defense(Protocol):
-    """Decides what an honest model may learn from."""
+    """Decides what an honest model may learn from; ``defenses.base.BaseDefense`` has defaults."""
 
     name: str
     admission: Admission
+    needs_anchor: bool
+    """Whether it looks at a frozen copy of the initial policy, which is kept only then."""
+    uses_own: bool
+    """Whether it compares with the receiver's own completions, so that nodes decide differently and part."""
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """Gives one verdict for each completion of the evidence."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers between rounds, in plain types, for the checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave."""
         ...
 
 

@@ -106,6 +106,8 @@ class Verdict:
         reason: One phrase for people.
         score: The defense's own statistic; higher is more suspicious. ``None`` if it has none.
         spans: The parts of the text that the verdict rests on.
+        weight: What the completion counts for in the update, in [0, 1]; its place in the baseline stays.
+        muted: Indices of tokens, under the receiver's tokenizer, from which nothing is learned.
         error: Whether the verdict is a rejection because the defense itself failed.
     """
 
@@ -114,6 +116,8 @@ class Verdict:
     reason: str
     score: float | None = None
     spans: tuple[Span, ...] = ()
+    weight: float = 1.0
+    muted: tuple[int, ...] = ()
     error: bool = False
 
 
@@ -126,6 +130,8 @@ class ScoredCompletion:
         reward: The receiver's own reward, in [0, 1], after screening (``zero_reward`` sets it to 0).
         raw_reward: The receiver's own reward before screening.
         admitted: False if it leaves the group before advantages are computed (``drop``).
+        weight: Product of the weights that the verdicts give it.
+        muted: Union of the tokens that the verdicts mute.
         verdicts: Every verdict on it, in the order of the chain.
     """
 
@@ -133,6 +139,8 @@ class ScoredCompletion:
     reward: float
     raw_reward: float
     admitted: bool = True
+    weight: float = 1.0
+    muted: frozenset[int] = frozenset()
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -165,11 +173,12 @@ class UpdateStats:
 
 @dataclass(frozen=True, slots=True)
 class NodeRound:
-    """One node's view of one round."""
+    """One node's view of one round; seconds by stage and, within screening, by defense."""
 
     node: int
     groups: tuple[Group, ...]
     update: UpdateStats
+    defense_seconds: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 

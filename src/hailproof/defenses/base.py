@@ -1,55 +1,109 @@
-"""What defenses share: the evidence that they look at, and the chain that asks them in turn."""
+"""What defenses share: their base class, the evidence that they look at, and the chain that asks them in turn."""
 
 import time
-from collections.abc import Sequence
-from typing import final
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final, get_args
 
-from hailproof.protocols import Defense, Policy, Sampling, TokenScores
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Defense, Evidence, Policy, Sampling, TokenScores, Variant
 from hailproof.records import Prompt, Submission, Verdict
 
 
-@final
-class Received:
-    """Received completions with the receiver's own scores, computed when a defense first asks for them.
+class BaseDefense(ABC):
+    """Defaults of a defense; a subclass writes ``screen``.
 
     Args:
-        round: The round in which they were received.
-        prompts: The prompt of each, ``[N]``.
-        submissions: What was received, ``[N]``.
-        policy: The receiver's policy, which scores the tokens in one pass.
-        sampling: How an honest node draws completions in this swarm.
+        admission: What happens to rejected completions.
+
+    Raises:
+        ConfigError: If the admission is not one.
     """
 
-    def __init__(
-        self,
-        round: int,
-        prompts: Sequence[Prompt],
-        submissions: Sequence[Submission],
-        policy: Policy,
-        sampling: Sampling,
-    ) -> None:
-        self.round = round
-        self.prompts = prompts
-        self.submissions = submissions
-        self.sampling = sampling
-        self._policy = policy
-        self._scores: Sequence[TokenScores] | None = None
+    name: str
+    needs_anchor: bool = False
+    uses_own: bool = False
+
+    def __init__(self, admission: Admission = "drop") -> None:
+        if admission not in get_args(Admission):
+            raise ConfigError(f"Defense option admission = {admission} is unknown; use drop or zero_reward.")
+        self.admission: Admission = admission
+
+    @abstractmethod
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """Gives one verdict for each completion of the evidence."""
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers between rounds; by default nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave."""
+        return None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Received completions with the receiver's own view of them; implements ``Evidence``.
+
+    Attributes:
+        round: The round in which they were received.
+        sampling: How an honest node draws completions in this swarm.
+        variant: Whether answers are reasoning with a number, or programs.
+        prompts: The prompt of each, ``[N]``.
+        submissions: What was received, ``[N]``.
+        rewards: The receiver's own rewards, ``[N]``.
+        keys: The public key of each slot's randomness, ``[N]``.
+        policy: The receiver's policy.
+        own: Senders that are the receiver itself.
+        missing: Completions that did not come, by sender.
+        frozen: The initial policy, if a defense asked for it.
+    """
+
+    round: int
+    sampling: Sampling
+    variant: Variant
+    prompts: Sequence[Prompt]
+    submissions: Sequence[Submission]
+    rewards: Sequence[float]
+    keys: Sequence[int]
+    policy: Policy
+    own: frozenset[int] = frozenset()
+    missing: Mapping[int, int] = field(default_factory=dict)
+    frozen: Policy | None = None
+    _scored: dict[tuple[str, int, int], TokenScores] = field(default_factory=dict, repr=False)
+
+    @property
+    def anchor(self) -> Policy:
+        """The receiver's policy as it was before the first round.
+
+        Raises:
+            ConfigError: If the defense did not say that it needs it.
+        """
+        if self.frozen is None:
+            raise ConfigError("No anchor was kept; a defense that looks at it must set needs_anchor.")
+        return self.frozen
 
     @property
     def scores(self) -> Sequence[TokenScores]:
-        """The receiver's own token scores, ``[N]``."""
-        if self._scores is None:
-            completions = [submission.completion for submission in self.submissions]
-            self._scores = self._policy.score(self.prompts, completions, self.sampling)
-        return self._scores
+        """The receiver's own token scores, ``[N]``; one pass for all that were not scored yet."""
+        places = [(each.problem_id, each.slot, each.sender) for each in self.submissions]
+        new = [index for index, place in enumerate(places) if place not in self._scored]
+        if new:
+            completions = [self.submissions[index].completion for index in new]
+            scores = self.policy.score([self.prompts[index] for index in new], completions, self.sampling)
+            self._scored.update(zip([places[index] for index in new], scores, strict=True))
+        return [self._scored[place] for place in places]
 
     def subset(self, indices: Sequence[int]) -> "Received":
-        """The evidence of some completions; scores that exist already are taken along."""
-        prompts, submissions = [self.prompts[i] for i in indices], [self.submissions[i] for i in indices]
-        part = Received(self.round, prompts, submissions, self._policy, self.sampling)
-        if self._scores is not None:
-            part._scores = [self._scores[i] for i in indices]
-        return part
+        """The evidence of some completions; what was scored is shared both ways."""
+        return Received(
+            self.round, self.sampling, self.variant, [self.prompts[i] for i in indices], [self.submissions[i] for i in indices],
+            [self.rewards[i] for i in indices], [self.keys[i] for i in indices], self.policy, self.own, self.missing,
+            self.frozen, self._scored,
+        )  # fmt: skip
 
 
 @final
@@ -61,11 +115,18 @@ class Chain:
 
     Args:
         defenses: In the order in which they are asked; put cheap ones first.
+
+    Raises:
+        ConfigError: If two have the same name; a verdict names its defense.
     """
 
     def __init__(self, defenses: Sequence[Defense]) -> None:
         self.defenses = tuple(defenses)
-        self.seconds = {defense.name: 0.0 for defense in defenses}
+        names = [defense.name for defense in defenses]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Defense {max(names, key=names.count)} stands in the chain twice; name it once.")
+        self.seconds = dict.fromkeys(names, 0.0)
+        """What each took in the last round."""
 
     @property
     def only_drops(self) -> bool:
@@ -76,6 +137,7 @@ class Chain:
         """Gives each completion its verdicts; the last one is a rejection if it is rejected."""
         verdicts: list[tuple[Verdict, ...]] = [()] * len(evidence.submissions)
         alive = list(range(len(evidence.submissions)))
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
         for defense in self.defenses:
             if not alive:
                 break
@@ -83,7 +145,7 @@ class Chain:
             evidence_left = evidence if len(alive) == len(evidence.submissions) else evidence.subset(alive)
             for index, verdict in zip(alive, _ask(defense, evidence_left), strict=True):
                 verdicts[index] += (verdict,)
-            self.seconds[defense.name] += time.perf_counter() - started
+            self.seconds[defense.name] = time.perf_counter() - started
             alive = [index for index in alive if verdicts[index][-1].decision != "reject"]
         return verdicts
 
@@ -93,6 +155,15 @@ class Chain:
             if verdict.decision == "reject":
                 return next(defense.admission for defense in self.defenses if defense.name == verdict.defense)
         return "accept"
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What the defenses remember, by name."""
+        return {defense.name: defense.state() for defense in self.defenses}
+
+    def restore(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes up what :meth:`state` gave."""
+        for defense in self.defenses:
+            defense.restore(state[defense.name])
 
 
 def _ask(defense: Defense, evidence: Received) -> list[Verdict]:

@@ -13,6 +13,7 @@ only if it has exactly that many tokens.
 
 import numpy as np
 
+from hailproof.defenses.base import BaseDefense
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence, Sampling, TokenScores
 from hailproof.records import Completion, Span, Verdict
@@ -20,7 +21,7 @@ from hailproof.records import Completion, Span, Verdict
 TOLERANCE = 1e-3
 
 
-class LogitDefense:
+class LogitDefense(BaseDefense):
     """Rejects completions with a token outside the receiver's own sampling limits.
 
     Args:
@@ -34,11 +35,9 @@ class LogitDefense:
     def __init__(self, tolerance: float = TOLERANCE, max_outside: int = 0, admission: Admission = "drop") -> None:
         if tolerance < 0 or max_outside < 0:
             raise ConfigError("Defense logit takes a tolerance and a max_outside of 0 or more.")
-        if admission not in ("drop", "zero_reward"):
-            raise ConfigError(f"Defense option admission = {admission} is unknown; use drop or zero_reward.")
+        super().__init__(admission)
         self.tolerance = tolerance
         self.max_outside = max_outside
-        self.admission: Admission = admission
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the largest gap in nats."""

@@ -74,8 +74,8 @@ def build(config: RunConfig) -> Experiment:
         HailproofError: One sentence about the first thing that is wrong.
     """
     attack: Attack | None = None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
-    for plugin in config.defense:
-        make("defenses", DEFENSES, plugin)
+    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
+    uses_own = any(defense.uses_own for defense in defenses)
     config = with_attack_defaults(config, attack)
     task = _task(config, attack)
     config = _resolve(config, task)
@@ -83,7 +83,10 @@ def build(config: RunConfig) -> Experiment:
     policies = {
         name: load(name, config.swarm.device, config.swarm.dtype) for name in dict.fromkeys(config.swarm.models)
     }
-    honest = tuple(_honest(config, task, nodes, policies[roster.models[nodes[0]]]) for nodes in _alike(config, roster))
+    honest = tuple(
+        _honest(config, task, nodes, policies[roster.models[nodes[0]]], uses_own)
+        for nodes in _alike(config, roster, uses_own)
+    )
     own = {node.policy.name: node.policy for node in reversed(honest)}
     composition = config.attack.build()
     malicious = tuple(
@@ -152,14 +155,15 @@ def _resolve(config: RunConfig, task: Task) -> RunConfig:
     return config.model_copy(update={"sampling": sampling, "attack": attack, "learner": learner})
 
 
-def _alike(config: RunConfig, roster: Roster) -> list[tuple[int, ...]]:
+def _alike(config: RunConfig, roster: Roster, uses_own: bool) -> list[tuple[int, ...]]:
     """Honest nodes that will stay bitwise alike, together.
 
     Nodes of one model are alike for ever if they decide alike: in a homogeneous swarm, where all screen everything,
-    or where there is no defense. A heterogeneous node trusts its own completions, so it may part from its twin.
+    or where there is no defense. A heterogeneous node trusts its own completions, so it may part from its twin, and so
+    does one with a defense that compares with its own completions.
     """
     samples = config.swarm.sharing == "sampled"  # each node draws its own groups to learn from
-    if config.swarm.separate or samples or (config.defense and not config.swarm.homogeneous):
+    if config.swarm.separate or samples or uses_own or (config.defense and not config.swarm.homogeneous):
         return [(index,) for index in roster.honest]
     by_model: dict[str, list[int]] = {}
     for index in roster.honest:
@@ -167,7 +171,9 @@ def _alike(config: RunConfig, roster: Roster) -> list[tuple[int, ...]]:
     return [tuple(nodes) for nodes in by_model.values()]
 
 
-def _honest(config: RunConfig, task: Task, nodes: tuple[int, ...], original: CausalLM) -> HonestNode:
+def _honest(
+    config: RunConfig, task: Task, nodes: tuple[int, ...], original: CausalLM, uses_own: bool
+) -> HonestNode:
     """A node on its own copy of the model."""
     policy = CausalLM(original.name, copy.deepcopy(original.model), original.tokenizer)
     defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
@@ -176,6 +182,7 @@ def _honest(config: RunConfig, task: Task, nodes: tuple[int, ...], original: Cau
     rules, sampled = config.swarm, config.swarm.sharing == "sampled"
     return HonestNode(
         nodes, policy, learner, Chain(defenses), task, sampling, config.seed,
-        screens_own=rules.homogeneous and not sampled,
+        screens_own=rules.homogeneous and not sampled and not uses_own,
         sharing=SampledSharing(rules.own_groups, rules.received_groups) if sampled else None,
+        anchor=original if any(defense.needs_anchor for defense in defenses) else None,
     )  # fmt: skip

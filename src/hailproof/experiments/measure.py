@@ -68,6 +68,9 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
             name: _figures(scored_by, [success[id(scored)] for scored in scored_by])
             for name, scored_by in sorted(by_model.items())
         },
+        "defense_seconds": {
+            name: sum(view.defense_seconds[name] for view in record.views) for name in record.views[0].defense_seconds
+        },
         "seconds": record.seconds,
     }
 
@@ -91,6 +94,7 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
             "raw_reward": scored.raw_reward,
             "reward": scored.reward,
             "admitted": scored.admitted,
+            "weight": scored.weight,
             "success": _success(
                 experiment.attack, problems[group.prompt.problem_id], scored.submission.completion.text
             ),

@@ -95,7 +95,11 @@ def _state(experiment: Experiment, round: int) -> dict[str, Any]:
     return {
         "round": round,
         "nodes": [
-            {"weights": node.policy.model.state_dict(), "learner": node.learner.state_dict()}
+            {
+                "weights": node.policy.model.state_dict(),
+                "learner": node.learner.state_dict(),
+                "defenses": node.chain.state(),
+            }
             for node in experiment.swarm.honest
         ],
     }
@@ -107,6 +111,7 @@ def _restore(experiment: Experiment, state: dict[str, Any]) -> None:
     for node, saved in zip(experiment.swarm.honest, state["nodes"], strict=True):
         node.policy.model.load_state_dict(saved["weights"])
         node.learner.load_state_dict(saved["learner"])
+        node.chain.restore(saved["defenses"])
 
 
 def _set_threads(config: RunConfig) -> None:

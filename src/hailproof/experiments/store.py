@@ -22,13 +22,14 @@ from hailproof.errors import RunError
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("note", pa.string())])
 _VERDICT = pa.struct([
     ("defense", pa.string()), ("decision", pa.string()), ("reason", pa.string()), ("score", pa.float64()),
-    ("error", pa.bool_()), ("spans", pa.list_(_SPAN)),
+    ("weight", pa.float32()), ("muted", pa.list_(pa.int32())), ("error", pa.bool_()), ("spans", pa.list_(_SPAN)),
 ])  # fmt: skip
 SCHEMA = pa.schema([
     ("round", pa.int32()), ("view", pa.int32()), ("sender", pa.int32()), ("malicious", pa.bool_()),
     ("problem_id", pa.string()), ("question", pa.string()), ("slot", pa.int32()), ("text", pa.string()),
     ("tokens", pa.int32()), ("token_ids", pa.list_(pa.int32())), ("finished", pa.bool_()),
-    ("raw_reward", pa.float32()), ("reward", pa.float32()), ("admitted", pa.bool_()), ("success", pa.bool_()),
+    ("raw_reward", pa.float32()), ("reward", pa.float32()), ("admitted", pa.bool_()), ("weight", pa.float32()),
+    ("success", pa.bool_()),
     ("verdicts", pa.list_(_VERDICT)),
 ])  # fmt: skip
 """Columns of ``completions.parquet``; ``view`` is the node whose judgement a row holds."""

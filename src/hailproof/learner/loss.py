@@ -59,6 +59,7 @@ def k3_divergence(logprobs: Float[Tensor, "*T"], reference: Float[Tensor, "*T"])
 def objective(
     logprobs: Float[Tensor, "N C"],
     mask: Bool[Tensor, "N C"],
+    heard: Bool[Tensor, "N C"],
     policy_weights: Float[Tensor, " N"],
     kl_weights: Float[Tensor, " N"],
     reference: Float[Tensor, "N C"] | None = None,
@@ -68,12 +69,13 @@ def objective(
     Args:
         logprobs: Log-probabilities of the completion tokens under the policy, with gradient.
         mask: Which of them are real.
+        heard: Which of them the policy term learns from: the real ones without those that a defense muted.
         policy_weights: ``w_i * A_i``, summed over the completions that a row stands for.
         kl_weights: ``w_i * beta``, summed likewise.
         reference: Log-probabilities under the frozen reference; without it there is no KL term.
     """
     ratio = torch.exp(logprobs - logprobs.detach())
-    per_token = -policy_weights[:, None] * ratio
+    per_token = -policy_weights[:, None] * ratio * heard
     if reference is not None:
         per_token = per_token + kl_weights[:, None] * k3_divergence(logprobs, reference)
     return (per_token * mask).sum()

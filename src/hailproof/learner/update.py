@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from hailproof.learner.advantages import ScaleRewards, advantages
 from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
@@ -59,9 +60,10 @@ NANO = {
 
 @dataclass(frozen=True, slots=True)
 class _Weighted:
-    """Distinct rows with the summed weights of the completions that they stand for."""
+    """Distinct rows with the summed weights of the completions that they stand for, and their muted tokens."""
 
     rows: list[Row]
+    muted: list[frozenset[int]]
     policy: list[float]
     kl: list[float]
     trained: int
@@ -110,10 +112,10 @@ class Learner:
                     reference = forward(self.reference, weighted.rows, indices).logprobs
                 divergence += float((k3_divergence(logprobs.detach(), reference) * batch.mask).sum())
                 tokens += int(batch.mask.sum())
-            part = objective(
-                logprobs, batch.mask, logprobs.new_tensor([weighted.policy[index] for index in indices]),
-                logprobs.new_tensor([weighted.kl[index] for index in indices]), reference,
-            )  # fmt: skip
+            heard = _heard(batch.mask, [weighted.muted[index] for index in indices])
+            pulls = logprobs.new_tensor([weighted.policy[index] for index in indices])
+            kl_weights = logprobs.new_tensor([weighted.kl[index] for index in indices])
+            part = objective(logprobs, batch.mask, heard, pulls, kl_weights, reference)
             part.backward()
             loss += part.item()
         norm = 0.0
@@ -148,16 +150,19 @@ class Learner:
         weights_BG = token_weights(
             [[len(row.completion) for row in rows_G] for rows_G in rows], self.config.loss_type, self.max_new_tokens
         )
-        policy: dict[Row, float] = {}
-        kl: dict[Row, float] = {}
+        policy: dict[tuple[Row, frozenset[int]], float] = {}
+        kl: dict[tuple[Row, frozenset[int]], float] = {}
         trained = 0
-        for rows_G, advantages_G, weights_G in zip(rows, advantages_BG, weights_BG, strict=True):
-            for row, advantage, weight in zip(rows_G, advantages_G, weights_G, strict=True):
-                trained += advantage != 0
-                if advantage or self.config.beta:
-                    policy[row] = policy.get(row, 0.0) + weight * advantage
-                    kl[row] = kl.get(row, 0.0) + weight * self.config.beta
-        return _Weighted(list(policy), list(policy.values()), list(kl.values()), trained)
+        for kept, rows_G, advantages_G, weights_G in zip(admitted, rows, advantages_BG, weights_BG, strict=True):
+            for scored, row, advantage, weight in zip(kept, rows_G, advantages_G, weights_G, strict=True):
+                pull = weight * scored.weight * advantage
+                trained += pull != 0
+                if pull or self.config.beta:
+                    key = (row, scored.muted)
+                    policy[key] = policy.get(key, 0.0) + pull
+                    kl[key] = kl.get(key, 0.0) + weight * self.config.beta
+        distinct, muted = [row for row, _ in policy], [tokens for _, tokens in policy]
+        return _Weighted(distinct, muted, list(policy.values()), list(kl.values()), trained)
 
     def state_dict(self) -> dict[str, object]:
         """Everything but the weights that the next step depends on."""
@@ -167,3 +172,11 @@ class Learner:
         """Takes up a saved state."""
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _heard(mask: Tensor, muted: Sequence[frozenset[int]]) -> Tensor:
+    """The mask ``[N, C]`` without the tokens from which nothing is learned."""
+    heard = mask.clone()
+    for row, tokens in enumerate(muted):
+        heard[row, [token for token in tokens if 0 <= token < mask.shape[1]]] = False
+    return heard

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from hailproof.errors import ModelError
 from hailproof.policies.cache import growing_cache
-from hailproof.policies.sampling import draw, gap_below_allowed
+from hailproof.policies.sampling import draw, gap_below_allowed, shortfall
 from hailproof.policies.scoring import Batch, Row, passes, prefill
 from hailproof.protocols import Guide, SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt
@@ -167,6 +167,38 @@ class CausalLM:
             for index, parts in zip(batch.indices, _token_scores(batch, sampling), strict=True):
                 scored[distinct[index]] = TokenScores(*parts, ends=self._character_ends(distinct[index].completion))
         return [scored[row] for row in rows]
+
+    @torch.inference_mode()
+    def replay(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        keys: Sequence[int],
+        sampling: Sampling,
+    ) -> list[np.ndarray]:
+        """Repeats the draws of completions: how far each token lies below the one that its key draws."""
+        rows = [
+            Row(self.render(prompt), self.received_ids(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        distinct = list(dict.fromkeys(rows))
+        asked: dict[Row, list[int]] = {}
+        for index, row in enumerate(rows):
+            asked.setdefault(row, []).append(index)
+        result: dict[int, np.ndarray] = {}
+        for batch in passes(self.model, distinct):
+            claims = [(place, index) for place, row in enumerate(batch.indices) for index in asked[distinct[row]]]
+            places = torch.tensor([place for place, _ in claims], device=batch.mask.device)
+            mask = batch.mask[places]
+            repeated = torch.tensor([keys[index] for _, index in claims], device=mask.device)[:, None].expand_as(mask)
+            position = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+            logits, targets = batch.logits, batch.targets
+            if len(places) > len(batch.indices):
+                logits, targets = logits[places], targets[places]
+            short = shortfall(logits[mask], repeated[mask], position[mask], targets[mask], sampling)
+            parts = np.split(short.cpu().numpy(), np.cumsum(mask.sum(dim=1).tolist())[:-1])
+            result.update(zip([index for _, index in claims], parts, strict=True))
+        return [result[index] for index in range(len(rows))]
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
         for token in set(token_ids) - self._characters.keys():

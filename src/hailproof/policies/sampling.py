@@ -111,3 +111,26 @@ def gap_below_allowed(
         own = logits[suspects].gather(-1, token_ids[suspects, None]).squeeze(-1)
         gaps[suspects] = (lowest - own).clamp(min=0)
     return gaps
+
+
+def shortfall(
+    logits: Float[Tensor, "M V"],
+    keys: Int[Tensor, " M"],
+    position: Int[Tensor, " M"],
+    token_ids: Int[Tensor, " M"],
+    sampling: Sampling,
+) -> Float[Tensor, " M"]:
+    """How far each token lies below the one that its key draws, in nats over the temperature; 0 for the drawn one.
+
+    A token outside the limits lies at least as far below as its logit lies below the lowest allowed one, so that a
+    tie at the border of the top-k is as small as the rounding that caused it.
+    """
+    own = logits.gather(-1, token_ids[:, None]).squeeze(-1)
+    if sampling.temperature == 0:
+        return logits.amax(dim=-1) - own
+    values, ids = _candidates(logits, sampling)
+    best = (values + gumbel_noise(keys, position, ids)).amax(dim=-1)
+    value = own.double() / sampling.temperature
+    noisy = value + gumbel_noise(keys, position, token_ids[:, None]).squeeze(-1)
+    lowest = values.masked_fill(values == -torch.inf, torch.inf).amin(dim=-1)
+    return torch.maximum(best - noisy, lowest - value).clamp(min=0).float()
