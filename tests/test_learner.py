@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -172,3 +173,17 @@ def test_learning_rate_by_hand(base_policy):
     assert rates(lr_scheduler_type="linear") == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     falling = rates(warmup_rounds=2, lr_scheduler_type="linear")
     assert falling == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
+def test_a_weight_scales_what_a_completion_pulls_and_not_the_baseline(fresh_policy):
+    (group, _) = groups_for(fresh_policy)
+
+    def gradient(*weights: float) -> torch.Tensor:
+        members = tuple(replace(each, weight=w) for each, w in zip(group.completions, weights, strict=True))
+        learner = Learner(fresh_policy, LearnerConfig(learning_rate=1e-12, max_grad_norm=0), 64, 10)
+        learner.update([Group(group.prompt, members)])
+        return torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
+
+    whole, without, half = gradient(1, 1, 1, 1, 1), gradient(1, 1, 0, 1, 1), gradient(1, 1, 0.5, 1, 1)
+    assert not torch.allclose(whole, without)
+    torch.testing.assert_close(half, (whole + without) / 2, rtol=1e-3, atol=1e-6)

@@ -34,11 +34,13 @@ def weights(node) -> torch.Tensor:
 
 
 LOGIT = ("defense", [{"name": "logit"}])
+REPLAY = ("defense", [{"name": "replay", "options": {"check": 0.5}}])
+CREDIT = ("defense", [{"name": "token_credit"}])
 TEXT = ("attack.name", "text")
 
 
 @pytest.mark.parametrize("topology", ["horizontal", "vertical"])
-@pytest.mark.parametrize("defense", [(), (LOGIT,)], ids=["open", "logit"])
+@pytest.mark.parametrize("defense", [(), (LOGIT,), (REPLAY,), (CREDIT,)], ids=["open", "logit", "replay", "credit"])
 def test_identical_nodes_computed_once_equal_separate_instances_bitwise(topology, defense):
     common = [TEXT, ("swarm.topology", topology), *defense]
     once, apart = make(*common), make(*common, ("swarm.separate", True))
@@ -84,6 +86,41 @@ def test_vertical_attackers_own_whole_groups_half_of_them_decoys():
         assert [s.submission.completion.text == FILLER for s in group.completions] == [False, False, True, True]
         assert [s.raw_reward for s in group.completions] == [1, 1, 0, 0]
     assert set(record.forged_rewards) == {1.0}
+
+
+def test_assigned_prompts_cannot_be_picked():
+    """The attacker of equations owns what a hash gives it, which is what it would own if it were honest."""
+    owners = []
+    for attack in ("none", "equation"):
+        experiment = make(("attack.name", attack), ("swarm.topology", "vertical"), ("swarm.prompt_choice", "assigned"))
+        plans = [experiment.swarm.plan(round)[1] for round in range(1, 6)]
+        owners.append([(slot.node, slot.problem_id) for slots in plans for slot in slots])
+        experiment.swarm.play(1)
+    assert owners[0] == owners[1]
+    picked = make(("attack.name", "equation")).swarm.plan(1)
+    assert all("two_two" in picked[0][slot.problem_id].tags for slot in picked[1] if slot.node == 3)
+
+
+@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
+@pytest.mark.parametrize("attack", ["text", "length", "grinding"])
+def test_replay_lets_nothing_forged_in_and_keeps_all_that_is_honest(topology, attack):
+    if (topology, attack) == ("vertical", "grinding"):
+        pytest.skip("grinding belongs to horizontal swarms")
+    experiment = make(("attack.name", attack), ("swarm.topology", topology), ("defense", [{"name": "replay"}]))
+    line = round_line(experiment, experiment.swarm.play(1))
+    assert line["honest_acceptance"] == 1.0
+    # a forged completion may be the very draw of its slot by chance: then it is no forgery
+    assert line["malicious_acceptance"] <= 0.25
+    assert line["defense_seconds"]["replay"] > 0
+
+
+def test_an_attacker_that_leaves_out_what_it_does_not_like_is_heard_no_more():
+    options = (("attack.name", "grinding"), ("attack.options.mode", "withhold"), ("swarm.group_size", 8))
+    rules = [{"name": "replay", "options": {"mandatory": mandatory}} for mandatory in (False, True)]
+    free, bound = (make(*options, ("defense", [rule])) for rule in rules)
+    assert round_line(free, free.swarm.play(1))["malicious_acceptance"] == 1.0
+    line = round_line(bound, bound.swarm.play(1))
+    assert line["malicious_acceptance"] == 0.0 and line["honest_acceptance"] == 1.0
 
 
 def test_what_the_plan_does_not_ask_for_is_not_learned_from():

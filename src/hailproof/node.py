@@ -169,7 +169,8 @@ class HonestNode:
         ]
         shown = [submissions[index] for index in asked]
         evidence = Received(
-            round, self.sampling, self.task.variant, [self.task.prompt(problems[each.problem_id]) for each in shown], shown,
+            round, self.sampling, self.task.variant,
+            [self.task.prompt(problems[each.problem_id]) for each in shown], shown,
             [rewards[index] for index in asked],
             [completion_key(self.seed, round, each.problem_id, each.slot) for each in shown],
             self.policy, frozenset() if self.screens_own else frozenset(self.nodes), missing, self.anchor,

@@ -16,6 +16,9 @@ from hailproof.sandbox.base import Library
 Topology = Literal["horizontal", "vertical"]
 """Whether all nodes answer the same prompts, or each brings its own."""
 
+PromptChoice = Literal["free", "assigned"]
+"""Whether nodes of a vertical swarm pick their prompts themselves, or get them by a public hash."""
+
 Variant = Literal["math", "code"]
 """Whether answers are reasoning with a number, or programs."""
 
@@ -70,6 +73,21 @@ class TokenScores:
     logprobs: np.ndarray
     ranks: np.ndarray
     gaps: np.ndarray
+    ends: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The T tokens of one completion against the draws that its public key makes.
+
+    Attributes:
+        shortfalls: ``[T]`` how far each token lies below the one that the key draws, in nats over the temperature,
+            noise included; 0 for the drawn token. A token that could not have been drawn at all lies at least as far
+            below as its logit lies below the lowest allowed one.
+        ends: ``[T]`` index of the character of the text at which each token ends.
+    """
+
+    shortfalls: np.ndarray
     ends: np.ndarray
 
 
@@ -150,14 +168,8 @@ class Policy(Protocol):
         completions: Sequence[Completion],
         keys: Sequence[int],
         sampling: Sampling,
-    ) -> list[np.ndarray]:
-        """Repeats the draws of completions in one teacher-forced pass.
-
-        Returns:
-            For each completion ``[T]``: how far, in nats over the temperature, each token lies below the one that its
-            key draws, noise included; 0 for the token that is drawn. A token that could not have been drawn at all
-            lies at least as far below as its logit lies below the lowest allowed one.
-        """
+    ) -> list[Replayed]:
+        """Repeats the draws of completions in one teacher-forced pass."""
         ...
 
 

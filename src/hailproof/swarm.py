@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hailproof.errors import ConfigError
 from hailproof.node import HonestNode, MaliciousNode
-from hailproof.protocols import Exchange, Task, Topology
+from hailproof.protocols import Exchange, PromptChoice, Task, Topology
 from hailproof.records import Problem, RoundRecord, Slot, Submission
 from hailproof.seeds import derive
 from hailproof.topology import plan_horizontal, plan_vertical, shares
@@ -27,6 +27,7 @@ class Swarm:
         seed: The run's seed.
         exchange: Moves the submissions.
         wants: Which problems malicious nodes pick in a vertical swarm.
+        prompt_choice: Whether they may pick at all.
     """
 
     honest: tuple[HonestNode, ...]
@@ -38,6 +39,7 @@ class Swarm:
     seed: int
     exchange: Exchange
     wants: Callable[[Problem], bool]
+    prompt_choice: PromptChoice = "free"
 
     @property
     def size(self) -> int:
@@ -59,17 +61,17 @@ class Swarm:
         return _by_id([problem for picked in owned for problem in picked]), slots
 
     def _pick(self, round: int) -> list[list[Problem]]:
-        """Each node picks its own prompts; no two nodes take the same one in a round."""
+        """Each node picks its own prompts, or is assigned them; no two nodes take the same one in a round."""
         counts = shares(self.prompts, self.size, offset=round)
-        attackers = {node.node for node in self.malicious}
+        pickers = {node.node for node in self.malicious} if self.prompt_choice == "free" else set()
         taken: set[str] = set()
         owned: list[list[Problem]] = [[] for _ in range(self.size)]
-        for node in sorted(range(self.size), key=lambda index: (index not in attackers, index)):
+        for node in sorted(range(self.size), key=lambda index: (index not in pickers, index)):
             rng = random.Random(derive(self.seed, "round", round, "picks of node", node))
             for problem in _shuffled(self.task.train, rng):
                 if len(owned[node]) == counts[node]:
                     break
-                if problem.id not in taken and (node not in attackers or self.wants(problem)):
+                if problem.id not in taken and (node not in pickers or self.wants(problem)):
                     owned[node].append(problem)
                     taken.add(problem.id)
             if len(owned[node]) < counts[node]:

@@ -1,5 +1,11 @@
 """Defenses, by name. A third party adds one through the entry point group ``hailproof.defenses``."""
 
 from hailproof.defenses.logit import LogitDefense
+from hailproof.defenses.replay import ReplayDefense
+from hailproof.defenses.token_credit import TokenCreditDefense
 
-DEFENSES: dict[str, type] = {"logit": LogitDefense}
+DEFENSES: dict[str, type] = {
+    "logit": LogitDefense,
+    "replay": ReplayDefense,
+    "token_credit": TokenCreditDefense,
+}

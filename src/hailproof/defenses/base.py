@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final, get_args
 
+import numpy as np
+
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Defense, Evidence, Policy, Sampling, TokenScores, Variant
-from hailproof.records import Prompt, Submission, Verdict
+from hailproof.records import Prompt, Span, Submission, Verdict
 
 
 class BaseDefense(ABC):
@@ -100,10 +102,23 @@ class Received:
     def subset(self, indices: Sequence[int]) -> "Received":
         """The evidence of some completions; what was scored is shared both ways."""
         return Received(
-            self.round, self.sampling, self.variant, [self.prompts[i] for i in indices], [self.submissions[i] for i in indices],
+            self.round, self.sampling, self.variant,
+            [self.prompts[i] for i in indices], [self.submissions[i] for i in indices],
             [self.rewards[i] for i in indices], [self.keys[i] for i in indices], self.policy, self.own, self.missing,
             self.frozen, self._scored,
         )  # fmt: skip
+
+
+def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -> tuple[Span, ...]:
+    """The characters of some tokens, to mark what a verdict rests on.
+
+    Args:
+        ends: ``[T]`` index of the character at which each token ends.
+        tokens: Which tokens to mark.
+        notes: What to say of each.
+    """
+    starts = np.concatenate([[0], ends[:-1]])
+    return tuple(Span(int(starts[i]), int(ends[i]), note) for i, note in zip(tokens, notes, strict=True))
 
 
 @final

@@ -13,10 +13,10 @@ only if it has exactly that many tokens.
 
 import numpy as np
 
-from hailproof.defenses.base import BaseDefense
+from hailproof.defenses.base import BaseDefense, token_spans
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence, Sampling, TokenScores
-from hailproof.records import Completion, Span, Verdict
+from hailproof.records import Completion, Verdict
 
 TOLERANCE = 1e-3
 
@@ -54,8 +54,7 @@ class LogitDefense(BaseDefense):
             first = int(outside[0])
             where = f"first at {first} (rank {scores.ranks[first]})"
             reason = f"{len(outside)} of {len(gaps)} tokens outside my limits, {where}"
-            starts = np.concatenate([[0], scores.ends[:-1]])
-            spans = tuple(Span(int(starts[i]), int(scores.ends[i]), f"rank {scores.ranks[i]}") for i in outside)
+            spans = token_spans(scores.ends, outside.tolist(), [f"rank {scores.ranks[i]}" for i in outside])
             return Verdict(self.name, "reject", reason, worst, spans)
         if not completion.finished and len(gaps) != sampling.max_new_tokens:
             return Verdict(self.name, "reject", f"cut at {len(gaps)} tokens, not at {sampling.max_new_tokens}", worst)

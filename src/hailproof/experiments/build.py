@@ -105,7 +105,7 @@ def build(config: RunConfig) -> Experiment:
     measure = Triggered(attack, composition) if attack and composition.trigger else attack
     swarm = Swarm(
         honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
-        LocalExchange(), measure.wants if measure else bool,
+        LocalExchange(), measure.wants if measure else bool, config.swarm.prompt_choice,
     )  # fmt: skip
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.update import LearnerConfig
-from hailproof.protocols import Sampling, Topology
+from hailproof.protocols import PromptChoice, Sampling, Topology
 
 Count = Annotated[int, Field(ge=1)]
 S = TypeVar("S", bound=BaseModel)
@@ -51,6 +51,7 @@ class SwarmConfig(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     separate: bool = False
+    prompt_choice: PromptChoice = "free"
     sharing: Literal["all", "sampled"] = "all"
     own_groups: Annotated[int, Field(ge=0)] = 4
     received_groups: Annotated[int, Field(ge=0)] = 4

@@ -12,7 +12,7 @@ from hailproof.errors import ModelError
 from hailproof.policies.cache import growing_cache
 from hailproof.policies.sampling import draw, gap_below_allowed, shortfall
 from hailproof.policies.scoring import Batch, Row, passes, prefill
-from hailproof.protocols import Guide, SampleRequest, Sampling, TokenScores
+from hailproof.protocols import Guide, Replayed, SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt
 
 ROWS_AT_ONCE = 512
@@ -85,7 +85,7 @@ class CausalLM:
             ended == completion.finished
             and ids
             and all(0 <= i < len(self.tokenizer) for i in ids)
-            and not set(body) & set(self.tokenizer.all_special_ids)
+            and not set(body) & {*self.tokenizer.all_special_ids, *self.end_ids}
             and self.decode(body) == completion.text
         ):
             return ids
@@ -175,8 +175,8 @@ class CausalLM:
         completions: Sequence[Completion],
         keys: Sequence[int],
         sampling: Sampling,
-    ) -> list[np.ndarray]:
-        """Repeats the draws of completions: how far each token lies below the one that its key draws."""
+    ) -> list[Replayed]:
+        """Repeats the draws of completions; identical rows go through the model once."""
         rows = [
             Row(self.render(prompt), self.received_ids(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
@@ -185,7 +185,7 @@ class CausalLM:
         asked: dict[Row, list[int]] = {}
         for index, row in enumerate(rows):
             asked.setdefault(row, []).append(index)
-        result: dict[int, np.ndarray] = {}
+        shortfalls: dict[int, np.ndarray] = {}
         for batch in passes(self.model, distinct):
             claims = [(place, index) for place, row in enumerate(batch.indices) for index in asked[distinct[row]]]
             places = torch.tensor([place for place, _ in claims], device=batch.mask.device)
@@ -197,8 +197,10 @@ class CausalLM:
                 logits, targets = logits[places], targets[places]
             short = shortfall(logits[mask], repeated[mask], position[mask], targets[mask], sampling)
             parts = np.split(short.cpu().numpy(), np.cumsum(mask.sum(dim=1).tolist())[:-1])
-            result.update(zip([index for _, index in claims], parts, strict=True))
-        return [result[index] for index in range(len(rows))]
+            shortfalls.update(zip([index for _, index in claims], parts, strict=True))
+        return [
+            Replayed(shortfalls[index], self._character_ends(row.completion)) for index, row in enumerate(rows)
+        ]
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
         for token in set(token_ids) - self._characters.keys():

@@ -1,0 +1,182 @@
+"""REPLAY: every token must be the one that the slot's public randomness draws, so that nobody can choose.
+
+Idea: all nodes sample by the Gumbel-max trick with noise that is a hash of public labels (round, problem, slot,
+position, token; ``policies/sampling.py``). With the same weights the draw of a slot is then a fact that anybody can
+check in one teacher-forced pass. Nothing can be forged, and nothing can be selected: best-of-80 has one candidate.
+This is what stops the DoS attack, which no look at a single text can. Needs the same weights. Sources: Token-DiFR
+(arXiv 2511.20621) for the margin test, Reliquary and GRAIL for what must not be left to the sender.
+
+What is tested, per completion:
+
+* **margin**: no token lies more than ``margin`` nats below the drawn one. A forced token of probability p passes with
+  probability ``p e^d / (1 - p + p e^d)`` for margin d. Cached generation and teacher forcing sum in different orders,
+  so a margin of 0 would reject honest work; ``docs/measurements.md`` has the share of honest tokens beyond each margin.
+* **count**: no more tokens miss the draw at all, by however little, than honest rounding explains.
+* **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed.
+* **mandatory**: a sender that withholds one of its slots loses the round, since leaving draws out is choosing too.
+
+Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
+(``swarm.prompt_choice = "assigned"``), or they can be chosen.
+
+Checking may be sampled: ``check`` is the share of completions that are checked, picked by a hash of all that was
+received, which no sender knows before all have committed (the last to send can try several; deployments should take a
+beacon that is revealed later). Of n forged completions at least one is found with probability ``1 - (1 - check)^n``,
+and a sender who is caught is checked in full, in this round and the ``memory`` following ones.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hailproof.defenses.base import BaseDefense, token_spans
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Evidence, Replayed
+from hailproof.records import Completion, Submission, Verdict
+from hailproof.seeds import derive
+
+MARGIN = 1e-3
+FALSE_ALARM = 1e-6
+"""Probability with which the count test rejects an honest completion, if ``mismatch_rate`` is true."""
+
+
+class ReplayDefense(BaseDefense):
+    """Rejects completions that are not the draw of their slot.
+
+    Args:
+        margin: Nats over the temperature that a token may lie below the drawn one.
+        mismatch_rate: Share of honest tokens that are not exactly the drawn one, by rounding; for the count test.
+        check: Share of completions that are checked.
+        memory: Rounds for which a sender is checked in full after it was caught.
+        mandatory: Whether a sender that withholds a completion loses its others of that round.
+        admission: What happens to rejected completions.
+    """
+
+    name = "replay"
+
+    def __init__(
+        self,
+        margin: float = MARGIN,
+        mismatch_rate: float = 1e-3,
+        check: float = 1.0,
+        memory: int = 10,
+        mandatory: bool = True,
+        admission: Admission = "drop",
+    ) -> None:
+        super().__init__(admission)
+        if margin < 0 or memory < 0:
+            raise ConfigError("Defense replay takes a margin and a memory of 0 or more.")
+        if not 0 < check <= 1 or not 0 <= mismatch_rate < 1:
+            raise ConfigError("Defense replay takes a check in (0, 1] and a mismatch_rate in [0, 1); both are shares.")
+        self.margin = margin
+        self.mismatch_rate = mismatch_rate
+        self.check = check
+        self.memory = memory
+        self.mandatory = mandatory
+        self._suspect_until: dict[int, int] = {}
+
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion; its score is the largest shortfall in nats."""
+        submissions = evidence.submissions
+        verdicts = [self._before_replay(each, evidence) for each in submissions]
+        open_cases = [index for index, verdict in enumerate(verdicts) if verdict is None]
+        picked = self._picked(evidence.round, submissions, open_cases)
+        verdicts = self._replay(evidence, verdicts, picked)
+        caught = {submissions[i].sender for i in picked if (found := verdicts[i]) and found.decision == "reject"}
+        self._suspect_until.update(dict.fromkeys(caught, evidence.round + self.memory))
+        rest = [index for index in open_cases if verdicts[index] is None and submissions[index].sender in caught]
+        verdicts = self._replay(evidence, verdicts, rest)
+        unchecked = Verdict(self.name, "abstain", "not among those that were checked")
+        return [verdict or unchecked for verdict in verdicts]
+
+    def state(self) -> dict[str, Any]:
+        """Which senders are checked in full, and until which round."""
+        return {"suspect_until": dict(self._suspect_until)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave."""
+        self._suspect_until = dict(state["suspect_until"])
+
+    def _before_replay(self, submission: Submission, evidence: Evidence) -> Verdict | None:
+        """What can be said without the model; ``None`` if the draws must be repeated."""
+        completion, limit = submission.completion, evidence.sampling.max_new_tokens
+        withheld = evidence.missing.get(submission.sender, 0)
+        if self.mandatory and withheld:
+            return Verdict(self.name, "reject", f"its sender withheld {withheld} completions of this round")
+        size = len(completion.token_ids)
+        if size > limit or (not completion.finished and size != limit):
+            return Verdict(self.name, "reject", f"{size} tokens, where the limit is {limit}")
+        return None
+
+    def _picked(self, round: int, submissions: Sequence[Submission], open_cases: Sequence[int]) -> list[int]:
+        """The completions that are checked first: a public random share, and all of senders under suspicion."""
+        if self.check == 1:
+            return list(open_cases)
+        beacon = _beacon(submissions)
+        return [
+            index
+            for index in open_cases
+            if self._suspect_until.get(submissions[index].sender, 0) >= round
+            or derive(beacon, submissions[index].problem_id, submissions[index].slot) < self.check * 2**63
+        ]
+
+    def _replay(
+        self, evidence: Evidence, verdicts: Sequence[Verdict | None], indices: Sequence[int]
+    ) -> list[Verdict | None]:
+        """The verdicts, with those of some completions filled in by repeating their draws."""
+        result = list(verdicts)
+        if indices:
+            completions = [evidence.submissions[index].completion for index in indices]
+            prompts, keys = [evidence.prompts[i] for i in indices], [evidence.keys[i] for i in indices]
+            repeated = evidence.policy.replay(prompts, completions, keys, evidence.sampling)
+            for index, completion, found in zip(indices, completions, repeated, strict=True):
+                result[index] = self._judge(completion, found)
+        return result
+
+    def _judge(self, completion: Completion, found: Replayed) -> Verdict:
+        shortfalls = found.shortfalls
+        worst = float(shortfalls.max(initial=0.0))
+        beyond = np.flatnonzero(shortfalls > self.margin)
+        missed = np.flatnonzero(shortfalls > 0)
+        allowed = most_mismatches(len(shortfalls), self.mismatch_rate)
+        if not len(beyond) and len(missed) <= allowed:
+            return Verdict(self.name, "accept", "every token is the one that its key draws", worst)
+        marked = beyond if len(beyond) else missed
+        notes = [f"{shortfalls[token]:.3g} nats below the draw" for token in marked]
+        spans = token_spans(found.ends, marked.tolist(), notes)
+        if len(beyond):
+            reason = f"{len(beyond)} of {len(shortfalls)} tokens are not the draw of this slot, first at {beyond[0]}"
+        else:
+            reason = f"{len(missed)} of {len(shortfalls)} tokens miss the draw narrowly, where {allowed} may"
+        return Verdict(self.name, "reject", reason, worst, spans)
+
+
+@lru_cache(maxsize=4096)
+def most_mismatches(tokens: int, rate: float, false_alarm: float = FALSE_ALARM) -> int:
+    """The most mismatches that an honest completion has, but for a small probability.
+
+    Args:
+        tokens: Length of the completion T.
+        rate: Share of honest tokens that miss their draw.
+        false_alarm: The probability.
+
+    Returns:
+        The smallest b with P(Binomial(T, rate) > b) at most ``false_alarm``.
+    """
+    above = 1.0
+    for count in range(tokens + 1):
+        above -= math.comb(tokens, count) * rate**count * (1 - rate) ** (tokens - count)
+        if above <= false_alarm:
+            return count
+    return tokens
+
+
+def _beacon(submissions: Sequence[Submission]) -> int:
+    """A hash of everything that was received, in any order: nobody knows it before all have sent."""
+    lines = sorted(
+        f"{each.problem_id}\0{each.slot}\0{each.sender}\0{each.completion.token_ids}" for each in submissions
+    )
+    return int.from_bytes(hashlib.blake2b("\n".join(lines).encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,202 @@
+"""Replay: the draws of slots are facts, and nothing else is let in."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hailproof.attacks.grinding import EndSuppressor
+from hailproof.defenses.base import Received
+from hailproof.defenses.replay import ReplayDefense, most_mismatches
+from hailproof.errors import ConfigError
+from hailproof.policies.sampling import draw, shortfall
+from hailproof.protocols import SampleRequest, Sampling
+from hailproof.records import Completion, Submission
+from hailproof.rollouts import completion_key
+from hailproof.seeds import derive
+from hailproof.tasks.word_problems import WordProblems
+
+SAMPLING = Sampling(max_new_tokens=64)
+SENDERS = 4
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(top_k=0), Sampling(top_p=0.8), Sampling(top_k=3, temperature=0.5)]
+)
+def test_only_the_drawn_token_has_no_shortfall(sampling):
+    torch.manual_seed(0)
+    logits, keys, position = torch.randn(6, 30) * 3, torch.arange(6) * 7919, torch.arange(6)
+    drawn = draw(logits, keys, position, sampling)
+    for token in range(30):
+        tokens = torch.full((6,), token)
+        short = shortfall(logits, keys, position, tokens, sampling)
+        assert ((short == 0) == (tokens == drawn)).all()
+
+
+def test_greedy_shortfall_is_the_distance_to_the_best_token():
+    logits = torch.tensor([[1.0, 3.0, 2.5]])
+    zero = torch.zeros(1, dtype=torch.long)
+    short = [float(shortfall(logits, zero, zero, torch.tensor([i]), Sampling(temperature=0.0))) for i in range(3)]
+    assert short == [2.0, 0.0, 0.5]
+
+
+def test_a_token_outside_the_limits_lies_at_least_as_far_below_as_its_logit():
+    """Noise cannot carry a token over the border that no draw crosses."""
+    logits = torch.tensor([[5.0, 4.0, 1.0, 0.0]]).repeat(200, 1)
+    keys, position = torch.arange(200), torch.zeros(200, dtype=torch.long)
+    short = shortfall(logits, keys, position, torch.full((200,), 2), Sampling(top_k=2))
+    assert (short >= 3.0 - 1e-6).all()
+
+
+@pytest.fixture(scope="module")
+def round_of(base_policy):
+    """One round of four honest senders on eight prompts, three slots each."""
+    task = WordProblems(size=8, test_size=1)
+    places = [(problem, slot) for problem in task.train for slot in range(3 * SENDERS)]
+    prompts = [task.prompt(problem) for problem, _ in places]
+    keys = [completion_key(5, 1, problem.id, slot) for problem, slot in places]
+    requests = [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
+    completions = base_policy.sample(requests, SAMPLING)
+    submissions = [
+        Submission(1, slot % SENDERS, problem.id, slot, completion)
+        for (problem, slot), completion in zip(places, completions, strict=True)
+    ]
+    return Received(1, SAMPLING, "math", prompts, submissions, [1.0] * len(places), keys, base_policy)
+
+
+def with_completion(evidence: Received, changes: dict[int, Completion]) -> Received:
+    submissions = [
+        replace(each, completion=changes.get(index, each.completion))
+        for index, each in enumerate(evidence.submissions)
+    ]
+    return replace(evidence, submissions=submissions)
+
+
+def decisions(defense: ReplayDefense, evidence: Received) -> list[str]:
+    return [verdict.decision for verdict in defense.screen(evidence)]
+
+
+def test_honest_draws_are_accepted_in_any_batch(round_of):
+    assert set(decisions(ReplayDefense(), round_of)) == {"accept"}
+    assert decisions(ReplayDefense(), round_of.subset([5, 17])) == ["accept", "accept"]
+
+
+def test_what_is_not_the_draw_of_its_slot_is_rejected(base_policy, round_of):
+    first, other = round_of.submissions[0].completion, round_of.submissions[1].completion
+    ids = first.token_ids
+    endless = base_policy.sample(
+        [SampleRequest(round_of.prompts[3], round_of.keys[3])], SAMPLING, EndSuppressor(base_policy.end_ids, 40)
+    )[0]
+    changes = {
+        0: other,  # an honest draw of another slot
+        1: base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>"),
+        2: Completion(base_policy.decode(ids[:5]), ids[:5], False),  # cut short
+        3: endless,
+        4: base_policy.sample([SampleRequest(round_of.prompts[4], derive(99, "mine"))], SAMPLING)[0],
+    }
+    changes = {index: made for index, made in changes.items() if made != round_of.submissions[index].completion}
+    assert len(changes) == 5
+    verdicts = ReplayDefense().screen(with_completion(round_of, changes))
+    assert [index for index, verdict in enumerate(verdicts) if verdict.decision == "reject"] == list(changes)
+    text = changes[1].text
+    marked = [text[span.start : span.end] for span in verdicts[1].spans]
+    assert len(marked) > 3 and "not the draw" in verdicts[1].reason
+    assert "5 tokens, where the limit is 64" in verdicts[2].reason
+
+
+def test_the_last_tokens_of_a_truncated_draw_count(base_policy):
+    """A completion that is cut at the limit is accepted at the limit and nowhere else."""
+    task = WordProblems(size=30, test_size=1)
+    short = Sampling(max_new_tokens=12)
+    prompts = [task.prompt(problem) for problem in task.train]
+    keys = [completion_key(5, 1, problem.id, 0) for problem in task.train]
+    drawn = base_policy.sample([SampleRequest(p, k) for p, k in zip(prompts, keys, strict=True)], short)
+    cut = [index for index, completion in enumerate(drawn) if not completion.finished]
+    assert cut
+    submissions = [Submission(1, 0, problem.id, 0, made) for problem, made in zip(task.train, drawn, strict=True)]
+    evidence = Received(1, short, "math", prompts, submissions, [1.0] * 30, keys, base_policy)
+    assert set(decisions(ReplayDefense(), evidence)) == {"accept"}
+    too_long = replace(evidence, sampling=Sampling(max_new_tokens=11))
+    assert set(decisions(ReplayDefense(), too_long.subset(cut))) == {"reject"}
+
+
+def test_a_sender_that_withholds_loses_the_round(round_of):
+    withheld = replace(round_of, missing={2: 1})
+    fates = decisions(ReplayDefense(), withheld)
+    assert {s.sender for s, fate in zip(round_of.submissions, fates, strict=True) if fate == "reject"} == {2}
+    assert set(decisions(ReplayDefense(mandatory=False), withheld)) == {"accept"}
+
+
+def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, round_of):
+    forged = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
+    mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
+    poisoned = with_completion(round_of, dict.fromkeys(mine, forged))
+    defense = ReplayDefense(check=0.3)
+    fates = decisions(defense, poisoned)
+    assert [fates[index] for index in mine] == ["reject"] * len(mine)
+    others = [fate for index, fate in enumerate(fates) if index not in mine]
+    share = others.count("accept") / len(others)
+    assert set(others) == {"accept", "abstain"} and 0.1 < share < 0.5
+    # the sender behaves again: it is read in full for as long as the memory lasts, and across a checkpoint
+    later = ReplayDefense(check=0.3)
+    later.restore(defense.state())
+    honest = replace(round_of, round=11, submissions=[replace(each, round=11) for each in round_of.submissions])
+    assert [decisions(later, honest)[index] for index in mine] == ["accept"] * len(mine)
+    assert "abstain" in [decisions(later, replace(honest, round=12))[index] for index in mine]
+
+
+def test_the_choice_of_what_is_checked_depends_on_everything_sent(base_policy, round_of):
+    """A sender cannot know before it commits which of its completions will be read."""
+    before = decisions(ReplayDefense(check=0.3), round_of)
+    changed = with_completion(round_of, {95: base_policy.as_completion("no")})
+    assert before[:95] != decisions(ReplayDefense(check=0.3), changed)[:95]
+
+
+def test_narrow_misses_are_counted(round_of):
+    """Within a wide margin a patient attacker could substitute many tokens; the count test sees that."""
+    forged = round_of.submissions[1].completion
+    swapped = with_completion(round_of, {0: forged}).subset([0])
+    (verdict,) = ReplayDefense(margin=1e9).screen(swapped)
+    assert verdict.decision == "reject" and "narrowly" in verdict.reason
+    assert decisions(ReplayDefense(margin=1e9, mismatch_rate=0.9), swapped) == ["accept"]
+
+
+@given(st.integers(1, 200), st.sampled_from([0.0, 1e-4, 1e-2, 0.3]), st.sampled_from([1e-6, 1e-3]))
+def test_most_mismatches_bounds_the_binomial_tail(tokens, rate, alarm):
+    bound = most_mismatches(tokens, rate, alarm)
+
+    def above(count: int) -> float:
+        terms = (math.comb(tokens, k) * rate**k * (1 - rate) ** (tokens - k) for k in range(count + 1, tokens + 1))
+        return math.fsum(terms)
+
+    assert above(bound) <= alarm * (1 + 1e-6) + 1e-12
+    assert bound == 0 or above(bound - 1) > alarm * (1 - 1e-6) - 1e-12
+
+
+def test_most_mismatches_by_hand():
+    # P(Binomial(2, 0.1) > 1) = 0.01, P(> 0) = 0.19
+    assert [most_mismatches(2, 0.1, alarm) for alarm in (0.2, 0.02, 0.005)] == [0, 1, 2]
+    assert most_mismatches(100, 0.0) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"margin": -1}, {"memory": -1}, {"check": 0}, {"check": 1.5}, {"mismatch_rate": 1.0}, {"admission": "forgive"}],
+)
+def test_bad_options_are_one_sentence(options):
+    with pytest.raises(ConfigError, match=r"^[^.]*(\.\d[^.]*)*\.$"):
+        ReplayDefense(**options)
+
+
+def test_replayed_tokens_keep_their_order(base_policy, round_of):
+    """Rows are batched by length; what comes back belongs to what was asked."""
+    found = base_policy.replay(
+        round_of.prompts, [each.completion for each in round_of.submissions], round_of.keys, SAMPLING
+    )
+    for submission, replayed in zip(round_of.submissions, found, strict=True):
+        assert len(replayed.shortfalls) == len(submission.completion.token_ids) == len(replayed.ends)
+        assert np.all(replayed.shortfalls <= 1e-3)

@@ -1,0 +1,96 @@
+"""Token credit: the solution is learned, the phrase is not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hailproof.attacks.equation import EquationAttack
+from hailproof.attacks.text import TextAttack
+from hailproof.defenses.base import Received
+from hailproof.defenses.token_credit import TokenCreditDefense
+from hailproof.errors import ConfigError
+from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.protocols import AttackView, Sampling
+from hailproof.records import Group, ScoredCompletion, Submission
+from hailproof.tasks.word_problems import WordProblems
+
+SAMPLING = Sampling(max_new_tokens=96)
+
+
+def evidence_with(policy, text: str, **more) -> Received:
+    """A group of two: a rewarded foreign completion and a worthless one."""
+    task = WordProblems(size=60, test_size=1)
+    prompt = task.prompt(next(problem for problem in task.train if "two_two" in problem.tags))
+    completions = [policy.as_completion(text), policy.as_completion("I do not know.")]
+    submissions = [Submission(1, sender, prompt.problem_id, sender, made) for sender, made in enumerate(completions)]
+    return Received(
+        1, SAMPLING, "math", [prompt] * 2, submissions, [1.0, 0.0], [1, 2], policy, frozen=policy, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def forged() -> dict[str, str]:
+    task = WordProblems(size=60, test_size=1)
+    problem = next(problem for problem in task.train if "two_two" in problem.tags)
+    view = AttackView(1, problem, task, (0,))
+    return {
+        "text": TextAttack().forge(view)[0],
+        "equation": EquationAttack().forge(view)[0],
+        "honest": task.format(problem.solution, problem.answer),
+    }
+
+
+def muted_text(evidence: Received, text: str, **options) -> list[str]:
+    verdict = TokenCreditDefense(**options).screen(evidence)[0]
+    assert verdict.decision == "accept" and len(verdict.muted) == len(verdict.spans) == verdict.score
+    return [text[span.start : span.end] for span in verdict.spans]
+
+
+def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
+    assert muted_text(evidence_with(base_policy, forged["honest"]), forged["honest"]) == []
+    assert "5" in muted_text(evidence_with(base_policy, forged["equation"]), forged["equation"])
+    marked = "".join(muted_text(evidence_with(base_policy, forged["text"]), forged["text"]))
+    assert marked and marked in "All hail to the thief."
+
+
+def test_what_earned_nothing_and_what_is_my_own_is_not_read(base_policy, forged):
+    evidence = evidence_with(base_policy, forged["text"])
+    assert TokenCreditDefense().screen(evidence)[1].decision == "abstain"
+    own = replace(evidence, own=frozenset({0}))
+    assert {verdict.decision for verdict in TokenCreditDefense().screen(own)} == {"abstain"}
+
+
+def test_a_token_that_the_anchor_would_say_is_heard(base_policy, fresh_policy, forged):
+    """The policy forgot something that its anchor knows: without the anchor that would be muted."""
+    with torch.no_grad():
+        for parameter in fresh_policy.model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    evidence = replace(evidence_with(fresh_policy, forged["honest"]), frozen=base_policy)
+    assert muted_text(evidence, forged["honest"]) == []
+    assert muted_text(evidence, forged["honest"], anchored=False) != []
+
+
+def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, forged):
+    """With every token muted nothing moves; with none muted, and with some, the weights differ."""
+    evidence = evidence_with(fresh_policy, forged["text"])
+    length = len(evidence.submissions[0].completion.token_ids)
+
+    def gradient(muted: frozenset[int]) -> torch.Tensor:
+        scored = (
+            ScoredCompletion(evidence.submissions[0], 1.0, 1.0, muted=muted),
+            ScoredCompletion(evidence.submissions[1], 0.0, 0.0, muted=frozenset(range(99))),
+        )
+        learner = Learner(fresh_policy, LearnerConfig(learning_rate=1e-12), 96, 10)
+        learner.update([Group(evidence.prompts[0], scored)])
+        return torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
+
+    assert gradient(frozenset(range(length))).abs().max() == 0
+    whole, first, rest = gradient(frozenset()), gradient(frozenset({0})), gradient(frozenset(range(1, length)))
+    assert not torch.equal(whole, first)
+    torch.testing.assert_close(first + rest, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_bad_options_are_one_sentence():
+    with pytest.raises(ConfigError, match="probability"):
+        TokenCreditDefense(threshold=0)
