@@ -1,8 +1,8 @@
-"""What the logit defense adds to a round, and where the time of a round goes.
+"""What a defense that reads tokens adds to a round, and where the time of a round goes.
 
-    .venv/bin/python benchmarks/bench_screen.py [--check]
+    .venv/bin/python benchmarks/bench_screen.py [--defense replay] [--option check=0.3] [--check]
 
-The same swarm of 4 with TEXT and a quarter of malicious nodes, with and without `logit`; both play the same rounds
+The same swarm of 4 with TEXT and a quarter of malicious nodes, with and without the defense; both play the same rounds
 in turn. The learning rate changes no weight, so that both see the same completions in every round. Two costs are
 given: that of the screening itself, and the difference of whole rounds, which is smaller, because rejected completions
 need no update.
@@ -18,14 +18,14 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from common import HOLD_STILL, begin, make, options, play, spread, table, verdict
 
+from hailproof.experiments.config import parse_assignment
 from hailproof.policies.causal_lm import CausalLM
-from hailproof.protocols import Sampling, TokenScores
 from hailproof.records import Completion, Prompt, RoundRecord
 
 STAGES = ["plan", "sample", "forge", "exchange", "screen", "update"]
@@ -35,7 +35,8 @@ class Meter:
     """Counts what goes through a policy's model, by stage: passes, tokens, positions with logits, FLOP.
 
     Args:
-        policy: The policy; its model gets a hook, and its ``score`` is wrapped to tell screening from sampling.
+        policy: The policy; its model gets a hook, and its ``score`` and ``replay`` are wrapped to tell screening
+            from sampling.
     """
 
     def __init__(self, policy: CausalLM) -> None:
@@ -45,19 +46,20 @@ class Meter:
         everything = sum(parameter.numel() for parameter in policy.model.parameters())
         self.body = everything - self.head * (1 if config.tie_word_embeddings else 2)  # a look-up is no arithmetic
         self._stage = "sample"
-        self._score = policy.score
         policy.model.register_forward_hook(self._count, with_kwargs=True)
-        setattr(policy, "score", self._screen)  # noqa: B010  a type checker takes a plain assignment for a mistake
+        for name in ("score", "replay"):
+            setattr(policy, name, self._screening(getattr(policy, name)))
 
-    def _screen(
-        self, prompts: Sequence[Prompt], completions: Sequence[Completion], sampling: Sampling
-    ) -> list[TokenScores]:
-        self._stage = "screen"
-        self.counts["screen"]["asked"] += len(completions)
-        try:
-            return self._score(prompts, completions, sampling)
-        finally:
-            self._stage = "sample"
+    def _screening(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(prompts: Sequence[Prompt], completions: Sequence[Completion], *rest: Any) -> Any:
+            self._stage = "screen"
+            self.counts["screen"]["asked"] += len(completions)
+            try:
+                return read(prompts, completions, *rest)
+            finally:
+                self._stage = "sample"
+
+        return counted
 
     def _count(self, _model: Any, _inputs: Any, keywords: dict[str, Any], output: Any) -> None:
         training = torch.is_grad_enabled()
@@ -93,13 +95,17 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=96, help="length limit of completions")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--max-share", type=float, default=0.25, help="what --check asks for")
+    parser.add_argument("--defense", default="logit")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the defense")
     arguments = parser.parse_args()
+    guard = arguments.defense
+    defense = {"name": guard, "options": dict(parse_assignment(text) for text in arguments.option)}
     begin(arguments)
     common: dict[str, Any] = {
         "swarm__prompts": arguments.prompts, "swarm__group_size": arguments.group_size, "attack__name": "text",
         "sampling__max_new_tokens": arguments.tokens, "learner__learning_rate": HOLD_STILL,
     }  # fmt: skip
-    swarms = {"none": make(**common), "logit": make(**common, defense=[{"name": "logit"}])}
+    swarms = {"none": make(**common), guard: make(**common, defense=[defense])}
     rounds: dict[str, list[tuple[float, RoundRecord]]] = {name: [] for name in swarms}
     for experiment in swarms.values():
         play(experiment, 1)
@@ -122,10 +128,10 @@ def main() -> int:
     large, shaped = product_rate(1024, 1024, 1024), product_rate(4096, 160, 432)
     print(f"\nfloat32 matrix product: {large / 1e9:.0f} GFLOP/s (1024 x 1024 x 1024), "
           f"{shaped / 1e9:.0f} GFLOP/s (4096 x 160 x 432); floor: arithmetic at the first rate")  # fmt: skip
-    rows = [["with logit", "seconds", "share", "passes", "tokens", "GFLOP", "GFLOP/s", "floor", "times the floor"]]
-    meter, whole = meters["logit"], statistics.median(seconds["logit"])
+    rows = [[f"with {guard}", "seconds", "share", "passes", "tokens", "GFLOP", "GFLOP/s", "floor", "times the floor"]]
+    meter, whole = meters[guard], statistics.median(seconds[guard])
     for stage in STAGES:
-        spent = statistics.median(record.seconds[stage] for record in records["logit"])
+        spent = statistics.median(record.seconds[stage] for record in records[guard])
         count = meter.counts[stage]
         passes, tokens, flop = (count[key] / arguments.repeats for key in ("passes", "tokens", "flop"))
         numbers = ["-"] * 4
@@ -137,12 +143,12 @@ def main() -> int:
     table(rows)
 
     base = statistics.median(seconds["none"])
-    screening = statistics.median(record.seconds["screen"] for record in records["logit"])
+    screening = statistics.median(record.seconds["screen"] for record in records[guard])
     rewarding = statistics.median(record.seconds["screen"] for record in records["none"])
     asked = meter.counts["screen"]["asked"] / arguments.repeats
-    count, tokens = (part / arguments.repeats for part in received(records["logit"]))
+    count, tokens = (part / arguments.repeats for part in received(records[guard]))
     print(f"\nreceived a round: {count:.0f} completions, {tokens:.0f} tokens; screened as able to matter: {asked:.0f}")
-    print(f"whole round with logit against without: {whole - base:+.3f} s, {whole / base - 1:+.1%}")
+    print(f"whole round with {guard} against without: {whole - base:+.3f} s, {whole / base - 1:+.1%}")
     share = (screening - rewarding) / base
     claim = f"screening adds {screening - rewarding:.3f} s, {share:.1%} of an undefended round"
     claim += f" (asked: at most {arguments.max_share:.0%})"

@@ -1,6 +1,7 @@
 """Replay: the draws of slots are facts, and nothing else is let in."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,7 @@ def round_of(base_policy):
     return Received(1, SAMPLING, "math", prompts, submissions, [1.0] * len(places), keys, base_policy)
 
 
-def with_completion(evidence: Received, changes: dict[int, Completion]) -> Received:
+def with_completion(evidence: Received, changes: Mapping[int, Completion]) -> Received:
     submissions = [
         replace(each, completion=changes.get(index, each.completion))
         for index, each in enumerate(evidence.submissions)
@@ -91,14 +92,14 @@ def test_what_is_not_the_draw_of_its_slot_is_rejected(base_policy, round_of):
     endless = base_policy.sample(
         [SampleRequest(round_of.prompts[3], round_of.keys[3])], SAMPLING, EndSuppressor(base_policy.end_ids, 40)
     )[0]
-    changes = {
+    made: dict[int, Completion] = {
         0: other,  # an honest draw of another slot
         1: base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>"),
         2: Completion(base_policy.decode(ids[:5]), ids[:5], False),  # cut short
         3: endless,
         4: base_policy.sample([SampleRequest(round_of.prompts[4], derive(99, "mine"))], SAMPLING)[0],
     }
-    changes = {index: made for index, made in changes.items() if made != round_of.submissions[index].completion}
+    changes = {index: each for index, each in made.items() if each != round_of.submissions[index].completion}
     assert len(changes) == 5
     verdicts = ReplayDefense().screen(with_completion(round_of, changes))
     assert [index for index, verdict in enumerate(verdicts) if verdict.decision == "reject"] == list(changes)
@@ -132,7 +133,7 @@ def test_a_sender_that_withholds_loses_the_round(round_of):
 
 
 def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, round_of):
-    forged = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
+    forged: Completion = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
     mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
     poisoned = with_completion(round_of, dict.fromkeys(mine, forged))
     defense = ReplayDefense(check=0.3)

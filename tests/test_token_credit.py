@@ -35,8 +35,8 @@ def forged() -> dict[str, str]:
     problem = next(problem for problem in task.train if "two_two" in problem.tags)
     view = AttackView(1, problem, task, (0,))
     return {
-        "text": TextAttack().forge(view)[0],
-        "equation": EquationAttack().forge(view)[0],
+        "text": str(TextAttack().forge(view)[0]),
+        "equation": str(EquationAttack().forge(view)[0]),
         "honest": task.format(problem.solution, problem.answer),
     }
 

@@ -47,7 +47,9 @@ def _absolute_if_path(text: str) -> str:
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML configuration; options override it.")] = None,
     attack: Annotated[str | None, typer.Option(help="What malicious nodes do, or none.")] = None,
-    defense: Annotated[list[str] | None, typer.Option(help="Screens completions; may be given several times.")] = None,
+    defense: Annotated[
+        list[str] | None, typer.Option(help="Screens completions; a defense or a preset; may be given several times.")
+    ] = None,
     topology: Annotated[str | None, typer.Option(help="horizontal or vertical.")] = None,
     task: Annotated[str | None, typer.Option(help="What is trained on.")] = None,
     data: Annotated[Path | None, typer.Option(help="Local data file of the task.")] = None,
@@ -116,6 +118,7 @@ def list_() -> None:
 
     quiet_libraries()
     from hailproof.defenses import DEFENSES
+    from hailproof.experiments.presets import PRESETS
     from hailproof.policies.causal_lm import shipped_models
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
@@ -125,6 +128,9 @@ def list_() -> None:
             about = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
             place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
             console.print(f"  {name:<15} {about}{place}", soft_wrap=True, markup=False)
+    console.print("[bold]presets, named where a defense is[/bold]")
+    for name, preset in PRESETS.items():
+        console.print(f"  {name:<15} {preset.about}", soft_wrap=True, markup=False)
     console.print("[bold]models[/bold]")
     for name, path in shipped_models().items():
         console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")

@@ -14,6 +14,7 @@ from hailproof.defenses.base import Chain
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.experiments.config import Plugin, RunConfig, SwarmConfig, validated
+from hailproof.experiments.presets import PRESETS, expanded
 from hailproof.experiments.roster import Roster, make_roster
 from hailproof.learner.update import NANO, Learner
 from hailproof.node import HonestNode, MaliciousNode, SampledSharing
@@ -73,8 +74,9 @@ def build(config: RunConfig) -> Experiment:
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
     """
+    config = expanded(config)
     attack: Attack | None = None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
-    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
+    defenses: list[Defense] = [make("defenses", DEFENSES | PRESETS, plugin) for plugin in config.defense]
     uses_own = any(defense.uses_own for defense in defenses)
     config = with_attack_defaults(config, attack)
     task = _task(config, attack)
@@ -176,7 +178,7 @@ def _honest(
 ) -> HonestNode:
     """A node on its own copy of the model."""
     policy = CausalLM(original.name, copy.deepcopy(original.model), original.tokenizer)
-    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
+    defenses: list[Defense] = [make("defenses", DEFENSES | PRESETS, plugin) for plugin in config.defense]
     sampling = config.sampling.build()
     learner = Learner(policy, config.learner.build(), sampling.max_new_tokens, config.rounds)
     rules, sampled = config.swarm, config.swarm.sharing == "sampled"
