@@ -15,6 +15,8 @@ from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence
 from hailproof.records import Span, Verdict
 
+MAX_QUOTED = 120
+"""Characters of each part of an equation that a reason repeats."""
 _PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
 
 
@@ -44,7 +46,7 @@ class EquationsDefense:
         found = [equation for equation in equations(text) if equation.holds is not None]
         wrong = [equation for equation in found if not equation.holds]
         if wrong:
-            spans = tuple(Span(equation.start, equation.end, f"should be {equation.expected}") for equation in wrong)
+            spans = tuple(Span(each.start, each.end, f"should be {each.expected[:MAX_QUOTED]}") for each in wrong)
             return Verdict(self.name, "reject", _reason(wrong), float(len(wrong)), spans)
         if not found:
             return Verdict(self.name, "abstain", "no equation that I can evaluate")
@@ -53,5 +55,6 @@ class EquationsDefense:
 
 def _reason(wrong: list[Equation]) -> str:
     """Names the first wrong equation."""
-    first = f"{wrong[0].left} = {wrong[0].right} should be {wrong[0].expected}"
+    left, right, expected = (part[:MAX_QUOTED] for part in (wrong[0].left, wrong[0].right, wrong[0].expected))
+    first = f"{left} = {right} should be {expected}"
     return first if len(wrong) == 1 else f"{first}; {len(wrong)} wrong equations in all"
