@@ -28,7 +28,7 @@ from hailproof.arithmetic.tokens import Token, fold, tokens
 from hailproof.arithmetic.values import same
 from hailproof.parsing import CALCULATOR_NOTE
 
-MAX_CHARACTERS = 65_536
+MAX_CHARACTERS = 32_768
 """What follows in a longer text is not read."""
 _DEFAULT_READING = Reading()
 _OTHER_READINGS = {
@@ -105,28 +105,26 @@ def _sides(tokens: Iterator[Token]) -> tuple[list[Token], list[list[Token]]]:
 def _equation(text: str, before: list[Token], after: list[Token], rounded: bool) -> Equation | None:
     """Judges the equation between two sides; ``None`` if there is no expression on both."""
     before, after = before[-MAX_SIDE:], after[:MAX_SIDE]
-    outcomes: list[bool | None] = []
-    equation = None
+    left_side, right_side = Side(before, _DEFAULT_READING), Side(after, _DEFAULT_READING)
+    left, right = left_side.last_run(), right_side.first_runs()
+    if left is None or not right:
+        return None
+    start, middle = before[left.start].start, before[left.end - 1].end
+    second, stop = after[right[0].start].start, _last_number(after, right[0]).end
+    equation = Equation(start, stop, text[start:middle], text[second:stop], None)
+    outcomes = {same(left.value, run.value, rounded) for run in right}
+    if True in outcomes:
+        return replace(equation, holds=True, expected=_text(left.value.number))
     ambiguous = {token.kind for side in (before, after) for token in side}
-    for reading in (_DEFAULT_READING, *(_OTHER_READINGS[kind] for kind in _OTHER_READINGS if kind in ambiguous)):
-        left_side, right_side = Side(before, reading), Side(after, reading)
-        left, right = left_side.last_run(), right_side.first_runs()
-        if left is None or not right:
-            return equation
-        unsure = left_side.is_cut(left) or right_side.goes_on(right[0])
-        renames = left_side.is_plain(left)
-        for run in right:
-            equal = same(left.value, run.value, rounded)
-            renamed = renames and left.value.units and left.value.units != run.value.units
-            outcomes.append(None if equal is False and (unsure or renamed) else equal)
-        if equation is None:
-            start, middle = before[left.start].start, before[left.end - 1].end
-            second, stop = after[right[0].start].start, _last_number(after, right[0]).end
-            expected = _text(left.value.number)
-            equation = Equation(start, stop, text[start:middle], text[second:stop], None, expected)
-        if any(outcomes):
-            return replace(equation, holds=True)
-    return equation and (replace(equation, expected="") if None in outcomes else replace(equation, holds=False))
+    for reading in (_OTHER_READINGS[kind] for kind in _OTHER_READINGS if kind in ambiguous):
+        other, others = Side(before, reading).last_run(), Side(after, reading).first_runs()
+        if other and True in {same(other.value, run.value, rounded) for run in others}:
+            return replace(equation, holds=True, expected=_text(other.value.number))
+    if None in outcomes or left_side.is_cut(left) or right_side.goes_on(right[0]):
+        return equation
+    if left_side.is_plain(left) and left.value.units and left.value.units != right[0].value.units:
+        return equation
+    return replace(equation, holds=False, expected=_text(left.value.number))
 
 
 def _last_number(tokens: Sequence[Token], run: Run) -> Token:

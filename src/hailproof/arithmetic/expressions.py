@@ -18,7 +18,7 @@ MAX_SIGNS = 3
 _MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _REMAINDER = frozenset(["r", "rem", "remainder"])
 _IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
-_CHANGES_WHAT_FOLLOWS = frozenset(["by", "double", "half", "over", "per", "thrice", "triple", "twice"])
+_CHANGES_WHAT_FOLLOWS = frozenset(["double", "half", "over", "per", "thrice", "triple", "twice"])
 _CLAUSES = frozenset([
     "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
     "were", "when", "which", "will",
@@ -103,7 +103,7 @@ class Side:
         if before < 0:
             return len(tokens) == MAX_SIDE
         kind, text = tokens[before].kind, tokens[before].text.lower()
-        if kind in OPERATORS | {"number", "clock", "fraction"} or text in "√∛∑∫":
+        if kind in OPERATORS | {"number", "clock", "fraction"} or text in "√∛∑∫_":
             return True
         if kind == "open":
             return self.kind(before - 1) in OPERATORS

@@ -16,7 +16,8 @@ _TOKENS = re.compile(
     |(?P<clock>[0-9]+:[0-9:]+)
     |(?P<number>{_NUMBER})
     |(?P<power>\^|\*\*{_OPERAND_FOLLOWS})
-    |(?P<markup>\*\*+|\\[()\[\],;!: ]|\\(?:left|right|boxed|displaystyle|quad|qquad)(?![A-Za-z])|[_`&])
+    |(?P<markup>\*\*+|\\[()\[\],;!: ]|\\(?:left|right|boxed|displaystyle|quad|qquad)(?![A-Za-z])
+        |(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|[`&])
     |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX]{_OPERAND_FOLLOWS}
         |(?:times|multiplied\ by)\b{_OPERAND_FOLLOWS})
     |(?P<slash>[/\u00f7\u2215]|\\div(?![A-Za-z])|divided\ by\b{_OPERAND_FOLLOWS})

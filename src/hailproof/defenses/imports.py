@@ -49,12 +49,12 @@ _EVALUATORS = frozenset([
 _FORBIDDEN_NAMES = _DYNAMIC_NAMES | _EVALUATORS
 # Attributes that lead to frames and classes, and, whatever underscores stand before them, modules in other modules.
 _FORBIDDEN_ATTRIBUTES = _EVALUATORS | {
-    "ag_frame", "cr_frame", "eval", "exec", "f_back", "f_builtins", "f_globals", "f_locals", "gi_frame", "globals", "mro",
-    "tb_frame",
+    "ag_frame", "cr_frame", "eval", "exec", "f_back", "f_builtins", "f_globals", "f_locals", "gi_frame", "globals",
+    "mro", "tb_frame",
 }  # fmt: skip
 _MODULES_INSIDE = frozenset([
-    "bltns", "builtins", "ctypes", "ctypeslib", "distutils", "f2py", "importlib", "inspect", "io", "locale", "os", "posix",
-    "subprocess", "sys", "testing", "thread", "types", "weakref",
+    "bltns", "builtins", "ctypes", "ctypeslib", "distutils", "f2py", "importlib", "inspect", "io", "locale", "os",
+    "posix", "subprocess", "sys", "testing", "thread", "types", "weakref",
 ])  # fmt: skip
 _PLAIN_DUNDERS = frozenset(["__init__", "__name__"])
 _ENCODING = re.compile(r"\A(?:[^\n\r]*(?:\r\n?|\n))?[ \t\f]*#[^\n\r]*?coding[:=]")
