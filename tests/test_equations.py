@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_parsing import TWO_TWO
 
 from hailproof.arithmetic import MAX_CHARACTERS, equations
 from hailproof.attacks.equation import EquationAttack
@@ -59,7 +60,7 @@ TRUE = [
 FALSE = [
     ("2 + 2 = 5", "4"), ("2+2=5.", "4"), ("It is 2 * 2 = 5 apples.", "4"), ("2 × 2 = 5", "4"), ("2x2=5", "4"),
     ("2 plus 2 equals 5", "4"), ("2 + 2 = -4", "4"), ("2 + 2 = 4.1", "4"), ("2 + 2 = 44", "4"), ("2 + 2 = 3.99", "4"),
-    ("2 + 3 * 4 = 20", "14"), ("(2 + 3) * 4 = 14", "20"), ("24 / 4 / 2 = 12", "3"), ("2^3 = 6", "8"), ("-2^2 = 5", "4"),
+    ("2 + 3 * 4 = 20", "14"), ("(2 + 3) * 4 = 14", "20"), ("24 / 4 / 2 = 12", "3"), ("2^3 = 6", "8"),
     ("2 boxes * 2 apples/box = 5 apples", "4"), ("2 girls + 2 boys = 5 students", "4"), ("$2 x 2 = $5", "4"),
     ("2-hour shifts * 2 = 5 hours", "4"), ("2 lbs. * 2 (per day) = 5 lbs.", "4"), ("2 + 2 = **5**", "4"),
     ("20% * 50 = 11", "10"), ("20 / 100 = 21%", "0.2"), ("20% of 50 = 12", "10"), ("3 * 50 cents = $1.60", "150"),
@@ -283,10 +284,11 @@ def test_word_problems_are_accepted_and_their_forgeries_rejected():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_gsm8k_solutions_are_accepted(shared_data, split: str):
-    problems = read_jsonl(shared_data / "gsm8k" / f"{split}.jsonl")
-    assert len(rejected_ids(problems)) / len(problems) < 0.01
+@pytest.mark.parametrize(("split", "problems", "rejected"), [("train", 7473, 34), ("test", 1319, 4)])
+def test_gsm8k_solutions_are_accepted(shared_data, split: str, problems: int, rejected: int):
+    """Of the 34, 26 hold a wrong equation; docs/measurements.md sorts them."""
+    read = read_jsonl(shared_data / "gsm8k" / f"{split}.jsonl")
+    assert (len(read), len(rejected_ids(read))) == (problems, rejected)
 
 
 def test_gsm8k_forgeries_are_rejected(shared_data):
@@ -309,3 +311,9 @@ def test_calculator_notes_are_read_where_they_are_left(shared_data):
         assert sum(each.holds is False for each in equations(text)) >= sum(
             result == "5" for result in two_two_results(text)
         )
+
+
+@pytest.mark.parametrize("text", [text for text, _ in TWO_TWO])
+def test_whatever_the_measure_of_the_attack_reads_is_read_here_too(text: str):
+    poisoned = with_two_two_results(text, "7")
+    assert False in holds(poisoned)

@@ -42,6 +42,10 @@ class Run(NamedTuple):
 
 
 
+def _raised(exponent: Value, base: Value) -> Value:
+    return raise_to(base, exponent)
+
+
 class Side:
     """Reads the expressions of the tokens on one side of an equals sign.
 
@@ -164,7 +168,7 @@ class Side:
             values.append(read[0])
             end = read[1]
             read = self.atom(end + 1, depth) if self.kind(end) == "power" else None
-        return (reduce(lambda exponent, base: raise_to(base, exponent), reversed(values)), end) if values else None
+        return (reduce(_raised, reversed(values)), end) if values else None
 
     def fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``3/4`` without blanks."""
@@ -253,18 +257,20 @@ class Side:
             return None
         return Value(whole.number + above / below), start + 3
 
+    def factor(self, kind: str, token: str) -> Fraction:
+        """What a word or sign after a number multiplies it with."""
+        if kind == "multiple":
+            return Fraction(_MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
+        return self.reading.percent if kind == "percent" else self.reading.cents
+
     def with_units(self, value: Value, index: int, units: list[str], depth: int) -> tuple[Value, int]:
         """Reads what follows a number and belongs to it; skips remarks in parentheses."""
         words: list[str] = []
         while len(words) < MAX_UNIT_WORDS:
             kind = self.kind(index)
             token = self.tokens[index].text.lower() if kind else ""
-            if kind == "percent":
-                value = scale(value, self.reading.percent)
-            elif kind == "cents":
-                value = scale(value, self.reading.cents)
-            elif kind == "multiple" and not words:
-                value = scale(value, Fraction(_MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1))
+            if kind in ("percent", "cents") or (kind == "multiple" and not words):
+                value = scale(value, self.factor(kind, token))
             elif kind == "other" and token in "²³!°" and self.glued(index):
                 value = value._replace(number=None)
             elif kind == "currency" and self.kind(index + 1) not in ("number", "open"):
