@@ -16,8 +16,8 @@ of it holds. These are the readings, and there are no others:
   nor 4. After ``≈`` it may be rounded at any digit: 198 ≈ 200.
 
 Left open are equations with variables (``2x = 10``), those that rename a quantity rather than compute one
-(``1 hour = 60 minutes``), and whatever does not parse. A minus sign binds closer than a power. The work is linear in the text, however hostile it
-is.
+(``1 hour = 60 minutes``), and whatever does not parse. A minus sign binds closer than a power. The work is linear in
+the text, however hostile it is.
 """
 
 from collections.abc import Iterator, Sequence
