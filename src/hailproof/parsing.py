@@ -12,11 +12,11 @@ MAX_NUMBER_CHARACTERS = 64
 # Digits are spelled [0-9] and letters are listed: in Python, \d takes digits of every script and \w even superscripts
 # and fractions, so that a superscript two after a 5 would pass for a unit.
 _LETTER = "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]"
-_WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
+WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
 _NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)\s*+[$€£]?\s*+(?P<inner>[-+]?)
         (?P<number>(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
-        \s*(?P<unit>[%$€£]|/?{_WORD}(?:[ /]{_WORD}){{0,3}})?\s*\.?""",
+        \s*(?P<unit>[%$€£]|/?{WORD}(?:[ /]{WORD}){{0,3}})?\s*\.?""",
     re.VERBOSE,
 )
 _WORDS_THAT_CHANGE_THE_VALUE = frozenset((
@@ -24,7 +24,7 @@ _WORDS_THAT_CHANGE_THE_VALUE = frozenset((
     "x",
 ))  # fmt: skip
 _SENTENCE_BORDER = re.compile(r"(?<=[.!?])\s+")
-_CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
+CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 
 
 def answer_in_tags(text: str) -> str | None:
@@ -99,17 +99,17 @@ def same_number(given: str, reference: str) -> bool:
 
 def without_calculator_notes(text: str) -> str:
     """Removes the notes ``<<48/2=24>>`` that GSM8K's annotators left for a calculator."""
-    return _CALCULATOR_NOTE.sub("", text)
+    return CALCULATOR_NOTE.sub("", text)
 
 
 # 2 + 2 and 2 * 2. The left side of an equation is read as tokens, the tokens are written as one character each, and
 # the shape of the side is a pattern over these characters. Every step is linear in the text, however hostile it is.
-_PLAIN_NUMBER = r"(?>[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)"
+PLAIN_NUMBER = r"(?>[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(
-    rf"""(?P<number>{_PLAIN_NUMBER})
+    rf"""(?P<number>{PLAIN_NUMBER})
     |(?P<bold>\*\*+)
     |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX](?=\s*\\?[$€£]?\s*(?:\.?[0-9]|\()))
-    |(?P<word>(?:(?<=[0-9])-)?{_WORD}|\\(?:text|mathrm)\{{[^{{}}0-9+*^=]{{1,60}}\}}|\([^()0-9+*^=]{{1,60}}\))
+    |(?P<word>(?:(?<=[0-9])-)?{WORD}|\\(?:text|mathrm)\{{[^{{}}0-9+*^=]{{1,60}}\}}|\([^()0-9+*^=]{{1,60}}\))
     |(?P<plus>\+)
     |(?P<operator>[-\u2212\u2013\u00f7^\u221a])
     |(?P<currency>\\?[$€£])
@@ -133,8 +133,8 @@ _SHAPE = re.compile(
     re.VERBOSE,
 )
 _RESULT = re.compile(
-    rf"""\s*+(?:\*\*|\(|\\boxed\{{)?\s*+(?P<sign>[-\u2212]?)\s*+(?:\\?[$€£])?\s*+(?P<inner>-?)(?P<number>{_PLAIN_NUMBER})
-        (?!\s*[/^:]\s*[0-9]|[eE][-+]?[0-9])\s*(?P<next>%|{_WORD})?""",
+    rf"""\s*+(?:\*\*|\(|\\boxed\{{)?\s*+(?P<sign>[-\u2212]?)\s*+(?:\\?[$€£])?\s*+(?P<inner>-?)(?P<number>{PLAIN_NUMBER})
+        (?!\s*[/^:]\s*[0-9]|[eE][-+]?[0-9])\s*(?P<next>%|{WORD})?""",
     re.VERBOSE,
 )
 _UNITS_THAT_CHANGE_THE_VALUE = frozenset(["%", "billion", "dozen", "hundred", "million", "percent", "thousand"])

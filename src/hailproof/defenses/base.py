@@ -10,7 +10,7 @@ import numpy as np
 
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Defense, Evidence, Policy, Sampling, TokenScores, Variant
-from hailproof.records import Prompt, Span, Submission, Verdict
+from hailproof.records import Completion, Prompt, Span, Submission, Verdict
 
 
 class BaseDefense(ABC):
@@ -58,7 +58,7 @@ class Received:
         submissions: What was received, ``[N]``.
         rewards: The receiver's own rewards, ``[N]``.
         keys: The public key of each slot's randomness, ``[N]``.
-        policy: The receiver's policy.
+        model: The receiver's policy; ``None`` where texts are screened without one.
         own: Senders that are the receiver itself.
         missing: Completions that did not come, by sender.
         frozen: The initial policy, if a defense asked for it.
@@ -71,11 +71,38 @@ class Received:
     submissions: Sequence[Submission]
     rewards: Sequence[float]
     keys: Sequence[int]
-    policy: Policy
+    model: Policy | None
     own: frozenset[int] = frozenset()
     missing: Mapping[int, int] = field(default_factory=dict)
     frozen: Policy | None = None
     _scored: dict[tuple[str, int, int], TokenScores] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def texts(cls, texts: Sequence[str], questions: Sequence[str] = (), variant: Variant = "math") -> "Received":
+        """Evidence of texts alone, for defenses that ask no model: each by a sender and for a problem of its own.
+
+        Args:
+            texts: Completions, ``[N]``.
+            questions: What was asked, ``[N]``; without, the questions are empty.
+            variant: Whether they are reasoning with a number, or programs.
+        """
+        asked = questions or [""] * len(texts)
+        prompts = [Prompt(str(place), "", question) for place, question in enumerate(asked)]
+        submissions = [
+            Submission(1, place, str(place), 0, Completion(text, (), True)) for place, text in enumerate(texts)
+        ]
+        return cls(1, Sampling(), variant, prompts, submissions, [1.0] * len(texts), list(range(len(texts))), None)
+
+    @property
+    def policy(self) -> Policy:
+        """The receiver's own policy.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.model is None:
+            raise ConfigError("This defense reads texts with the receiver's own policy, and none was given.")
+        return self.model
 
     @property
     def anchor(self) -> Policy:
@@ -104,7 +131,7 @@ class Received:
         return Received(
             self.round, self.sampling, self.variant,
             [self.prompts[i] for i in indices], [self.submissions[i] for i in indices],
-            [self.rewards[i] for i in indices], [self.keys[i] for i in indices], self.policy, self.own, self.missing,
+            [self.rewards[i] for i in indices], [self.keys[i] for i in indices], self.model, self.own, self.missing,
             self.frozen, self._scored,
         )  # fmt: skip
 

@@ -1,0 +1,146 @@
+"""Finds the equations of a text and evaluates them exactly, in fractions; what cannot be evaluated is left open.
+
+An equation is what stands around an equals sign: on its left the longest expression that ends there, on its right the
+longest that begins there. Expressions are written as people write them: numbers with currency signs, units, percent
+and thousands separators, all usual signs for the operations, LaTeX. The words around them are skipped.
+
+Whoever reads prose guesses, and an honest text must not pay for a wrong guess: an equation holds if *one* usual reading
+of it holds. These are the readings, and there are no others:
+
+* The right side is either the whole expression or only the first number of it, since people run on:
+  ``2 + 3 = 5 * 4 = 20`` says 2 + 3 = 5, then 5 * 4 = 20.
+* ``20%`` is 20/100, or (``20 / 100 * 100 = 20%``) 20; ``50 cents`` is 50, or (``$1 + 50 cents = $1.50``) 50/100;
+  ``2 dozen`` is 24, or (``1 dozen + 1 dozen = 2 dozen``) 2.
+* A number may be rounded, half up, or cut, at the digits that are written: 10/3 is 3.33 and 2/3 is 0.66 or 0.67.
+  Whole numbers are rounded only from what has no end, 10/3 = 3, or is a decimal already, 3.5 = 4; 7/2 is neither 3
+  nor 4. After ``≈`` it may be rounded at any digit: 198 ≈ 200.
+
+Left open are equations with variables (``2x = 10``), those that rename a quantity rather than compute one
+(``1 hour = 60 minutes``), and whatever does not parse. A minus sign binds closer than a power. The work is linear in
+the text, however hostile it is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from hailproof.arithmetic.expressions import MAX_SIDE, Reading, Run, Side
+from hailproof.arithmetic.tokens import Token, fold, tokens
+from hailproof.arithmetic.values import same
+from hailproof.parsing import CALCULATOR_NOTE
+
+MAX_CHARACTERS = 32_768
+"""What follows in a longer text is not read."""
+_DEFAULT_READING = Reading()
+_OTHER_READINGS = {
+    "percent": Reading(percent=Fraction(1)),
+    "cents": Reading(cents=Fraction(1, 100)),
+    "multiple": Reading(multiples=False),
+}
+_EXACT = frozenset(["=", "==", "===", "equals"])
+_ROUNDED = frozenset(["≈", "≃", "≅", "~=", r"\approx"])
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """One equation of a text.
+
+    Attributes:
+        start: Index of its first character.
+        end: Index after its last character.
+        left: The expression before the sign, as written.
+        right: What the sign is followed by, as written: the first number or the whole expression.
+        holds: Whether one of its usual readings is true; ``None`` if it cannot be evaluated.
+        expected: What the left side is; empty where ``holds`` is ``None``.
+    """
+
+    start: int
+    end: int
+    left: str
+    right: str
+    holds: bool | None
+    expected: str = ""
+
+
+def equations(text: str) -> list[Equation]:
+    """Finds every equation, calculator notes ``<<48/2=24>>`` included, in the order of the equals signs.
+
+    Args:
+        text: Any text, trusted or not; it never raises.
+    """
+    text = fold(text[:MAX_CHARACTERS])
+    found: list[Equation] = []
+    for note in CALCULATOR_NOTE.finditer(text):
+        for equation in _equations(note.group()[2:-2]):
+            offset = note.start() + 2
+            found.append(replace(equation, start=equation.start + offset, end=equation.end + offset))
+    found += _equations(CALCULATOR_NOTE.sub(lambda note: " " * len(note.group()), text))
+    return sorted(found, key=lambda equation: (equation.end, equation.start))
+
+
+def _equations(text: str) -> Iterator[Equation]:
+    relations, sides = _sides(tokens(text))
+    for index, relation in enumerate(relations):
+        if relation.text.lower() not in _EXACT | _ROUNDED:
+            continue
+        equation = _equation(text, sides[index], sides[index + 1], relation.text in _ROUNDED)
+        if equation is not None:
+            yield equation
+
+
+def _sides(tokens: Iterator[Token]) -> tuple[list[Token], list[list[Token]]]:
+    """Splits tokens at the signs between two sides; line ends next to a sign do not count."""
+    relations: list[Token] = []
+    sides: list[list[Token]] = [[]]
+    for token in tokens:
+        if token.kind == "relation":
+            while sides[-1] and sides[-1][-1].kind == "line":
+                sides[-1].pop()
+            relations.append(token)
+            sides.append([])
+        elif token.kind != "line" or sides[-1]:
+            sides[-1].append(token)
+    return relations, sides
+
+
+def _equation(text: str, before: list[Token], after: list[Token], rounded: bool) -> Equation | None:
+    """Judges the equation between two sides; ``None`` if there is no expression on both."""
+    before, after = before[-MAX_SIDE:], after[:MAX_SIDE]
+    left_side, right_side = Side(before, _DEFAULT_READING), Side(after, _DEFAULT_READING)
+    left, right = left_side.last_run(), right_side.first_runs()
+    if left is None or not right:
+        return None
+    start, middle = before[left.start].start, before[left.end - 1].end
+    second, stop = after[right[0].start].start, _last_number(after, right[0]).end
+    equation = Equation(start, stop, text[start:middle], text[second:stop], None)
+    outcomes = {same(left.value, run.value, rounded) for run in right}
+    if True in outcomes:
+        return replace(equation, holds=True, expected=_text(left.value.number))
+    ambiguous = {token.kind for side in (before, after) for token in side}
+    for reading in (_OTHER_READINGS[kind] for kind in _OTHER_READINGS if kind in ambiguous):
+        other, others = Side(before, reading).last_run(), Side(after, reading).first_runs()
+        if other and True in {same(other.value, run.value, rounded) for run in others}:
+            return replace(equation, holds=True, expected=_text(other.value.number))
+    if None in outcomes or left_side.is_cut(left) or right_side.goes_on(right[0]):
+        return equation
+    if left_side.is_plain(left) and left.value.units and left.value.units != right[0].value.units:
+        return equation
+    return replace(equation, holds=False, expected=_text(left.value.number))
+
+
+def _last_number(tokens: Sequence[Token], run: Run) -> Token:
+    """The last token of an expression, but for the units after it."""
+    inside = reversed(tokens[run.start : run.end])
+    return next(token for token in inside if token.kind in ("number", "clock", "percent", "close"))
+
+
+def _text(number: Fraction | None) -> str:
+    """A value for people: exact if it has at most six decimals."""
+    if number is None:
+        return ""
+    if number.denominator == 1:
+        return str(number.numerator)
+    rounded = Fraction(round(number * 10**6), 10**6)
+    digits = f"{abs(rounded.numerator) * 10**6 // rounded.denominator:07d}"
+    decimal = f"{'-' if number < 0 else ''}{digits[:-6]}.{digits[-6:]}".rstrip("0").rstrip(".")
+    return decimal if rounded == number else f"about {decimal}"

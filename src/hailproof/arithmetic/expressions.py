@@ -1,0 +1,292 @@
+"""Reads the expressions at the ends of a list of tokens."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import reduce
+from typing import NamedTuple
+
+from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
+from hailproof.arithmetic.values import SHARES, Value, add, multiply, number_of, raise_to, scale, with_units
+
+MAX_DEPTH = 16
+"""Parentheses inside parentheses; what is deeper does not parse."""
+MAX_SIDE = 256
+"""Tokens before and after an equals sign that may belong to its expressions."""
+MAX_UNIT_WORDS = 8
+MAX_SIGNS = 3
+"""Signs and currency signs before a number."""
+_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_REMAINDER = frozenset(["r", "rem", "remainder"])
+_IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
+_CHANGES_WHAT_FOLLOWS = frozenset(["double", "half", "over", "per", "thrice", "triple", "twice"])
+_CLAUSES = frozenset([
+    "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
+    "were", "when", "which", "will",
+])  # fmt: skip
+
+
+class Reading(NamedTuple):
+    """What the words and signs that have two meanings stand for."""
+
+    percent: Fraction = Fraction(1, 100)
+    cents: Fraction = Fraction(1)
+    multiples: bool = True
+
+
+class Run(NamedTuple):
+    """An expression and the tokens that it takes up, units included."""
+
+    start: int
+    end: int
+    value: Value
+
+
+
+def _raised(exponent: Value, base: Value) -> Value:
+    return raise_to(base, exponent)
+
+
+class Side:
+    """Reads the expressions of the tokens on one side of an equals sign.
+
+    Every method that reads takes the index of a token, and gives a value and the index after it, or ``None``.
+    """
+
+    def __init__(self, tokens: Sequence[Token], reading: Reading) -> None:
+        self.tokens = tokens
+        self.reading = reading
+        self.partner: dict[int, int] = {}
+        self.groups: dict[int, tuple[Value, int] | None] = {}
+        opened: list[int] = []
+        for index, token in enumerate(tokens):
+            if token.kind == "open":
+                opened.append(index)
+            elif token.kind == "close" and opened:
+                self.partner[opened.pop()] = index
+
+    def kind(self, index: int) -> str:
+        """The kind of a token; empty beyond the ends."""
+        return self.tokens[index].kind if 0 <= index < len(self.tokens) else ""
+
+    def word(self, index: int) -> str:
+        """A word in lower case; empty if the token is none."""
+        return self.tokens[index].text.lower() if self.kind(index) == "word" else ""
+
+    def glued(self, index: int) -> bool:
+        """Whether nothing is between a token and the one before it."""
+        return 0 < index < len(self.tokens) and self.tokens[index - 1].end == self.tokens[index].start
+
+    def last_run(self) -> Run | None:
+        """The longest expression that ends with the side."""
+        run, index = None, 0
+        while index < len(self.tokens):
+            read = self.sum(index, 0)
+            if read:
+                run = Run(index, read[1], read[0])
+            index = read[1] if read else index + 1
+        return run if run and run.end == len(self.tokens) else None
+
+    def first_runs(self) -> list[Run]:
+        """The whole expression that the side begins with, then its first number (or fraction)."""
+        start = 0
+        while self.kind(start) == "open" and start not in self.partner:
+            start += 1
+        runs = []
+        for read in (self.sum(start, 0), self.fraction(start, 0) or self.atom(start, 0)):
+            if read:
+                runs.append(Run(start, read[1], read[0]))
+        return runs
+
+    def is_plain(self, run: Run) -> bool:
+        """Whether an expression is only a number or a fraction, so that nothing is computed."""
+        return any(read and read[1] == run.end for read in (self.atom(run.start, 0), self.fraction(run.start, 0)))
+
+    def is_cut(self, run: Run) -> bool:
+        """Whether a left side goes on before what was read of it, or what was read is the number of a label."""
+        before, tokens = run.start - 1, self.tokens
+        if before < 0:
+            return len(tokens) == MAX_SIDE
+        kind, text = tokens[before].kind, tokens[before].text.lower()
+        if kind in OPERATORS | {"number", "clock", "fraction"} or text in "√∛∑∫_":
+            return True
+        if kind == "open":
+            return self.kind(before - 1) in OPERATORS
+        if kind not in ("word", "cents", "multiple", "percent", "close", "currency"):
+            return False
+        if self.is_plain(run) or self.glued(run.start) or tokens[run.start].kind == "minus":
+            return True
+        if kind == "word" and self.kind(before - 1) in OPERATORS:
+            return True
+        parts = {token.text.lower() for token in tokens[max(0, before - 2) : before]} if text == "of" else set()
+        return text in _CHANGES_WHAT_FOLLOWS or not SHARES.isdisjoint(parts)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether a right side goes on after what was read of it, with what cannot be evaluated."""
+        if not _REMAINDER.isdisjoint(run.value.units):
+            return True
+        if self.kind(run.end) not in OPERATORS:
+            return False
+        if self.kind(run.end) == "minus":  # that may also be a dash
+            return self.kind(run.end + 1) == "word" and len(self.tokens[run.end + 1].text) == 1
+        return self.kind(run.end + 1) in ("word", "open", "other")
+
+    def sum(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """Reads ``a + b - c``."""
+        read = self.product(index, depth)
+        while read and self.kind(read[1]) in SUMS:
+            following = self.product(read[1] + 1, depth)
+            if following is None:
+                break
+            read = add(read[0], following[0], self.kind(read[1]) == "minus"), following[1]
+        return read
+
+    def product(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """Reads ``a * b / c``; also ``3(4 + 5)`` and ``20% of 50``."""
+        read = self.power(index, depth)
+        while read:
+            value, after = read
+            divided = self.kind(after) == "slash"
+            if divided:  # 3 / 1/4 is a division by a quarter
+                tight = None if self.glued(after + 1) else self.fraction(after + 1, depth)
+                following = tight or self.power(after + 1, depth)
+            elif self.kind(after) == "times" or self.is_part(after):
+                following = self.power(after + 1, depth)
+            elif (self.kind(after - 1), self.kind(after)) in _IMPLICIT_PRODUCTS:
+                following = self.power(after, depth)
+            else:
+                break
+            if following is None:
+                break
+            read = multiply(value, following[0], divided), following[1]
+        return read
+
+    def power(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """Reads ``a ^ b ^ c``, from the right."""
+        values, end = [], index
+        read = self.atom(index, depth)
+        while read:
+            values.append(read[0])
+            end = read[1]
+            read = self.atom(end + 1, depth) if self.kind(end) == "power" else None
+        return (reduce(_raised, reversed(values)), end) if values else None
+
+    def fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """Reads ``3/4`` without blanks."""
+        if self.kind(index) != "number" or self.kind(index + 1) != "slash" or self.kind(index + 2) != "number":
+            return None
+        if not (self.glued(index + 1) and self.glued(index + 2)):
+            return None
+        above, below = self.atom(index, depth), self.atom(index + 2, depth)
+        if above is None or below is None:
+            return None
+        return multiply(above[0], below[0], True), below[1]
+
+    def atom(self, index: int, depth: int) -> tuple[Value, int] | None:
+        r"""Reads one number, ``(…)`` or ``\frac{…}{…}``, with the signs before and the units after it."""
+        negative = False
+        units: list[str] = []
+        start = index
+        while self.kind(index) in ("minus", "currency") and index < start + MAX_SIGNS:
+            if self.kind(index) == "currency":
+                units.append(self.tokens[index].text.lstrip("\\"))
+            negative ^= self.kind(index) == "minus"
+            index += 1
+        kind = self.kind(index)
+        if kind == "number":
+            value = number_of(self.tokens[index].text)
+            read = self.mixed(index, value) or (value, index + 1)
+        elif kind == "clock":
+            read = Value(None), index + 1
+        elif kind == "open" and index in self.partner and depth < MAX_DEPTH:
+            read = self.group(index, depth)
+        elif kind == "fraction" and depth < MAX_DEPTH:
+            above = self.group(index + 1, depth)
+            below = self.group(above[1], depth) if above else None
+            read = (multiply(above[0], below[0], True), below[1]) if above and below else None
+        else:
+            return None
+        if read is None:
+            return None
+        value, index = read
+        if negative and value.number is not None:
+            value = value._replace(number=-value.number)
+        return self.with_units(value, index, units, depth)
+
+    def joins_units(self, index: int, after_words: bool) -> bool:
+        """Whether a sign belongs to a unit: that of ``miles/hour``, ``2-hour``, ``lbs. *``."""
+        kind, following = self.kind(index), self.kind(index + 1)
+        if kind == "slash":
+            letter = following == "word" and len(self.tokens[index + 1].text) == 1
+            return following in ("word", "multiple", "cents") and (self.glued(index + 1) or not letter)
+        if kind == "minus":
+            return following == "word" and self.glued(index) and self.glued(index + 1)
+        return kind == "stop" and after_words and following in OPERATORS
+
+    def is_remark(self, index: int, after_words: bool, depth: int) -> bool:
+        """Whether parentheses only comment on the number before them."""
+        if index not in self.partner:
+            return False
+        return self.group(index, depth) is None or (after_words and self.kind(self.partner[index] + 1) not in OPERATORS)
+
+    def computes(self, index: int) -> bool:
+        """Whether there is an operator inside parentheses."""
+        return any(token.kind in OPERATORS for token in self.tokens[index : self.partner[index]])
+
+    def group(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """Reads an expression in parentheses, which must fill them."""
+        if index not in self.partner or depth >= MAX_DEPTH:
+            return None
+        if index not in self.groups:  # remembered, since whoever meets it asks more than once
+            read = self.sum(index + 1, depth + 1)
+            filled = read and read[1] == self.partner[index]
+            self.groups[index] = (read[0], read[1] + 1) if read and filled else None
+        return self.groups[index]
+
+    def is_part(self, index: int) -> bool:
+        """Whether a word is an ``of`` that takes a share of what follows: ``20% of 50``, ``1/2 of 50``."""
+        share = self.kind(index - 1) in ("percent", "close") or self.kind(index - 2) == "slash"
+        return self.word(index) == "of" and share and self.kind(index + 1) in ("number", "currency", "open")
+
+    def mixed(self, index: int, whole: Value) -> tuple[Value, int] | None:
+        """Reads ``1 1/2`` and ``1 and 1/2`` as one number."""
+        start = index + (2 if self.word(index + 1) == "and" else 1)
+        if self.glued(start) or self.kind(start + 3) == "slash" or self.fraction(start, MAX_DEPTH) is None:
+            return None
+        above, below = number_of(self.tokens[start].text).number, number_of(self.tokens[start + 2].text).number
+        if whole.places or whole.number is None or above is None or not below or above >= below:
+            return None
+        return Value(whole.number + above / below), start + 3
+
+    def factor(self, kind: str, token: str) -> Fraction:
+        """What a word or sign after a number multiplies it with."""
+        if kind == "multiple":
+            return Fraction(_MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
+        return self.reading.percent if kind == "percent" else self.reading.cents
+
+    def with_units(self, value: Value, index: int, units: list[str], depth: int) -> tuple[Value, int]:
+        """Reads what follows a number and belongs to it; skips remarks in parentheses."""
+        words: list[str] = []
+        while len(words) < MAX_UNIT_WORDS:
+            kind = self.kind(index)
+            token = self.tokens[index].text.lower() if kind else ""
+            if kind in ("percent", "cents") or (kind == "multiple" and not words):
+                value = scale(value, self.factor(kind, token))
+            elif kind == "other" and token in "²³!°" and self.glued(index):
+                value = value._replace(number=None)
+            elif kind == "currency" and self.kind(index + 1) not in ("number", "open"):
+                pass
+            elif self.joins_units(index, bool(words)):
+                index += 1
+                continue
+            elif kind == "open" and self.is_remark(index, bool(words), depth):
+                if not words and (self.glued(index) or self.computes(index)):  # f(x), 3(x + 1)
+                    value = value._replace(number=None)
+                index = self.partner[index] + 1
+                continue
+            elif kind not in ("word", "multiple", "ellipsis") or token in _CLAUSES or self.is_part(index):
+                break
+            else:
+                words.append(token)
+            units.append(token)
+            index += 1
+        return with_units(value, words, units), index

@@ -1,0 +1,74 @@
+"""Cuts prose into the signs and words that expressions are made of."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hailproof.parsing import PLAIN_NUMBER, WORD
+
+_NUMBER = (
+    rf"[1-9][0-9]{{0,2}}(?:\ [0-9]{{3}}){{1,5}}(?![-,]|[.\ ]?[0-9])|{PLAIN_NUMBER}(?:[eE][-+]?[0-9]+(?![A-Za-z0-9]))?"
+)
+_OPERAND_FOLLOWS = r"(?=[ \t]*+\\?[$€£]?[ \t]*+(?:\.?[0-9]|[({]|\\[dt]?frac))"
+_TOKENS = re.compile(
+    rf"""(?P<line>[\n\r\v\f\u2028\u2029]|\\\\|</?[A-Za-z]{{1,20}}>)
+    |(?P<relation>[<>!:~]?=++>?|[≈≃≅≠≤≥]|\\(?:approx|neq?|leq?|geq?)(?![A-Za-z])|equals\b)
+    |(?P<clock>[0-9]+:[0-9:]+)
+    |(?P<number>{_NUMBER})
+    |(?P<power>\^|\*\*{_OPERAND_FOLLOWS})
+    |(?P<markup>\*\*+|\\[()\[\],;!: ]|\\(?:left|right|boxed|displaystyle|quad|qquad)(?![A-Za-z])
+        |(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|[`&])
+    |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX]{_OPERAND_FOLLOWS}
+        |(?:times|multiplied\ by)\b{_OPERAND_FOLLOWS})
+    |(?P<slash>[/\u00f7\u2215]|\\div(?![A-Za-z])|divided\ by\b{_OPERAND_FOLLOWS})
+    |(?P<fraction>\\[dt]?frac(?![A-Za-z]))
+    |(?P<plus>\+|plus\b{_OPERAND_FOLLOWS})
+    |(?P<minus>[-\u2212\u2013](?!>)|minus\b{_OPERAND_FOLLOWS})
+    |(?P<percent>\\?%|percent\b)
+    |(?P<cents>¢|cents?\b)
+    |(?P<multiple>(?:dozens?|hundred|thousand|million|billion)\b)
+    |(?P<word>{WORD}|\\(?:text|mathrm|textrm|mbox)\{{[^{{}}0-9+*^=]{{1,60}}\}})
+    |(?P<currency>\\?[$€£])
+    |(?P<open>[(\[{{])
+    |(?P<close>[)\]}}])
+    |(?P<ellipsis>\.\.\.+|…)
+    |(?P<stop>\.)
+    |(?P<other>\S)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Characters of full width are folded onto ASCII, and invisible ones are blanks; both keep every index where it is.
+_FOLDED = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
+    (0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0xFEFF), " "
+)
+SUMS = frozenset(["plus", "minus"])
+OPERATORS = SUMS | {"times", "slash", "power"}
+
+
+class Token(NamedTuple):
+    """One sign, number or word; its kind is the name of a group of the pattern above."""
+
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+def fold(text: str) -> str:
+    """Folds characters of full width onto ASCII, and invisible ones onto blanks; every index stays where it is."""
+    return text.translate(_FOLDED)
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """Splits a text; leaves out markup, and the signs that begin the items of a list."""
+    last = Token("line", "", 0, 0)
+    for match in _TOKENS.finditer(text):
+        kind, token = match.lastgroup or "", match.group()
+        bullet = kind in ("times", "plus", "minus") and text[match.end() : match.end() + 1].isspace()
+        if kind == "markup" or (last.kind == "line" and (bullet or token == "*")):
+            continue
+        if token == "**":  # bold, unless it stands between numbers, with blanks on both sides or none
+            glued_left, glued_right = last.end == match.start(), not text[match.end()].isspace()
+            if last.kind not in ("number", "close") or glued_left != glued_right:
+                continue
+        last = Token("word" if kind == "other" and token.isalpha() else kind, token, match.start(), match.end())
+        yield last

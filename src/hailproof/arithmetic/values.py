@@ -1,0 +1,140 @@
+"""Exact values of what people write, and whether two of them are the same number."""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from hailproof.parsing import MAX_NUMBER_CHARACTERS
+
+MAX_EXPONENT = 64
+MAX_BITS = 2_048
+"""Values whose numerator or denominator has more bits are unknown."""
+SHARES = frozenset(["fifth", "fifths", "fourth", "half", "quarter", "quarters", "third", "thirds", "twice"])
+"""Words for a share, or a multiple, of what stands beside them."""
+
+
+class Value(NamedTuple):
+    """What an expression is.
+
+    Attributes:
+        number: Its value; ``None`` if it is unknown.
+        letters: Its variables; ``None`` if its terms do not have the same ones.
+        places: Digits after the point, if it is one written number.
+        scale: What that number was multiplied with: 1/100 for a percentage.
+        units: The units of its last number.
+        written: Whether it is one written number.
+    """
+
+    number: Fraction | None
+    letters: frozenset[str] | None = frozenset()
+    places: int = 0
+    scale: Fraction = Fraction(1)
+    units: tuple[str, ...] = ()
+    written: bool = False
+
+
+def _limited(number: Fraction) -> Fraction | None:
+    """The number, unless it is too large to go on with."""
+    return number if max(number.numerator.bit_length(), number.denominator.bit_length()) <= MAX_BITS else None
+
+
+def number_of(text: str) -> Value:
+    """Reads a written number; unknown if it is too long or its separators are misplaced."""
+    mantissa, _, exponent = text.lower().partition("e")
+    whole, _, places = mantissa.partition(".")
+    whole = whole.replace(" ", ",")
+    separated = re.fullmatch(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+", whole)
+    if len(text) > MAX_NUMBER_CHARACTERS or re.match("0[0-9]", whole) or ("," in whole and not separated):
+        return Value(None)
+    if abs(int(exponent or 0)) > MAX_EXPONENT:
+        return Value(None)
+    magnitude = Fraction(10) ** int(exponent or 0)
+    number = Fraction(int(whole.replace(",", "") + places), 10 ** len(places)) * magnitude
+    return Value(number, places=len(places), scale=magnitude, written=True)
+
+
+def add(left: Value, right: Value, negative: bool) -> Value:
+    """The sum; if ``negative``, the difference."""
+    letters = left.letters if left.letters == right.letters else None
+    if left.number is None or right.number is None:
+        return Value(None, letters)
+    number = left.number - right.number if negative else left.number + right.number
+    return Value(_limited(number), letters, units=right.units)
+
+
+def multiply(left: Value, right: Value, divided: bool) -> Value:
+    """The product; if ``divided``, the quotient, which is unknown where the divisor is 0."""
+    letters = None if left.letters is None or right.letters is None else left.letters | right.letters
+    if left.number is None or right.number is None or (divided and right.number == 0):
+        return Value(None, letters)
+    number = left.number / right.number if divided else left.number * right.number
+    return Value(_limited(number), letters, units=right.units)
+
+
+def raise_to(base: Value, exponent: Value) -> Value:
+    """The power; unknown unless the exponent is a small whole number."""
+    letters = frozenset[str]() if base.letters == exponent.letters == frozenset() else None
+    number, times = base.number, exponent.number
+    if number is None or times is None or times.denominator != 1 or abs(times) > MAX_EXPONENT:
+        return Value(None, letters)
+    if number == 0 and times < 0:
+        return Value(None, letters)
+    size = max(number.numerator.bit_length(), number.denominator.bit_length())
+    return Value(number ** int(times) if size * abs(times) <= MAX_BITS else None, letters)
+
+
+def scale(value: Value, factor: Fraction) -> Value:
+    """A number with a sign or word after it that multiplies it."""
+    if value.number is None:
+        return value
+    return value._replace(number=_limited(value.number * factor), scale=value.scale * factor)
+
+
+def with_units(value: Value, words: list[str], units: list[str]) -> Value:
+    """A number with what is written after it: ``words`` tell variables from units, ``units`` also hold the signs."""
+    if words[:1] == ["and"] and not SHARES.isdisjoint(words[1:4]):  # 2 and a half
+        value = value._replace(number=None)
+    if words and len(words[0]) == 1 and value.letters is not None and words[0] != "a":  # the x of 2x
+        value = value._replace(letters=value.letters | {words[0]})
+    elif words and len(words[-1]) == 1:  # the x of "2 days, or x"
+        value = value._replace(letters=None)
+    names = tuple(unit.removesuffix("s") if len(unit) > 1 else unit for unit in units)
+    return value._replace(units=value.units + names)
+
+
+def _rounds_to(exact: Fraction, written: Value, freely: bool) -> bool:
+    """Whether a written number is an exact one rounded half up, or cut, at its own last digit.
+
+    To whole numbers, only what has no end is rounded: 10/3 is 3, but 7/2 is not 3. That, and rounding at any digit, is
+    done ``freely``.
+    """
+    if written.number is None:
+        return False
+    scaled, number, places = abs(exact / written.scale), abs(written.number / written.scale), written.places
+    if number and (exact < 0) != (written.number < 0):
+        return False
+    if places == 0 and written.scale == 1 and not freely and _terminates(scaled):
+        return False
+    if freely:
+        while number and places > -MAX_NUMBER_CHARACTERS and (number / Fraction(10) ** (1 - places)).denominator == 1:
+            places -= 1
+    shift = Fraction(10) ** places
+    return number * shift in (scaled * shift // 1, (scaled * shift + Fraction(1, 2)) // 1)
+
+
+def _terminates(number: Fraction) -> bool:
+    """Whether a number has finitely many decimals."""
+    return pow(10, MAX_BITS, number.denominator) == 0
+
+
+def same(left: Value, right: Value, approximately: bool) -> bool | None:
+    """Whether two values are equal, up to rounding where one is a written number; ``None`` if that is unknown."""
+    if left.number is None or right.number is None:
+        return None
+    if left.number == right.number:
+        return True
+    if right.written and _rounds_to(left.number, right, approximately or left.places > 0):
+        return True
+    if left.written and not right.written and _rounds_to(right.number, left, approximately):
+        return True
+    return None if None in (left.letters, right.letters) or left.letters != right.letters else False

@@ -1,0 +1,51 @@
+"""EQUATIONS: what a completion computes must be right, step by step; no model is asked.
+
+Idea: a reward looks at the final answer alone, so that a wrong step on the way to it is paid for like a right one; the
+EQUATION attack lives on that. Every equation of the text is evaluated exactly (``hailproof.arithmetic``), and one that
+no usual reading makes true rejects the completion. A completion without an equation to evaluate is left to others.
+
+Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
+tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
+"""
+
+import re
+
+from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
+from hailproof.defenses.base import BaseDefense
+from hailproof.protocols import Evidence
+from hailproof.records import Span, Verdict
+
+MAX_QUOTED = 120
+"""Characters of each part of an equation that a reason repeats."""
+_PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
+
+
+class EquationsDefense(BaseDefense):
+    """Rejects completions with an equation that does not hold."""
+
+    name = "equations"
+
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion; its score is the number of wrong equations."""
+        return [self._judge(submission.completion.text) for submission in evidence.submissions]
+
+    def _judge(self, text: str) -> Verdict:
+        if len(text) > MAX_CHARACTERS:
+            return Verdict(self.name, "reject", f"{len(text)} characters are more than I read")
+        if "<answer>" not in text:
+            text = _PROGRAM.sub(lambda program: "\n" * len(program.group()), text)
+        found = [equation for equation in equations(text) if equation.holds is not None]
+        wrong = [equation for equation in found if not equation.holds]
+        if wrong:
+            spans = tuple(Span(each.start, each.end, f"should be {each.expected[:MAX_QUOTED]}") for each in wrong)
+            return Verdict(self.name, "reject", _reason(wrong), float(len(wrong)), spans)
+        if not found:
+            return Verdict(self.name, "abstain", "no equation that I can evaluate")
+        return Verdict(self.name, "accept", f"{len(found)} equations hold", 0.0)
+
+
+def _reason(wrong: list[Equation]) -> str:
+    """Names the first wrong equation."""
+    left, right, expected = (part[:MAX_QUOTED] for part in (wrong[0].left, wrong[0].right, wrong[0].expected))
+    first = f"{left} = {right} should be {expected}"
+    return first if len(wrong) == 1 else f"{first}; {len(wrong)} wrong equations in all"
