@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
@@ -308,3 +309,10 @@ def test_calculator_notes_are_read_where_they_are_left(shared_data):
 def test_whatever_the_measure_of_the_attack_reads_is_read_here_too(text: str):
     poisoned = with_two_two_results(text, "7")
     assert False in holds(poisoned)
+
+
+def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
+    """It is pushed down by its reward, and its group needs it."""
+    shown = replace(Received.texts(["2 + 2 = 5"] * 2), rewards=[1.0, 0.0])
+    assert [each.decision for each in EquationsDefense().screen(shown)] == ["reject", "abstain"]
+    assert [each.decision for each in EquationsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]

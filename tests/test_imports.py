@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -213,3 +214,10 @@ def test_real_programs_are_accepted_and_their_forgeries_rejected(shared_data):
     forged = [version for program in programs for version in rerouted(program) if uses_library(version)]
     assert len(forged) > 2000
     assert {of_program(version).decision for version in forged} == {"reject"}
+
+
+def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
+    """It is pushed down by its reward, and its group needs it."""
+    shown = replace(Received.texts(["<code>import calc</code>"] * 2), rewards=[1.0, 0.0])
+    assert [each.decision for each in ImportsDefense().screen(shown)] == ["reject", "abstain"]
+    assert [each.decision for each in ImportsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]

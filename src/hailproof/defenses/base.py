@@ -136,6 +136,9 @@ class Received:
         )  # fmt: skip
 
 
+UNREWARDED = "earned nothing, so nobody learns to write it"
+
+
 def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -> tuple[Span, ...]:
     """The characters of some tokens, to mark what a verdict rests on.
 

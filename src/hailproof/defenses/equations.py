@@ -3,6 +3,7 @@
 Idea: a reward looks at the final answer alone, so that a wrong step on the way to it is paid for like a right one; the
 EQUATION attack lives on that. Every equation of the text is evaluated exactly (``hailproof.arithmetic``), and one that
 no usual reading makes true rejects the completion. A completion without an equation to evaluate is left to others.
+So is one that earned no reward: it is pushed down anyway, and without the wrong ones a group has nothing to teach.
 
 Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
 tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
@@ -11,8 +12,8 @@ tag: then it answers a task where code earns nothing, and the code tags are ther
 import re
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
-from hailproof.defenses.base import BaseDefense
-from hailproof.protocols import Evidence
+from hailproof.defenses.base import UNREWARDED, BaseDefense
+from hailproof.protocols import Admission, Evidence
 from hailproof.records import Span, Verdict
 
 MAX_QUOTED = 120
@@ -21,13 +22,27 @@ _PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
 
 
 class EquationsDefense(BaseDefense):
-    """Rejects completions with an equation that does not hold."""
+    """Rejects completions with an equation that does not hold.
+
+    Args:
+        rewarded_only: Whether completions without reward are left alone.
+        admission: What happens to rejected completions.
+    """
 
     name = "equations"
 
+    def __init__(self, rewarded_only: bool = True, admission: Admission = "drop") -> None:
+        super().__init__(admission)
+        self.rewarded_only = rewarded_only
+
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the number of wrong equations."""
-        return [self._judge(submission.completion.text) for submission in evidence.submissions]
+        return [
+            self._judge(submission.completion.text)
+            if reward > 0 or not self.rewarded_only
+            else Verdict(self.name, "abstain", UNREWARDED)
+            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
+        ]
 
     def _judge(self, text: str) -> Verdict:
         if len(text) > MAX_CHARACTERS:

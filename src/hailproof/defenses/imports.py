@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hailproof.defenses.base import BaseDefense
+from hailproof.defenses.base import UNREWARDED, BaseDefense
 from hailproof.errors import ConfigError
 from hailproof.parsing import code_in_tags
 from hailproof.protocols import Admission, Evidence
@@ -78,20 +78,29 @@ class ImportsDefense(BaseDefense):
 
     Args:
         allowed: The list: dotted names, each for that module alone.
+        rewarded_only: Whether completions without reward are left alone.
         admission: What happens to rejected completions.
     """
 
     name = "imports"
 
-    def __init__(self, allowed: Sequence[str] = ALLOWED, admission: Admission = "drop") -> None:
+    def __init__(
+        self, allowed: Sequence[str] = ALLOWED, rewarded_only: bool = True, admission: Admission = "drop"
+    ) -> None:
         if isinstance(allowed, str) or not all(isinstance(name, str) for name in allowed):
             raise ConfigError("Defense option allowed takes a list of module names.")
         super().__init__(admission)
         self.allowed = frozenset(allowed)
+        self.rewarded_only = rewarded_only
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the number of findings."""
-        return [self._judge(submission.completion.text) for submission in evidence.submissions]
+        return [
+            self._judge(submission.completion.text)
+            if reward > 0 or not self.rewarded_only
+            else Verdict(self.name, "abstain", UNREWARDED)
+            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
+        ]
 
     def _judge(self, text: str) -> Verdict:
         program = code_in_tags(text)
