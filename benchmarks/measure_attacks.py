@@ -23,11 +23,17 @@ class Case:
     control: str = "clean-horizontal"
 
 
+LONG = ("sampling.max_new_tokens=256", "learner.learning_rate=1.2e-3")
+"""Room to ramble: at the nano settings, the limit of 128 tokens cuts a fifth of the long answers, which the reward then
+punishes, and the fast learning rate narrows the policy until there is nothing long left to choose."""
+
 SAMPLED = ("swarm.topology=vertical", "swarm.sharing=sampled")
 CONTROLS: dict[str, tuple[str, ...]] = {
     "clean-horizontal": ("attack.name=text",),
     "clean-vertical": ("attack.name=equation",),
     "clean-code": ("attack.name=code",),
+    "clean-vertical-long": ("attack.name=length", *LONG),
+    "clean-horizontal-long": ("attack.name=length", "swarm.topology=horizontal", *LONG),
     "clean-sampled": ("attack.name=text", *SAMPLED),
 }
 CASES: dict[str, Case] = {
@@ -35,10 +41,15 @@ CASES: dict[str, Case] = {
     "sentence": Case("sentence"),
     "equation": Case("equation", control="clean-vertical"),
     "code": Case("code", control="clean-code"),
-    "length": Case("length", control="clean-vertical"),
-    "length-horizontal": Case("length", ("swarm.topology=horizontal",)),
+    "length": Case("length", LONG, "clean-vertical-long"),
+    "length-horizontal": Case(
+        "length", ("swarm.topology=horizontal", "attack.options.samples=24", *LONG), "clean-horizontal-long"
+    ),
+    "length-128": Case("length", control="clean-vertical"),
     "text-no-oracle": Case("text", ("attack.oracle=false",)),
-    "length-no-oracle": Case("length", ("attack.oracle=false", "attack.candidates=80"), "clean-vertical"),
+    "length-no-oracle": Case(
+        "length", ("attack.oracle=false", "attack.candidates=80", *LONG), "clean-vertical-long"
+    ),
     **{
         f"text-{share}": Case("text", (f"swarm.nodes={nodes}", "attack.malicious=1"))
         for nodes, share in ((2, "50%"), (6, "16.6%"), (12, "8.3%"))
