@@ -1,5 +1,11 @@
 """Defenses, by name. A third party adds one through the entry point group ``hailproof.defenses``."""
 
+from hailproof.defenses.length import LengthDefense
 from hailproof.defenses.logit import LogitDefense
+from hailproof.defenses.reward_outlier import RewardOutlierDefense
 
-DEFENSES: dict[str, type] = {"logit": LogitDefense}
+DEFENSES: dict[str, type] = {
+    "length": LengthDefense,
+    "logit": LogitDefense,
+    "reward_outlier": RewardOutlierDefense,
+}
