@@ -3,9 +3,11 @@
 from hailproof.defenses.length import LengthDefense
 from hailproof.defenses.logit import LogitDefense
 from hailproof.defenses.reward_outlier import RewardOutlierDefense
+from hailproof.defenses.sender_stats import SenderStatsDefense
 
 DEFENSES: dict[str, type] = {
     "length": LengthDefense,
     "logit": LogitDefense,
     "reward_outlier": RewardOutlierDefense,
+    "sender_stats": SenderStatsDefense,
 }
