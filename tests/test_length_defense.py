@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_defenses import evidence_of
+from test_defenses import Says, evidence_of
 from test_swarm import make
 
+from hailproof.defenses.base import Chain
 from hailproof.defenses.length import LengthDefense
 from hailproof.errors import ConfigError
 from hailproof.learner.advantages import advantages, length_neutral
@@ -76,6 +77,17 @@ def test_the_cap_cannot_be_walked_faster_than_growth(rounds, growth):
     assert len(caps) == len(rounds)
     for number, cap in enumerate(caps):
         assert caps[0] / (1 + growth) ** number * (1 - 1e-9) <= cap <= caps[0] * (1 + growth) ** number * (1 + 1e-9)
+
+
+def test_own_completions_are_shown_to_who_uses_them_and_judged_by_nobody():
+    users, others = Says("users", {"a", "c"}), Says("others", {"b"})
+    users.uses_own = True
+    submissions = [Submission(1, sender, "p", sender, Completion(text, (), True)) for sender, text in enumerate("abcd")]
+    evidence = evidence_of([Prompt("p", "", "?")] * 4, submissions, None, own=frozenset({0, 1}))
+    verdicts = Chain([others, users]).screen(evidence)
+    assert others.shown == [["c", "d"]] and users.shown == [["a", "b", "c", "d"]]
+    assert [len(spoken) for spoken in verdicts] == [0, 0, 2, 2]
+    assert verdicts[2][-1].decision == "reject" and verdicts[3][-1].decision == "accept"
 
 
 def test_a_restored_defense_goes_on_alike():

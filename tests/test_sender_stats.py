@@ -275,11 +275,12 @@ def test_bets_are_symmetric_and_never_all():
 
 @pytest.mark.parametrize("topology", ["horizontal", "vertical"])
 def test_a_swarm_plays_two_rounds(topology):
-    experiment = make(("attack.name", "text"), ("swarm.topology", topology), SENDER_STATS)
+    experiment = make(("attack.name", "text"), ("swarm.topology", topology), ("swarm.prompts", 8), SENDER_STATS)
     for round in (1, 2):
         (view,) = experiment.swarm.play(round).views
         verdicts = [verdict for group in view.groups for s in group.completions for verdict in s.verdicts]
-        assert verdicts and all(verdict.decision == "accept" for verdict in verdicts)
+        assert verdicts and not any(verdict.error for verdict in verdicts)
+        assert {verdict.decision for verdict in verdicts} <= {"accept", "abstain"}  # abstain: few groups have variance
 
 
 def test_separate_nodes_decide_alike():
