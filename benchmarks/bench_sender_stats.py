@@ -198,13 +198,13 @@ SCENARIOS: list[tuple[str, bool, Attack, bool]] = [
 
 def main() -> int:
     parser = options(__doc__)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=200, help="of runs that count false alarms")
     parser.add_argument("--short", type=int, default=60, help="rounds of the other runs")
-    parser.add_argument("--problems", type=int, default=48)
-    parser.add_argument("--draws", type=int, default=96)
+    parser.add_argument("--problems", type=int, default=32)
+    parser.add_argument("--draws", type=int, default=64)
     parser.add_argument("--accuracy", type=float, nargs="*", default=[0.9])
-    parser.add_argument("--gamblers", type=int, default=500)
+    parser.add_argument("--gamblers", type=int, default=1000)
     arguments = parser.parse_args()
     begin(arguments)
     sender_stats.phrases = functools.cache(sender_stats.phrases)  # the same texts are dealt again and again

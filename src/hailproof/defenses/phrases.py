@@ -1,5 +1,6 @@
 """Phrases that one sender repeats across prompts and rounds and others do not: learned from the past, for a bet now."""
 
+import heapq
 import math
 import re
 import statistics
@@ -57,11 +58,14 @@ def marked(counts: Counts, others: Sequence[Counts]) -> Counts:
         others: Of the others; more than half of them must be honest for their median to be.
     """
     prompts = counts.get(PROMPTS, 0.0)
-    leads: Counts = {}
-    for phrase, count in counts.items():
-        if count >= TIMES and phrase != PROMPTS:
-            rates = [other.get(phrase, 0.0) / other[PROMPTS] for other in others if other.get(PROMPTS)]
-            expected = prompts * statistics.median(rates or [0.0])
-            leads[phrase] = (count - expected) / math.sqrt(count + expected)
-    best = sorted((lead, phrase) for phrase, lead in leads.items() if lead > 1)[-MARKED:]
+    best: list[tuple[float, str]] = []
+    often = ((count, phrase) for phrase, count in counts.items() if count >= TIMES and phrase != PROMPTS)
+    for count, phrase in sorted(often, reverse=True):
+        if len(best) == MARKED and math.sqrt(count) <= best[0][0]:
+            break  # no lead is larger than the root of the count
+        rates = [other.get(phrase, 0.0) / other[PROMPTS] for other in others if other.get(PROMPTS)]
+        expected = prompts * statistics.median(rates or [0.0])
+        lead = (count - expected) / math.sqrt(count + expected)
+        if lead > 1:
+            (heapq.heappushpop if len(best) == MARKED else heapq.heappush)(best, (lead, phrase))
     return {phrase: lead for lead, phrase in best}
