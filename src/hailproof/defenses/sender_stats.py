@@ -16,9 +16,9 @@ logarithm, and is 0 from ``1 / alpha`` on; it comes back as honest rounds lose t
 Guaranteed: an honest sender ever gets weight 0 with probability at most ``alpha`` in a run of any length, and ever
 loses any with at most ``sqrt(alpha)``, if at most ``malicious`` others are malicious, and honest senders are
 exchangeable: equal weights, independent draws, and prompts that all answer or that honest senders pick at random.
-Attackers may know everything, the round's honest draws included: a comparison of two senders depends on the two. Earlier
-defenses in the chain must judge completions one by one, and all senders must be there from the first round that is
-screened: one that comes later starts with a capital of 1 and dilutes the average. ``probation`` lets it start with
+Attackers may know everything, the round's honest draws included: a comparison of two senders depends on the two.
+Earlier defenses in the chain must judge completions one by one, and all senders must be there from the first round that
+is screened: one that comes later starts with a capital of 1 and dilutes the average. ``probation`` lets it start with
 little weight.
 
 Not guaranteed: where honest senders differ (other models, other data, or the receiver's own policy being one of
