@@ -133,6 +133,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
         ("loss_type", "dr_grpo"),
         ("scale_rewards", "none"),
         ("scale_rewards", "batch"),
+        ("length_neutral", True),
         ("beta", 0.5),
         ("max_grad_norm", 1e-6),
         ("adam_beta1", 0.0),

@@ -163,7 +163,7 @@ class HonestNode:
         asked = [
             index
             for index, submission in enumerate(submissions)
-            if (self.screens_own or submission.sender not in self.nodes)
+            if (self.screens_own or self.chain.uses_own or submission.sender not in self.nodes)
             and submission.problem_id in chosen
             and self._has_influence(spread[submission.problem_id])
         ]

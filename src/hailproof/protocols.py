@@ -150,6 +150,10 @@ class Policy(Protocol):
         """Makes a finished completion of a text: its ids under this tokenizer, then the end token."""
         ...
 
+    def received_ids(self, completion: Completion) -> tuple[int, ...]:
+        """Ids to score and train a received completion with: the sender's if they are sound, else the text's own."""
+        ...
+
     def sample(
         self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
     ) -> list[Completion]:

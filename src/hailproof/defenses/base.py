@@ -178,18 +178,30 @@ class Chain:
         """Whether every defense drops what it rejects, so that no rejection can create variance in a group."""
         return all(defense.admission == "drop" for defense in self.defenses)
 
+    @property
+    def uses_own(self) -> bool:
+        """Whether a defense compares with the receiver's own completions."""
+        return any(defense.uses_own for defense in self.defenses)
+
     def screen(self, evidence: Received) -> list[tuple[Verdict, ...]]:
-        """Gives each completion its verdicts; the last one is a rejection if it is rejected."""
+        """Gives each completion its verdicts; the last one is a rejection if it is rejected.
+
+        The receiver's own completions (``evidence.own``) are shown to defenses that compare with them, and get no
+        verdict.
+        """
         verdicts: list[tuple[Verdict, ...]] = [()] * len(evidence.submissions)
-        alive = list(range(len(evidence.submissions)))
+        own = {index for index, each in enumerate(evidence.submissions) if each.sender in evidence.own}
+        alive = [index for index in range(len(evidence.submissions)) if index not in own]
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         for defense in self.defenses:
-            if not alive:
-                break
+            shown = sorted((*alive, *own)) if defense.uses_own else alive
+            if not shown:
+                continue
             started = time.perf_counter()
-            evidence_left = evidence if len(alive) == len(evidence.submissions) else evidence.subset(alive)
-            for index, verdict in zip(alive, _ask(defense, evidence_left), strict=True):
-                verdicts[index] += (verdict,)
+            evidence_left = evidence if len(shown) == len(evidence.submissions) else evidence.subset(shown)
+            for index, verdict in zip(shown, _ask(defense, evidence_left), strict=True):
+                if index not in own:
+                    verdicts[index] += (verdict,)
             self.seconds[defense.name] = time.perf_counter() - started
             alive = [index for index in alive if verdicts[index][-1].decision != "reject"]
         return verdicts

@@ -136,6 +136,7 @@ class LearnerSection(Section):
     lr_scheduler_type: Literal["constant", "linear"] = _LEARNER.lr_scheduler_type
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = _LEARNER.loss_type
     scale_rewards: Literal["group", "batch", "none"] = _LEARNER.scale_rewards
+    length_neutral: bool = _LEARNER.length_neutral
     beta: Annotated[float, Field(ge=0)] = _LEARNER.beta
     max_grad_norm: Annotated[float, Field(ge=0)] = _LEARNER.max_grad_norm
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta1

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hailproof.learner.advantages import ScaleRewards, advantages
+from hailproof.learner.advantages import ScaleRewards, advantages, length_neutral
 from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.scoring import TOKEN_BUDGET, Row, batches, forward
@@ -25,6 +25,9 @@ class LearnerConfig:
         lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
+        length_neutral: Whether what goes along with length is taken out of each group's advantages. ``grpo`` divides
+            by each completion's length afterwards, so that its push on length is zero for ``dapo`` and ``dr_grpo``
+            exactly, and for ``grpo`` as far as the lengths of a group are alike.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
         max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
         adam_beta1: Decay of Adam's first moment.
@@ -39,6 +42,7 @@ class LearnerConfig:
     lr_scheduler_type: Literal["constant", "linear"] = "constant"
     loss_type: LossType = "grpo"
     scale_rewards: ScaleRewards = "group"
+    length_neutral: bool = False
     beta: float = 0.0
     max_grad_norm: float = 1.0
     adam_beta1: float = 0.9
@@ -147,9 +151,10 @@ class Learner:
             for group, kept in zip(groups, admitted, strict=True)
         ]
         advantages_BG = advantages([[s.reward for s in kept] for kept in admitted], self.config.scale_rewards)
-        weights_BG = token_weights(
-            [[len(row.completion) for row in rows_G] for rows_G in rows], self.config.loss_type, self.max_new_tokens
-        )
+        lengths_BG = [[len(row.completion) for row in rows_G] for rows_G in rows]
+        if self.config.length_neutral:
+            advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, strict=True)]
+        weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         policy: dict[tuple[Row, frozenset[int]], float] = {}
         kl: dict[tuple[Row, frozenset[int]], float] = {}
         trained = 0

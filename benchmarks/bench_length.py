@@ -1,0 +1,121 @@
+"""What a cap from own completions and length-neutral advantages do to the longest of 80 draws, on real completions.
+
+    .venv/bin/python benchmarks/bench_length.py [--check]
+
+nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random. First
+table: shares of honest and of poisoned completions that a cap of `slack` times the quantile of honest ones rejects,
+and the tokens of the poison that is left. Second table, over groups with variance of rewards: the push on length,
+`sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same with the loss's 1 / L
+(`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which is what is left of
+honest learning; and the mean advantage of poisoned completions. The claims: nothing is left of the push, and of
+the poison in groups of decoys; decoys as long as the poison get round it.
+"""
+
+import math
+import random
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from bench_sender_stats import GROUP, Pool, Sent, best_of, fill
+from common import begin, options, table, verdict
+
+from hailproof.learner.advantages import advantages, length_neutral
+from hailproof.policies.causal_lm import load
+
+Member = tuple[int, float, bool]
+"""Tokens, reward, and whether it is poison."""
+
+
+def members(sent: Sequence[Sent], poison: bool = False) -> list[Member]:
+    return [(len(completion.token_ids), reward, poison) for completion, reward in sent]
+
+
+def honest(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
+    return members([pool.honest(problem, rng, None) for _ in range(GROUP)])
+
+
+def horizontal(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
+    return [*honest(pool, problem, rng)[3:], *members(best_of(80)(pool, problem, 3, rng, None), poison=True)]
+
+
+def vertical(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
+    poison = best_of(80)(pool, problem, GROUP // 2, rng, None)
+    return [*members(poison, poison=True), *members([pool.filler[problem]] * (GROUP // 2))]
+
+
+def padded(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
+    """Decoys as long as the poison."""
+    group = vertical(pool, problem, rng)
+    return [(group[0][0], reward, poison) for _, reward, poison in group]
+
+
+def push(values: Sequence[float], lengths: Sequence[int], divide: bool) -> float:
+    mean = statistics.fmean(lengths)
+    weights = [mean / length if divide else 1.0 for length in lengths]
+    total = math.fsum(w * a * (length - mean) for w, a, length in zip(weights, values, lengths, strict=True))
+    return total / (len(values) * mean)
+
+
+def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], float, float]:
+    """A row of the second table, what is left of the push, and the mean advantage of the poison."""
+    lengths = [[tokens for tokens, _, _ in group] for group in groups]
+    plain = advantages([[reward for _, reward, _ in group] for group in groups])
+    neutral = [length_neutral(a, length) for a, length in zip(plain, lengths, strict=True)]
+    pushes = [
+        statistics.fmean(push(a, length, divide) for a, length in zip(values, lengths, strict=True))
+        for values, divide in ((plain, False), (neutral, False), (plain, True), (neutral, True))
+    ]
+
+    def of(values: Sequence[Sequence[float]], poison: bool) -> list[float]:
+        return [a for vs, group in zip(values, groups, strict=True)
+                for a, (_, _, bad) in zip(vs, group, strict=True) if bad == poison]  # fmt: skip
+
+    one, other = np.array(of(plain, False)), np.array(of(neutral, False))
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    cosine = f"{one @ other / size:.2f}" if size else "-"
+    poison = [statistics.fmean(of(values, True)) if of(values, True) else None for values in (plain, neutral)]
+    shown = ["-" if value is None else f"{value:+.2f}" for value in poison]
+    return [name, *(f"{value:+.3f}" for value in pushes), cosine, *shown], abs(pushes[1]), poison[1] or 0.0
+
+
+def main() -> int:
+    parser = options(__doc__)
+    parser.add_argument("--problems", type=int, default=32)
+    parser.add_argument("--draws", type=int, default=64)
+    parser.add_argument("--groups", type=int, default=400)
+    arguments = parser.parse_args()
+    begin(arguments)
+    pool, rng = fill(load("nano-a", device="cpu"), arguments.problems, arguments.draws), random.Random(0)
+    own = [len(c.token_ids) for drawn in pool.drawn.values() for c, _ in drawn]
+    longest = [t for p in sorted(pool.prompts) if pool.right[p] for t, _, _ in horizontal(pool, p, rng)[-1:]]
+    print(f"tokens: honest {statistics.fmean(own):.1f}, best of 80 {statistics.fmean(longest):.1f}\n")
+    rows: list[list[str]] = [["quantile", "slack", "cap", "honest rejected", "poison rejected", "tokens of the rest"]]
+    for quantile in (0.5, 0.9, 0.95):
+        for slack in (1.0, 1.25, 1.5):
+            cap = slack * float(np.quantile(own, quantile))
+            left = [tokens for tokens in longest if tokens <= cap]
+            rejected = [f"{statistics.fmean(t > cap for t in tokens):.1%}" for tokens in (own, longest)]
+            mean = f"{statistics.fmean(left):.1f}" if left else "-"
+            rows.append([f"{quantile}", f"{slack}", f"{cap:.1f}", *rejected, mean])
+    table(rows)
+    print()
+    kinds: dict[str, Callable[[Pool, str, random.Random], list[Member]]] = {
+        "honest": honest, "horizontal, 3 of 12": horizontal, "vertical, 6 decoys": vertical, "long decoys": padded,
+    }  # fmt: skip
+    problems = [problem for problem in sorted(pool.prompts) if pool.right[problem]]
+    rows = [["group", "push", "neutral", "push, 1/L", "neutral, 1/L", "cosine", "poison", "neutral"]]
+    left, poison = {}, {}
+    for name, kind in kinds.items():
+        drawn = [kind(pool, rng.choice(problems), rng) for _ in range(arguments.groups)]
+        groups = [group for group in drawn if len({reward for _, reward, _ in group}) > 1]
+        cells, left[name], poison[name] = row(name, groups)
+        rows.append(cells)
+    table(rows)
+    holds = max(left.values()) < 1e-9 and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
+    return verdict("no push is left, and no poison but with long decoys", holds, arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
