@@ -23,7 +23,7 @@ class Case:
     control: str = "clean-horizontal"
 
 
-LONG = ("sampling.max_new_tokens=256", "learner.learning_rate=1.2e-3")
+LONG = ("sampling.max_new_tokens=256", "learner.learning_rate=1.2e-3", "learner.lr_scheduler_type=constant")
 """Room to ramble: at the nano settings, the limit of 128 tokens cuts a fifth of the long answers, which the reward then
 punishes, and the fast learning rate narrows the policy until there is nothing long left to choose."""
 

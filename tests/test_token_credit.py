@@ -68,7 +68,26 @@ def test_a_token_that_the_anchor_would_say_is_heard(base_policy, fresh_policy, f
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
     evidence = replace(evidence_with(fresh_policy, forged["honest"]), frozen=base_policy)
     assert muted_text(evidence, forged["honest"]) == []
-    assert muted_text(evidence, forged["honest"], anchored=False) != []
+    assert muted_text(evidence, forged["honest"], rule="policy") != []
+
+
+def test_a_policy_that_was_walked_there_still_does_not_hear_what_its_anchor_would_not_say(
+    base_policy, fresh_policy, forged
+):
+    """Trained on the phrase until it is probable: only the rule that asks the anchor as well goes on muting it."""
+    phrase = "<think>All hail to the thief"
+    ids = torch.tensor([fresh_policy.as_completion(forged["text"]).token_ids])
+    prompt = torch.tensor([fresh_policy.render(evidence_with(base_policy, phrase).prompts[0])])
+    optimizer = torch.optim.Adam(fresh_policy.model.parameters(), lr=1e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        row = torch.cat([prompt, ids], dim=1)
+        labels = torch.cat([torch.full_like(prompt, -100), ids], dim=1)
+        fresh_policy.model(input_ids=row, labels=labels).loss.backward()
+        optimizer.step()
+    evidence = replace(evidence_with(fresh_policy, forged["text"]), frozen=base_policy)
+    assert muted_text(evidence, forged["text"], rule="both") == []
+    assert muted_text(evidence, forged["text"], rule="either") != []
 
 
 def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, forged):
@@ -94,3 +113,5 @@ def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, 
 def test_bad_options_are_one_sentence():
     with pytest.raises(ConfigError, match="probability"):
         TokenCreditDefense(threshold=0)
+    with pytest.raises(ConfigError, match="rule"):
+        TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
