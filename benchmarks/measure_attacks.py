@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeded import finish, lines, options, play_all, spread
+from seeded import LONG, finish, lines, options, play_all, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,6 @@ class Case:
     settings: tuple[str, ...] = ()
     control: str = "clean-horizontal"
 
-
-LONG = ("sampling.max_new_tokens=256", "learner.learning_rate=1.2e-3", "learner.lr_scheduler_type=constant")
-"""Room to ramble: at the nano settings, the limit of 128 tokens cuts a fifth of the long answers, which the reward then
-punishes, and the fast learning rate narrows the policy until there is nothing long left to choose."""
 
 SAMPLED = ("swarm.topology=vertical", "swarm.sharing=sampled")
 CONTROLS: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeded import finish, lines, options, play_all, spread
+from seeded import LONG, finish, lines, options, play_all, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,22 @@ class Attacked:
 
 
 HORIZONTAL, VERTICAL, CODE = "clean", "clean-vertical", "clean-code"
+HORIZONTAL_LONG, VERTICAL_LONG = "clean-long", "clean-vertical-long"
 CLEAN: dict[str, tuple[str, ...]] = {
     HORIZONTAL: ("attack.name=text", "attack.malicious=0"),
     VERTICAL: ("attack.name=equation", "attack.malicious=0"),
     CODE: ("attack.name=code", "attack.malicious=0"),
+    HORIZONTAL_LONG: ("attack.name=length", "attack.malicious=0", "swarm.topology=horizontal", *LONG),
+    VERTICAL_LONG: ("attack.name=length", "attack.malicious=0", *LONG),
 }
 ATTACKS: dict[str, Attacked] = {
     "text": Attacked(("attack.name=text",), HORIZONTAL),
     "equation": Attacked(("attack.name=equation",), VERTICAL),
     "code": Attacked(("attack.name=code",), CODE),
-    "length": Attacked(("attack.name=length",), VERTICAL),
-    "length-horizontal": Attacked(("attack.name=length", "swarm.topology=horizontal"), HORIZONTAL),
+    "length": Attacked(("attack.name=length", *LONG), VERTICAL_LONG),
+    "length-horizontal": Attacked(
+        ("attack.name=length", "swarm.topology=horizontal", "attack.options.samples=24", *LONG), HORIZONTAL_LONG
+    ),
     "sentence": Attacked(("attack.name=sentence",), HORIZONTAL),
     "judge_injection": Attacked(("attack.name=judge_injection",), HORIZONTAL),
     "rank_aware": Attacked(("attack.name=rank_aware",), HORIZONTAL),
