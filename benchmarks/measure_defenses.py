@@ -128,11 +128,13 @@ def main() -> None:
     parser = options(__doc__, "runs/defenses")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS)[:5])
     parser.add_argument("--defenses", nargs="+", choices=DEFENSES, default=list(DEFENSES))
+    parser.add_argument("--clean-too", action="store_true", help="also play every defense without an attacker")
     arguments = parser.parse_args()
     common = ["evaluation.problems=512", f"rounds={arguments.rounds}", *arguments.set]
     clean = dict.fromkeys(ATTACKS[attack].clean for attack in arguments.attacks)
     cells = [(name, "none") for name in clean]
-    cells += [(name, defense) for defense in arguments.defenses if defense != "none" for name in clean]
+    if arguments.clean_too:
+        cells += [(name, defense) for defense in arguments.defenses if defense != "none" for name in clean]
     cells += [
         (attack, defense)
         for defense in arguments.defenses

@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-
 LONG = ("sampling.max_new_tokens=256", "learner.learning_rate=1.2e-3", "learner.lr_scheduler_type=constant")
-"""Settings with room to ramble, for the length attack: at the nano settings, the limit of 128 tokens cuts a fifth of the
+"""Settings with room to ramble, for the length attack: at the nano settings, a limit of 128 tokens cuts a fifth of the
 long answers, which the reward then punishes, and the fast learning rate narrows the policy until there is nothing long
 left to choose."""
 
