@@ -8,6 +8,7 @@ from hailproof.errors import ConfigError
 from hailproof.experiments.build import build
 from hailproof.experiments.config import RunConfig, load_config, parse_assignment
 from hailproof.experiments.demo import configurations
+from hailproof.experiments.presets import PRESETS, expanded
 from hailproof.learner.update import NANO, LearnerConfig
 
 COMMITTED = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
@@ -76,3 +77,28 @@ def test_the_demo_differs_only_in_attacker_and_defense():
 def test_setting_below_a_value_is_one_sentence():
     with pytest.raises(ConfigError, match=r"'seed' is not a section"):
         load_config(None, [("seed", 1), ("seed.x", 2)])
+
+
+def test_a_preset_is_its_chain_and_settings():
+    resolved = expanded(load_config(None, [("defense", [{"name": "heterogeneous"}, {"name": "length"}])]))
+    names = [plugin.name for plugin in resolved.defense]
+    assert names == [*(plugin.name for plugin in PRESETS["heterogeneous"].chain), "length"]
+    assert resolved.learner.length_neutral and "learning_rate" not in resolved.learner.model_fields_set
+    assert expanded(load_config(None, [("defense", [{"name": "homogeneous"}])])).swarm.prompt_choice == "assigned"
+
+
+def test_what_a_configuration_says_itself_a_preset_leaves_alone():
+    given = [("defense", [{"name": "heterogeneous"}]), ("learner.length_neutral", False)]
+    assert not expanded(load_config(None, given)).learner.length_neutral
+
+
+def test_a_preset_takes_no_options():
+    with pytest.raises(ConfigError, match="takes no options"):
+        expanded(load_config(None, [("defense", [{"name": "homogeneous", "options": {"margin": 1}}])]))
+
+
+def test_the_run_folder_holds_what_a_preset_stands_for(tmp_path):
+    experiment = build(load_config(None, [("defense", [{"name": "homogeneous"}]), ("swarm.topology", "vertical")]))
+    (tmp_path / "config.toml").write_text(experiment.config.to_toml())
+    again = load_config(tmp_path / "config.toml")
+    assert [plugin.name for plugin in again.defense] == ["replay"] and again.swarm.prompt_choice == "assigned"
