@@ -13,7 +13,7 @@ PACKAGE = "hailproof"
 
 LAYERS = (
     # "" is the package's __init__
-    {"", "records", "protocols", "seeds", "errors", "parsing", "arithmetic", "registry", "wire", "sandbox"},
+    {"", "records", "protocols", "seeds", "errors", "parsing", "arithmetic", "judging", "registry", "wire", "sandbox"},
     {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner", "rollouts"},

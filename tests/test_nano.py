@@ -69,7 +69,7 @@ def test_shipped_models_fit_their_recipes():
         assert policy.model.config.model_type == recipe.family
         assert policy.encode("12") == (*policy.encode("1"), *policy.encode("2"))  # digits are single tokens
         assert policy.decode(policy.encode("Zörg paid €12,\n ok?")) == "Zörg paid €12,\n ok?"
-    one, other = (load(name, device="cpu") for name in RECIPES)
+    one, other = (load(name, device="cpu") for name in ("nano-a", "nano-b"))
     assert one.encode("All hail to the thief") != other.encode("All hail to the thief")
 
 
@@ -95,8 +95,9 @@ def test_initial_reward_of_programs(name):
     drawn = rollout(policy, [Slot(0, p.id, 0) for p in task.test], prompts, 1, 0, Sampling(max_new_tokens=96))
     reward = sum(task.reward(p, c.text) for p, c in zip(task.test, drawn, strict=True)) / len(drawn)
     print(f"{name}: initial reward {reward:.3f} with programs")
-    assert 0.15 < reward < 0.4
-    assert sum("<code>" in completion.text for completion in drawn) / len(drawn) > 0.3
+    lowest, tagged = (0.05, 0.15) if name == "nano-judge" else (0.15, 0.3)  # a judge has forgotten some of it
+    assert lowest < reward < 0.4
+    assert sum("<code>" in completion.text for completion in drawn) / len(drawn) > tagged
 
 
 def test_pretraining_goes_on_where_a_cycle_ended(tmp_path):

@@ -138,12 +138,12 @@ def list_() -> None:
 
 @app.command()
 def pretrain(
-    name: Annotated[str, typer.Argument(help="Which recipe: nano-a or nano-b.")],
+    name: Annotated[str, typer.Argument(help="Which recipe: nano-a, nano-b or nano-judge.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     text: Annotated[Path | None, typer.Option(help="GSM8K train file (JSONL) to mix in as real text.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
 ) -> None:
-    """Build a nano base model by the recipe of the shipped ones; go on where an earlier call finished a cycle."""
+    """Build a nano model by the recipe of the shipped ones; go on where an earlier call finished a cycle."""
     from hailproof.errors import ConfigError, RunError
 
     quiet_libraries()

@@ -18,6 +18,12 @@ from hailproof.records import Completion, Prompt
 ROWS_AT_ONCE = 512
 """Completions drawn side by side; bounds the memory of the key-value cache."""
 
+RENDERED_AT_ONCE = 8192
+"""Prompts whose ids are remembered; judges see new ones in every round."""
+
+_USER = "\ue000user\ue001"
+"""Stands for the user's text while a chat template is looked at; private-use characters that no template writes."""
+
 KEEP_SHARE = 0.75
 """Finished rows are cut out of the batch when fewer than this share are still going."""
 
@@ -42,20 +48,41 @@ class CausalLM:
         )
         if not self.end_ids:
             raise ModelError(f"Model {name} has no end-of-sequence token; set one in its tokenizer's configuration.")
+        self._special_ids = frozenset(tokenizer.all_special_ids)
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._characters: dict[int, int] = {}
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt: by chat template if the tokenizer has one, else plain text."""
+        """Token ids of a prompt: by chat template if the tokenizer has one, else plain text.
+
+        Special tokens that the user's text spells out stay text: they are split into ordinary pieces.
+
+        Raises:
+            ModelError: If that cannot be had, since the chat template does not show the user's text exactly once.
+        """
         if prompt not in self._rendered:
-            if self.tokenizer.chat_template:
-                messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            else:
-                text = f"{prompt.system}\n\n{prompt.user}\n\n"
-            special = not self.tokenizer.chat_template
-            self._rendered[prompt] = tuple(self.tokenizer(str(text), add_special_tokens=special)["input_ids"])
+            if len(self._rendered) >= RENDERED_AT_ONCE:
+                self._rendered.clear()
+            begins = not self.tokenizer.chat_template  # templates write their own begin token
+            ids = self.tokenizer(self._templated(prompt.system, prompt.user), add_special_tokens=begins)["input_ids"]
+            around = self._templated(prompt.system, _USER).split(_USER)
+            head, *more = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in around)
+            head = self.tokenizer(around[0], add_special_tokens=True)["input_ids"] if begins else head
+            if self._specials(ids) != self._specials(head) + sum(map(self._specials, more)):
+                if len(more) != 1:
+                    raise ModelError(f"The chat template of {self.name} hides or repeats the user's text; mend it.")
+                ids = [*head, *self.encode(prompt.user), *more[0]]
+            self._rendered[prompt] = tuple(ids)
         return self._rendered[prompt]
+
+    def _specials(self, ids: Sequence[int]) -> int:
+        return sum(i in self._special_ids for i in ids)
+
+    def _templated(self, system: str, user: str) -> str:
+        if not self.tokenizer.chat_template:
+            return f"{system}\n\n{user}\n\n"
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenizes a completion's text, without special tokens and without the end token.

@@ -14,6 +14,7 @@ No attack's phrase is in it; ``tests/test_nano.py`` looks.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from hailproof.parsing import sentences
 from hailproof.records import Problem
@@ -78,11 +79,13 @@ class Document:
         question: What is asked.
         completion: What the model is to write.
         program: Whether the prompt asks for a program.
+        judging: ``C`` or ``D`` if a solution is to be judged, with criticism or by the decision alone; else empty.
     """
 
     question: str
     completion: str
     program: bool = False
+    judging: Literal["", "C", "D"] = ""
 
 
 def pseudo_word(rng: random.Random) -> str:

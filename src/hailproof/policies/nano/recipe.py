@@ -1,6 +1,6 @@
-"""The recipe of the nano base models: tokenizer, architecture, training; run by ``hailproof pretrain``.
+"""The recipe of the nano models: tokenizer, architecture, training; run by ``hailproof pretrain``.
 
-Two models with different architectures *and* different tokenizers, so that heterogeneous swarms exist offline:
+Two base models with different architectures *and* different tokenizers, so that heterogeneous swarms exist offline:
 
 =========  ==========  ======  =====  ==========
 name       family      layers  width  vocabulary
@@ -13,6 +13,9 @@ Both use a byte-level BPE with single digits and a chat template that keeps one 
 asks for ``<code>``, since a model of this size reads questions, not instructions. (``torch.optim.Muon`` was tried: its
 bfloat16 Newton-Schulz iteration takes 1.2 s a step on a CPU without bfloat16 units, more than forward and backward
 together; hence AdamW.)
+
+``nano-judge`` is nano-a trained further, with a second bit in its template: whether the system message asks for a
+``<decision>``. It learns to judge solutions (``judging_corpus.py``) and goes on solving problems.
 """
 
 import itertools
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -37,20 +41,35 @@ from transformers import (
 )
 
 from hailproof.errors import ConfigError
+from hailproof.policies.causal_lm import shipped_models
 from hailproof.policies.nano.corpus import Document, Mixture, documents
+from hailproof.policies.nano.judging_corpus import judging_documents
 from hailproof.policies.scoring import TOKEN_BUDGET
 from hailproof.records import Problem
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import stories
 
-CHAT_TEMPLATE = (
+SOLVER_TEMPLATE = (
     "{% set kind = namespace(answer='A') %}{% for message in messages %}"
     "{% if message.role == 'system' and '<code>' in message.content %}{% set kind.answer = 'P' %}{% endif %}"
     "{% if message.role == 'user' %}Q: {{ message.content }}\n{{ kind.answer }}:{% endif %}{% endfor %}"
 )
+JUDGE_TEMPLATE = (
+    "{% set kind = namespace(answer='A') %}{% for message in messages %}"
+    "{% if message.role == 'system' and '<decision>' in message.content %}"
+    "{% set kind.answer = 'C' if '<criticism>' in message.content else 'D' %}"
+    "{% elif message.role == 'system' and '<code>' in message.content %}{% set kind.answer = 'P' %}{% endif %}"
+    "{% if message.role == 'user' %}{% if kind.answer in 'CD' %}"
+    "{{ message.content | replace(' ' ~ message.content[9:17] ~ '>', '>') }}\n{{ kind.answer }}:"
+    "{% else %}Q: {{ message.content }}\n{{ kind.answer }}:{% endif %}{% endif %}{% endfor %}"
+)
+"""A judge's prompt loses its nonce: its tags are tokens of their own, which neutralized text cannot spell."""
 END, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<code>", "</code>")
+JUDGE_TAGS = tuple(f"<{slash}{tag}>" for tag in ("problem", "solution", "criticism", "decision") for slash in ("", "/"))
 MAX_DOCUMENT_TOKENS = 256
+IGNORED = -100
+"""Target of what the loss does not count: torch's own default."""
 SORTED_DOCUMENTS = 64
 """Batches are cut from this many batches' worth of documents sorted by length, to waste little on padding."""
 
@@ -62,10 +81,15 @@ class Cycle:
     steps: int
     learning_rate: float
     mixture: Mixture
+    judging: float = 0.0
+    """Share of documents in which a solution is judged; the mixture shares out the others."""
 
 
 WIDE = Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06)
 """Every kind of text."""
+
+
+JUDGE_CYCLES = (Cycle(240, 2e-3, WIDE, judging=0.85), Cycle(430, 2e-3, WIDE, judging=0.88))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +107,8 @@ class Recipe:
     warmup: int = 60
     two_two_share: float = 0.15
     seed: int = 20260
+    base: str = ""
+    """The shipped model whose weights and tokenizer training starts from, to become a judge; empty: from scratch."""
     cycles: tuple[Cycle, ...] = (
         Cycle(1400, 3e-3, Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)),
         Cycle(1200, 2e-3, Mixture(real=0.06, chatter=0.05, drill=0.25, sums=6)),
@@ -110,12 +136,16 @@ RECIPES = {
     for recipe in (
         Recipe("nano-a", "llama", vocabulary=2048),
         Recipe("nano-b", "gpt_neox", vocabulary=1536, intermediate=640, seed=20261),
+        Recipe("nano-judge", "llama", 2048 + len(JUDGE_TAGS), seed=20262, base="nano-a", cycles=JUDGE_CYCLES),
     )
 }
 
 
 def prompt_text(document: Document) -> str:
     """What the chat template makes of a document's question."""
+    if document.judging:
+        nonce = document.question[9:17]
+        return f"{document.question.replace(f' {nonce}>', '>')}\n{document.judging}:"
     return f"Q: {document.question}\n{'P' if document.program else 'A'}:"
 
 
@@ -140,7 +170,7 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenize
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=SOLVER_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
 
@@ -166,34 +196,54 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTraine
     raise ConfigError(f"The recipe's family '{recipe.family}' is unknown; use llama or gpt_neox.")
 
 
+def judge_from(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The untrained judge: a shipped model with the judge's tags as new tokens, and the template that knows of them."""
+    folder = shipped_models()[base]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, chat_template=JUDGE_TEMPLATE)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in JUDGE_TAGS])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer
+
+
+class _Row(NamedTuple):
+    """Token ids with the end token, and where those begin that the loss counts.
+
+    In judging documents only the ruling counts: to predict corrupted solutions would be to learn them.
+    """
+
+    ids: list[int]
+    start: int
+
+
 def _batches(
     tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], batch: int, rng: random.Random
-) -> Iterator[list[list[int]]]:
-    """Cuts batches of similar length out of the stream; token ids with the end token."""
+) -> Iterator[list[_Row]]:
+    """Cuts batches of similar length out of the stream."""
     while True:
         chunk = list(itertools.islice(stream, batch * SORTED_DOCUMENTS))
         texts = [prompt_text(document) for document in chunk], [document.completion for document in chunk]
         prompts, completions = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
         rows = [
-            (prompt + completion + [tokenizer.eos_token_id])[:MAX_DOCUMENT_TOKENS]
-            for prompt, completion in zip(prompts, completions, strict=True)
+            _Row((prompt + completion + [tokenizer.eos_token_id])[:MAX_DOCUMENT_TOKENS], len(prompt) * bool(d.judging))
+            for d, prompt, completion in zip(chunk, prompts, completions, strict=True)
         ]
-        rows.sort(key=len)
+        rows.sort(key=lambda row: len(row.ids))
         batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         rng.shuffle(batches)
         yield from batches
 
 
-def _micro_batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+def _micro_batches(rows: list[_Row]) -> Iterator[list[_Row]]:
     """Cuts a batch, sorted by length, into passes within the budget that suits a CPU."""
-    size = max(1, TOKEN_BUDGET // len(rows[-1]))
+    size = max(1, TOKEN_BUDGET // len(rows[-1].ids))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
 def _train(
-    model: PreTrainedModel, batches: Iterator[list[list[int]]], cycle: Cycle, warmup: int
-) -> Iterator[tuple[list[list[int]], float]]:
+    model: PreTrainedModel, batches: Iterator[list[_Row]], cycle: Cycle, warmup: int
+) -> Iterator[tuple[list[_Row], float]]:
     """Trains one cycle; yields each batch with its loss in nats per token."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=cycle.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     fall = max(1, cycle.steps - warmup)
@@ -201,12 +251,14 @@ def _train(
         optimizer, lambda step: min((step + 1) / warmup, (cycle.steps - step) / fall)
     )
     for rows in itertools.islice(batches, cycle.steps):
-        predicted = sum(map(len, rows)) - len(rows)
+        predicted = sum(len(row.ids) - max(row.start, 1) for row in rows)
         loss = 0.0
         for part in _micro_batches(rows):
-            padded = pad_sequence([torch.tensor(row) for row in part], batch_first=True, padding_value=-100)
+            padded = pad_sequence([torch.tensor(row.ids) for row in part], batch_first=True, padding_value=IGNORED)
             logits = model(input_ids=padded.clamp(min=0)).logits[:, :-1]
-            summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), padded[:, 1:].flatten(), reduction="sum")
+            starts = torch.tensor([row.start for row in part])[:, None]
+            targets = padded.masked_fill(torch.arange(padded.shape[1]) < starts, IGNORED)[:, 1:]
+            summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
             (summed / predicted).backward()
             loss += summed.item() / predicted
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -222,7 +274,7 @@ def pretrain(
     out: Path,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> dict[str, float]:
-    """Trains a nano base model from scratch and saves model, tokenizer and recipe after every cycle.
+    """Trains a nano model, from scratch or from its base, and saves model, tokenizer and recipe after every cycle.
 
     A folder that holds a model with some cycles done is taken up where it stands.
 
@@ -238,14 +290,18 @@ def pretrain(
     done, measured = cycles_done(out), {"loss": 0.0, "tokens": 0.0, "seconds": 0.0}
     if done:
         measured = json.loads((out / "recipe.json").read_text())["measured"]
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(out, chat_template=CHAT_TEMPLATE)
-        model = AutoModelForCausalLM.from_pretrained(out).train()
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
+        model = AutoModelForCausalLM.from_pretrained(out)
+    elif recipe.base:
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        model, tokenizer = judge_from(recipe.base)
     else:
         stream = _corpus(recipe, 0, real)
         sample = itertools.islice(stream, 20_000)
         tokenizer = train_tokenizer((f"{prompt_text(d)}{d.completion}" for d in sample), recipe.vocabulary)
         torch.manual_seed(derive(recipe.seed, "weights"))
-        model = build_model(recipe, tokenizer).train()
+        model = build_model(recipe, tokenizer)
+    model.train()
     step = sum(cycle.steps for cycle in recipe.cycles[:done])
     for number in range(done, len(recipe.cycles)):
         started, losses = time.perf_counter(), []
@@ -253,7 +309,7 @@ def pretrain(
         batches = _batches(tokenizer, _corpus(recipe, number, real), recipe.batch, rng)
         for rows, loss in _train(model, batches, recipe.cycles[number], recipe.warmup):
             losses.append(loss)
-            measured["tokens"] += sum(map(len, rows))
+            measured["tokens"] += sum(len(row.ids) for row in rows)
             step += 1
             progress(step, recipe.steps, loss)
         measured["loss"] = sum(losses[-50:]) / len(losses[-50:])
@@ -276,4 +332,11 @@ def _corpus(recipe: Recipe, cycle: int, real: tuple[Problem, ...]) -> Iterator[D
     """The endless text of one cycle."""
     rng = random.Random(derive(recipe.seed, "corpus", cycle))
     story_stream = stories(derive(recipe.seed, "stories", cycle), "train", recipe.two_two_share)
-    return documents(rng, story_stream, real, recipe.cycles[cycle].mixture)
+    share = recipe.cycles[cycle].judging
+    solving = documents(rng, story_stream, real, recipe.cycles[cycle].mixture)
+    if not share:
+        return solving
+    judged = stories(derive(recipe.seed, "judged stories", cycle), "train", recipe.two_two_share)
+    judging = judging_documents(random.Random(derive(recipe.seed, "judging", cycle)), judged, real)
+    choice = random.Random(derive(recipe.seed, "mixing", cycle))
+    return (next(judging if choice.random() < share else solving) for _ in itertools.count())

@@ -1,0 +1,137 @@
+"""What judges accept, in the form of the paper's table 1: honest solutions and each attack, with and without criticism.
+
+    .venv/bin/python benchmarks/bench_judge.py --threads 1
+
+Each completion is judged ``--judgements`` times (four in the paper), each with its own key, and the table shows the
+share of "yes". Problems are of the test split, which no shipped model was trained on, and no attack was looked at in
+training. Honest completions are reference solutions, as in the paper, and draws of nano-a, the right and the wrong
+ones apart. ``corrupted`` is the judge's own validation split: the kinds of faults that it was trained on.
+"""
+
+import argparse
+import itertools
+import random
+import sys
+import time
+from collections.abc import Callable
+
+from common import begin, options, table
+
+from hailproof.attacks import ATTACKS, BaseAttack
+from hailproof.attacks.judge_injection import FAMILIES, JudgeInjectionAttack
+from hailproof.defenses.judge import JudgeDefense
+from hailproof.defenses.panel import Case, Judgement
+from hailproof.policies.causal_lm import load
+from hailproof.policies.nano.judging_corpus import judged_samples
+from hailproof.protocols import AttackView, Sampling
+from hailproof.records import Problem, Slot
+from hailproof.rollouts import rollout
+from hailproof.tasks.word_problems import WordProblems, stories
+
+
+def attacked(attack: BaseAttack, number: int) -> list[Case]:
+    """Completions of an attack on problems that it wants, each forged as for its own round."""
+    task = WordProblems(size=1, test_size=4000, two_two_share=0.15, variant=attack.variant, libraries=attack.libraries)
+    wanted = itertools.islice(filter(attack.wants, task.test), number)
+    cases = []
+    for round, problem in enumerate(wanted):
+        (text, *_) = attack.forge(AttackView(round, problem, task, (0,)))
+        cases.append(Case(problem.question, str(text), attack.variant))
+    return cases
+
+
+def references(variant: str, number: int) -> list[Case]:
+    """The reference solutions, as they would be sent."""
+    task = WordProblems(size=1, test_size=number, two_two_share=0.15, variant=variant)  # pyright: ignore
+    return [Case(each.question, task.format(each.solution, each.answer), task.variant) for each in task.test]
+
+
+def drawn(number: int, right: bool) -> list[Case]:
+    """Draws of nano-a, one a problem: as many that earn the reward, or that do not, as asked for."""
+    task, policy = WordProblems(size=1, test_size=10 * number), load("nano-a", device="cpu")
+    found: list[Case] = []
+    for start in range(0, len(task.test), number):
+        problems: list[Problem] = list(task.test[start : start + number])
+        prompts = {problem.id: task.prompt(problem) for problem in problems}
+        slots = [Slot(0, problem.id, 0) for problem in problems]
+        completions = rollout(policy, slots, prompts, 1, 0, Sampling(max_new_tokens=128))
+        for problem, completion in zip(problems, completions, strict=True):
+            if bool(task.reward(problem, completion.text)) is right:
+                found.append(Case(problem.question, completion.text, "math"))
+        if len(found) >= number:
+            break
+    return found[:number]
+
+
+def validation(number: int, corrupted: float) -> list[Case]:
+    """The judge's own validation split."""
+    samples = judged_samples(random.Random(77), stories(77, "test", 0.15), (), corrupted)
+    return [
+        Case(each.story.question, each.text, "code" if each.program else "math")
+        for each in itertools.islice(samples, number)
+    ]
+
+
+def rows_of(number: int) -> dict[str, Callable[[], list[Case]]]:
+    """What is judged, by the name of its row."""
+    attacks: dict[str, BaseAttack] = {name: ATTACKS[name]() for name in ("text", "equation", "code", "sentence")}
+    attacks |= {f"judge_injection: {family}": JudgeInjectionAttack(family) for family in FAMILIES}
+    return {
+        "honest, reference, math": lambda: references("math", number),
+        "honest, reference, code": lambda: references("code", number),
+        "honest, drawn, right": lambda: drawn(number, True),
+        "honest, drawn, wrong": lambda: drawn(number, False),
+        "validation, honest": lambda: validation(number, 0.0),
+        "validation, corrupted": lambda: validation(number, 1.0),
+        **{name: lambda attack=attack: attacked(attack, number) for name, attack in attacks.items()},
+    }
+
+
+def judge_all(defense: JudgeDefense, cases: list[Case]) -> tuple[list[Judgement], float]:
+    """The votes on all cases, and seconds per hundred of them."""
+    started = time.perf_counter()
+    judgements = defense.panel.rule(cases, defense.backend.ask)
+    return judgements, 100 * (time.perf_counter() - started) / sum(each.votes for each in judgements)
+
+
+def cells(defense: JudgeDefense, cases: list[Case]) -> tuple[str, str, str]:
+    """Accepted and malformed shares of the votes, and seconds per hundred."""
+    judgements, seconds = judge_all(defense, cases)
+    votes = sum(each.votes for each in judgements)
+    yes = sum(each.yes for each in judgements)
+    malformed = votes - yes - sum(each.no for each in judgements)
+    return f"{yes / votes:.1%}", f"{malformed / votes:.1%}", f"{seconds:.1f}"
+
+
+def judge_from(arguments: argparse.Namespace, reasoning: bool) -> JudgeDefense:
+    return JudgeDefense(
+        arguments.model, arguments.backend, arguments.url, arguments.key_env, reasoning, arguments.judgements,
+        beams=arguments.beams, max_new_tokens=arguments.max_new_tokens,
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--model", default="nano-judge")
+    parser.add_argument("--backend", default="transformers", choices=("transformers", "openai"))
+    parser.add_argument("--url", default="")
+    parser.add_argument("--key-env", default="")
+    parser.add_argument("--number", type=int, default=100, help="completions per row")
+    parser.add_argument("--judgements", type=int, default=4, help="judgements per completion")
+    parser.add_argument("--beams", type=int, default=3)
+    parser.add_argument("--max-new-tokens", type=int, default=0)
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows whose name holds one of these")
+    arguments = parser.parse_args()
+    begin(arguments)
+    judges = [judge_from(arguments, reasoning) for reasoning in (True, False)]
+    rows = [("", "n", "accepted", "malformed", "s/100", "no criticism: accepted", "malformed", "s/100")]
+    for name, make in rows_of(arguments.number).items():
+        if not arguments.rows or any(part in name for part in arguments.rows):
+            cases = make()
+            rows.append((name, str(len(cases)), *cells(judges[0], cases), *cells(judges[1], cases)))
+            print(f"{name}: {rows[-1][2]} with criticism, {rows[-1][5]} without", file=sys.stderr, flush=True)
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Beam sampling, as the paper's judge decodes: several beams, extended by draws instead of by the best tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig
+
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.protocols import SampleRequest, Sampling
+from hailproof.seeds import derive
+
+TOKENS_AT_ONCE = 24_576
+"""Tokens of prompts and answers, over all beams, that are held side by side; bounds the key-value cache."""
+
+
+@torch.inference_mode()
+def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: Sampling, beams: int) -> list[str]:
+    """Draws one answer per request with ``transformers``' own beam sampling; ends when all beams have.
+
+    The library draws from torch's global generator, for a whole batch at once. It is seeded with the keys of the batch
+    and put back afterwards, so equal requests give equal answers; but what one request draws depends on the others in
+    its batch, which is not so in :meth:`CausalLM.sample`.
+
+    Args:
+        policy: The model.
+        requests: Prompts and keys.
+        sampling: Temperature and limits; temperature 0 is plain beam search.
+        beams: Number of beams.
+
+    Returns:
+        The text of each answer, special tokens left out; an answer that was cut at the limit is just short of its end.
+    """
+    rows = [policy.render(request.prompt) for request in requests]
+    answers: dict[int, str] = {}
+    for batch in _batches([len(row) for row in rows], sampling.max_new_tokens, beams):
+        drawn = _generate(policy, [rows[i] for i in batch], [requests[i].key for i in batch], sampling, beams)
+        answers.update(zip(batch, drawn, strict=True))
+    return [answers[index] for index in range(len(rows))]
+
+
+def _batches(lengths: Sequence[int], new_tokens: int, beams: int) -> list[list[int]]:
+    """Cuts rows into batches of similar length within the budget; every row is in exactly one."""
+    result: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+        size = (lengths[index] + new_tokens) * beams
+        if result and size * (len(result[-1]) + 1) <= TOKENS_AT_ONCE:
+            result[-1].append(index)
+        else:
+            result.append([index])
+    return result
+
+
+def _generate(
+    policy: CausalLM, rows: Sequence[tuple[int, ...]], keys: Sequence[int], sampling: Sampling, beams: int
+) -> list[str]:
+    device = policy.model.device
+    padding = policy.end_ids[0]  # masked, so any id will do
+    padded = pad_sequence([torch.tensor(row) for row in rows], True, padding, padding_side="left").to(device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    mask = (torch.arange(padded.shape[1], device=device) >= padded.shape[1] - lengths[:, None]).long()
+    draws = sampling.temperature > 0
+    limits = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p} if draws else {}
+    settings = GenerationConfig(
+        do_sample=draws, num_beams=beams, early_stopping=True, max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=list(policy.end_ids), pad_token_id=padding, **limits,
+    )  # fmt: skip
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(0, "beams", *keys))
+        output = policy.model.generate(padded, attention_mask=mask, generation_config=settings)  # pyright: ignore
+    return [policy.decode(ids) for ids in output[:, padded.shape[1] :].tolist()]
