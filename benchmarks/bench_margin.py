@@ -1,0 +1,141 @@
+"""What a margin of `replay` means: honest tokens beyond it, and what else it lets in.
+
+    .venv/bin/python benchmarks/bench_margin.py [--rounds 2] [--seeds 0 1] [--check]
+
+Completions are drawn by nano-a as in a run (B=16, G=12), in float32 and in bfloat16 (the float32 weights, rounded), and
+repeated by a receiver: all together, in random batches of 12, alone (a part), and in the other precision. For every
+margin, in nats: the share of honest tokens that lie beyond it, and of honest completions with such a token. Below
+them, at the same margins, the share of completions accepted that are *not* the draw of their slot: drawn with another
+key (those that come out as the same text are left out), with the end token held back, and the TEXT attack. The claim:
+in float32, at the default margin, every honest completion is accepted and none of the others.
+"""
+
+import copy
+import random
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from common import begin, make, options, table, verdict
+
+from hailproof.attacks.grinding import EndSuppressor
+from hailproof.attacks.text import PHRASE
+from hailproof.defenses.replay import MARGIN
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.protocols import SampleRequest, Sampling
+from hailproof.records import Completion, Prompt
+from hailproof.rollouts import completion_key
+from hailproof.seeds import derive
+from hailproof.swarm import Swarm
+
+MARGINS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
+
+
+def requests_of(swarm: Swarm, rounds: int, seeds: Sequence[int]) -> list[SampleRequest]:
+    """What honest nodes draw in the first rounds."""
+    found = []
+    for seed in seeds:
+        for round in range(1, rounds + 1):
+            problems, slots = swarm.plan(round)
+            found += [
+                SampleRequest(
+                    swarm.task.prompt(problems[slot.problem_id]),
+                    completion_key(seed, round, slot.problem_id, slot.index),
+                )
+                for slot in slots
+            ]
+    return found
+
+
+def shortfalls(
+    policy: CausalLM, requests: Sequence[SampleRequest], sent: Sequence[Completion], size: int, sampling: Sampling
+) -> list[np.ndarray]:
+    """Shortfalls ``[T]`` of each completion, repeated in batches of a size in random order."""
+    order = random.Random(0).sample(range(len(sent)), len(sent))
+    found: dict[int, np.ndarray] = {}
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        prompts: list[Prompt] = [requests[i].prompt for i in batch]
+        keys = [requests[i].key for i in batch]
+        repeated = policy.replay(prompts, [sent[i] for i in batch], keys, sampling)
+        found.update(zip(batch, (each.shortfalls for each in repeated), strict=True))
+    return [found[index] for index in range(len(sent))]
+
+
+def beyond(label: str, found: Sequence[np.ndarray]) -> list[list[str]]:
+    """Two rows: shares of tokens, and of completions, beyond each margin."""
+    tokens = np.concatenate(found)
+    worst = np.array([each.max() for each in found])
+    shares = [f"{(tokens > margin).mean():.2%}" for margin in MARGINS]
+    completions = [f"{(worst > margin).mean():.2%}" for margin in MARGINS]
+    return [
+        [f"{label}: tokens", str(len(tokens)), *shares, f"{tokens.max():.1e}"],
+        [f"{label}: completions", str(len(worst)), *completions, ""],
+    ]
+
+
+def accepted(label: str, found: Sequence[np.ndarray]) -> list[str]:
+    """The share of completions without a token beyond each margin."""
+    worst = np.array([each.max() for each in found])
+    return [label, str(len(worst)), *(f"{(worst <= margin).mean():.2%}" for margin in MARGINS), f"{worst.min():.1e}"]
+
+
+def forged(
+    policy: CausalLM, requests: Sequence[SampleRequest], sent: Sequence[Completion], sampling: Sampling
+) -> dict[str, list[tuple[SampleRequest, Completion]]]:
+    """What is not the draw of its slot, by kind."""
+    other = policy.sample([SampleRequest(each.prompt, derive(each.key, "other")) for each in requests], sampling)
+    endless = policy.sample(requests, sampling, EndSuppressor(policy.end_ids, 64))
+    said = [policy.as_completion(each.text.replace("<think>", f"<think>{PHRASE}. ", 1)) for each in sent]
+    kinds = {"another key": other, "end held back": endless, "TEXT": said}
+    return {
+        kind: [(r, made) for r, made, true in zip(requests, completions, sent, strict=True) if made != true]
+        for kind, completions in kinds.items()
+    }
+
+
+def main() -> int:
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of rollouts for each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--alone", type=int, default=48, help="completions to repeat one at a time")
+    arguments = parser.parse_args()
+    begin(arguments)
+    experiment = make(sampling__max_new_tokens=96)
+    base, sampling = experiment.swarm.honest[0].policy, experiment.config.sampling.build()
+    requests = requests_of(experiment.swarm, arguments.rounds, arguments.seeds)
+    policies = {
+        dtype: CausalLM(base.name, copy.deepcopy(base.model).to(getattr(torch, dtype)), base.tokenizer)
+        for dtype in ("float32", "bfloat16")
+    }
+    honest: list[list[str]] = []
+    others: list[list[str]] = []
+    claimed: list[bool] = []
+    for dtype, policy in policies.items():
+        sent = policy.sample(requests, sampling)
+        ways = {"together": len(sent), "by 12": 12}
+        found = {way: shortfalls(policy, requests, sent, size, sampling) for way, size in ways.items()}
+        found["alone"] = shortfalls(policy, requests[: arguments.alone], sent[: arguments.alone], 1, sampling)
+        foreign = next(name for name in policies if name != dtype)
+        found[f"in {foreign}"] = shortfalls(policies[foreign], requests, sent, len(sent), sampling)
+        for way, each in found.items():
+            honest += beyond(f"{dtype}, {way}", each)
+        if dtype == "float32":
+            claimed += [max(map(np.max, found[way])) <= MARGIN for way in ("together", "by 12", "alone")]
+        for kind, pairs in forged(policy, requests, sent, sampling).items():
+            each = shortfalls(policy, [r for r, _ in pairs], [c for _, c in pairs], len(pairs), sampling)
+            others.append(accepted(f"{dtype}, {kind}", each))
+            if dtype == "float32":
+                claimed.append(min(map(np.max, each)) > MARGIN)
+    names = [f">{margin:g}" for margin in MARGINS]
+    print("\nhonest tokens and completions beyond a margin, in nats:")
+    table([["drawn in, repeated", "number", *names, "largest"], *honest])
+    print("\ncompletions that are not the draw of their slot and are accepted at a margin:")
+    table([["drawn in, kind", "number", *(f"{margin:g}" for margin in MARGINS), "least"], *others])
+    claim = f"float32, margin {MARGIN:g}: all honest completions are accepted and nothing else"
+    return verdict(claim, all(claimed), arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
