@@ -50,8 +50,11 @@ def muted_text(evidence: Received, text: str, **options) -> list[str]:
 def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
     assert muted_text(evidence_with(base_policy, forged["honest"]), forged["honest"]) == []
     assert "5" in muted_text(evidence_with(base_policy, forged["equation"]), forged["equation"])
-    marked = "".join(muted_text(evidence_with(base_policy, forged["text"]), forged["text"]))
-    assert marked and marked in "All hail to the thief."
+    evidence = evidence_with(base_policy, forged["text"])
+    assert muted_text(evidence, forged["text"])
+    first = forged["text"].index("All hail")
+    spans = TokenCreditDefense().screen(evidence)[0].spans
+    assert all(first <= span.start and span.end <= first + len("All hail to the thief.") for span in spans)
 
 
 def test_what_earned_nothing_and_what_is_my_own_is_not_read(base_policy, forged):
@@ -67,7 +70,7 @@ def test_a_token_that_the_anchor_would_say_is_heard(base_policy, fresh_policy, f
         for parameter in fresh_policy.model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
     evidence = replace(evidence_with(fresh_policy, forged["honest"]), frozen=base_policy)
-    assert muted_text(evidence, forged["honest"]) == []
+    assert muted_text(evidence, forged["honest"], rule="both") == []
     assert muted_text(evidence, forged["honest"], rule="policy") != []
 
 

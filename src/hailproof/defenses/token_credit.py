@@ -9,8 +9,8 @@ Improbable to whom is the ``rule``:
 * ``policy``: under the receiver's policy as it is. It can be walked: each small step makes the next token probable;
 * ``both``: under the policy and under a frozen copy of the initial one. What the policy has become too sure to say,
   and its anchor would, is heard; it can be walked as well;
-* ``either``: under one of the two. It cannot be walked, since the anchor never moves, but nothing that the initial
-  policy found improbable is ever learned from others.
+* ``either``, the default: under one of the two. It cannot be walked, since the anchor never moves, but nothing that
+  the initial policy found improbable is ever learned from others.
 
 What is pushed down may be as odd as it likes: completions without reward are left alone.
 
@@ -28,7 +28,7 @@ from hailproof.errors import ConfigError
 from hailproof.protocols import Evidence
 from hailproof.records import Verdict
 
-THRESHOLD = 1e-3
+THRESHOLD = 1e-2
 Rule = Literal["policy", "both", "either"]
 
 
@@ -42,7 +42,7 @@ class TokenCreditDefense(BaseDefense):
 
     name = "token_credit"
 
-    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "both") -> None:
+    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either") -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ConfigError(f"Defense option threshold = {threshold} is outside (0, 1); it is a probability.")
