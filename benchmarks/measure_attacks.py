@@ -23,6 +23,8 @@ class Case:
     control: str = "clean-horizontal"
 
 
+SETTLED = 20
+"""Rounds after which lengths are averaged; they swing, so that the last five rounds say little."""
 SAMPLED = ("swarm.topology=vertical", "swarm.sharing=sampled")
 CONTROLS: dict[str, tuple[str, ...]] = {
     "clean-horizontal": ("attack.name=text",),
@@ -82,17 +84,23 @@ def row(name: str, ends: list[dict[str, Any]], folders: list[Path]) -> str:
         name, spread([end["attack_success"] for end in ends]), also or "-", spread([end["reward"] for end in ends]),
         spread([each["reward"] for each in held]), spread([each["reward_targeted"] for each in held]),
         spread([each["reward_other"] for each in held]), spread([end["completion_tokens"] for end in ends], 1),
-        spread(worth), f"{statistics.fmean(forge):.2f} of {statistics.fmean(whole):.2f}",
+        spread([later_tokens(run) for run in rounds], 1), spread(worth), f"{statistics.fmean(forge):.2f} of {statistics.fmean(whole):.2f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
+
+
+def later_tokens(run: list[dict[str, Any]]) -> float | None:
+    """Mean length of honest completions once the attack had time to work; undefined in a run as short as that."""
+    later = [line["completion_tokens"] for line in run if line["round"] > SETTLED]
+    return statistics.fmean(later) if later else None
 
 
 def _defined(run: list[dict[str, Any]], key: str) -> list[float]:
     return [line[key] for line in run if line[key] is not None]
 
 
-def claims(ends: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What the issue asks for and what was found otherwise."""
+def claims(ends: dict[str, list[dict[str, Any]]], folders: dict[str, list[Path]]) -> list[str]:
+    """What the paper's attacks are to achieve and what was found otherwise."""
 
     def mean(name: str, key: str = "attack_success") -> float:
         return sum(end[key] or 0.0 for end in ends[name]) / len(ends[name])
@@ -103,7 +111,11 @@ def claims(ends: dict[str, list[dict[str, Any]]]) -> list[str]:
             failed.append(f"{name}: success {mean(name):.2f} below {least}")
     for name in ("length", "length-horizontal"):
         if name in ends:
-            ratio = mean(name, "completion_tokens") / mean(CASES[name].control, "completion_tokens")
+            lengths = [
+                statistics.fmean(later_tokens(lines(folder)) or 0.0 for folder in folders[each])
+                for each in (name, CASES[name].control)
+            ]
+            ratio = lengths[0] / lengths[1]
             if ratio < 2:
                 failed.append(f"{name}: {ratio:.2f} times the tokens of the clean control, not 2")
     for name, other, key, slack in (
@@ -140,11 +152,11 @@ def main() -> None:
     ends = {name: [played[folder] for folder in places] for name, places in folders.items()}
     print(
         "\n| case | attack success % | also % | reward % | held-out reward % | on targeted % | on others % | tokens "
-        "| forged with full reward % | forging, seconds of a round |\n|" + " --- |" * 10
+        "| tokens from round 21 | forged with full reward % | forging, seconds of a round |\n|" + " --- |" * 11
     )
     for name, summaries in ends.items():
         print(row(name, summaries, folders[name]))
-    finish(claims(ends), arguments.check)
+    finish(claims(ends, folders), arguments.check)
 
 
 if __name__ == "__main__":
