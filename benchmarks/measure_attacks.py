@@ -84,7 +84,8 @@ def row(name: str, ends: list[dict[str, Any]], folders: list[Path]) -> str:
         name, spread([end["attack_success"] for end in ends]), also or "-", spread([end["reward"] for end in ends]),
         spread([each["reward"] for each in held]), spread([each["reward_targeted"] for each in held]),
         spread([each["reward_other"] for each in held]), spread([end["completion_tokens"] for end in ends], 1),
-        spread([later_tokens(run) for run in rounds], 1), spread(worth), f"{statistics.fmean(forge):.2f} of {statistics.fmean(whole):.2f}",
+        spread([later_tokens(run) for run in rounds], 1), spread(worth),
+        f"{statistics.fmean(forge):.2f} of {statistics.fmean(whole):.2f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
