@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -331,3 +332,47 @@ def test_every_attack_plays_a_round_without_further_flags(name):
 def test_every_mode_of_grinding_plays_a_round(mode):
     experiment = make(("attack.name", "grinding"), ("attack.options.mode", mode))
     assert len(experiment.swarm.play(1).views[0].groups) == 4
+
+
+@pytest.mark.parametrize("attack", ["text", "equation", "code"])
+def test_the_heterogeneous_preset_rejects_or_mutes_what_is_forged(attack):
+    experiment = make(("attack.name", attack), ("defense", [{"name": "heterogeneous"}]), ("swarm.group_size", 8))
+    record = experiment.swarm.play(1)
+    forged = [
+        scored
+        for group in record.views[0].groups
+        for scored in group.completions
+        if scored.submission.sender in experiment.roster.malicious and scored.raw_reward == 1 and scored.verdicts
+    ]
+    assert forged
+    if attack == "text":
+        assert all(scored.admitted and scored.muted for scored in forged)
+    else:
+        rejected_by = {scored.verdicts[-1].defense for scored in forged if not scored.admitted}
+        assert rejected_by == {"equations" if attack == "equation" else "imports"}
+        assert not any(scored.admitted for scored in forged)
+    line = round_line(experiment, record)
+    assert line["honest_acceptance"] is None or line["honest_acceptance"] >= 0.9
+
+
+def test_muted_tokens_are_not_learned_while_the_solution_is():
+    """Trained on the attacker's completions, the policy comes to like the solution and not what makes it foreign."""
+    options = (TEXT, ("attack.malicious", 3), ("swarm.prompts", 2), ("learner.learning_rate", 3e-3))
+    foreign_gains, other_gains = [], []
+    for defense in ([], [{"name": "token_credit"}]):
+        experiment = make(*options, ("defense", defense))
+        node, attacker = experiment.swarm.honest[0], experiment.swarm.malicious[0]
+        problems, slots = experiment.swarm.plan(1)
+        sent, _ = attacker.produce(1, slots, problems, 4)
+        prompts = [experiment.swarm.task.prompt(problems[each.problem_id]) for each in sent]
+        forged = [each.completion for each in sent]
+        before = node.policy.score(prompts, forged, node.sampling)
+        for round in (1, 2, 3):
+            experiment.swarm.play(round)
+        after = node.policy.score(prompts, forged, node.sampling)
+        gains = np.concatenate([b.logprobs - a.logprobs for a, b in zip(before, after, strict=True)])
+        foreign = np.concatenate([score.logprobs for score in before]) < np.log(0.01)
+        foreign_gains.append(gains[foreign].mean())
+        other_gains.append(gains[~foreign].mean())
+    assert foreign_gains[0] > 1 and foreign_gains[1] < foreign_gains[0] / 2
+    assert other_gains[1] > 0
