@@ -82,7 +82,12 @@ def run(
     from hailproof.experiments.run import start
 
     console.print(f"Run folder: {path}", soft_wrap=True)
-    summary = start(settings, path, progress_of(settings.rounds), lambda resolved: console.print(plan_text(resolved)))
+    summary = start(
+        settings,
+        path,
+        progress_of(settings.rounds),
+        lambda resolved: console.print(plan_text(resolved), soft_wrap=True),
+    )
     _finish(path, summary)
 
 
