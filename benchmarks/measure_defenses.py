@@ -39,6 +39,9 @@ ATTACKS: dict[str, Attacked] = {
     "equation": Attacked(("attack.name=equation",), VERTICAL),
     "code": Attacked(("attack.name=code",), CODE),
     "length": Attacked(("attack.name=length", *LONG), VERTICAL_LONG),
+    "length-long-decoys": Attacked(
+        ("attack.name=length", "attack.options.long_decoys=true", *LONG), VERTICAL_LONG
+    ),
     "length-horizontal": Attacked(
         ("attack.name=length", "swarm.topology=horizontal", "attack.options.samples=24", *LONG), HORIZONTAL_LONG
     ),

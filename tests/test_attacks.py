@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hailproof.attacks import ATTACKS
-from hailproof.attacks.base import FILLER, BaseAttack, Composition, Forged, Forger, Triggered
+from hailproof.attacks.base import FILLER, Allotment, BaseAttack, Composition, Forged, Forger, Triggered
 from hailproof.attacks.boundary import BoundaryAttack
 from hailproof.attacks.code import CodeAttack, rerouted, uses_library
 from hailproof.attacks.equation import EquationAttack
@@ -383,3 +383,23 @@ def test_names_and_defaults():
         assert attack.name == name
         assert math.isfinite(attack().samples)
     assert (EquationAttack.topology, CodeAttack.variant, LengthAttack.topology) == ("vertical", "code", "vertical")
+
+
+def test_long_decoys_are_the_longest_wrong_draws_as_the_attacker_sees_them():
+    """Right and wrong are then alike in length, which is what length-neutral advantages cannot see through."""
+    task = WordProblems(size=4, test_size=1)
+    problem = task.train[0]
+    right, wrong = (
+        [Completion(task.format("so " * size, answer), (1,) * size, True) for size in (3, 9, 5)]
+        for answer in (problem.answer, "-1")
+    )
+    view = AttackView(1, problem, task, (0, 1), (*wrong, *right))
+    allotment = Allotment((0, 1), (2, 3), ())
+    attack = LengthAttack(samples=6, long_decoys=True)
+    made = Forger(attack).craft(view, allotment, {})
+    assert [made[slot].content for slot in range(4)] == [right[1]] * 2 + [wrong[1]] * 2
+    assert [made[slot].kind for slot in range(4)] == ["poison"] * 2 + ["decoy"] * 2
+    # without an oracle, wrong is what the majority does not say: here it says -1
+    blind = Forger(attack, Composition(oracle=False, candidates=3)).craft(view, allotment, {})
+    assert [blind[slot].content for slot in range(4)] == [wrong[1]] * 2 + [right[1]] * 2
+    assert Forger(LengthAttack(samples=6)).craft(view, allotment, {})[2].content == FILLER

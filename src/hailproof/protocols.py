@@ -242,6 +242,10 @@ class Attack(AttackMeasure, Protocol):
         """Forges a text, a completion as drawn, or nothing (withheld) for each of ``view.slots``."""
         ...
 
+    def decoy(self, view: AttackView) -> str | Completion:
+        """Something worthless for the decoy slots of a group that the attacker owns whole."""
+        ...
+
 
 class Evidence(Protocol):
     """What a defense may look at: received completions, and the receiver's own view of their tokens."""

@@ -50,6 +50,10 @@ class BaseAttack(ABC):
     def success(self, problem: Problem, text: str) -> bool | None:
         """Whether a text shows the attacked behavior; ``None`` if it is not eligible to show it."""
 
+    def decoy(self, view: AttackView) -> str | Completion:
+        """Fills the decoy slots of a group; by default with a short sentence that earns nothing."""
+        return FILLER
+
     def also(self, problem: Problem, text: str) -> Mapping[str, bool | None]:
         """Further measures of a text by name; by default none."""
         return {}
@@ -179,14 +183,16 @@ class Forger:
         forged = {
             slot: Forged(honest[slot], _worth(task, problem, honest[slot]), "honest") for slot in allotment.honest
         }
-        forged |= {slot: Forged(FILLER, _worth(task, problem, FILLER), "decoy") for slot in allotment.decoys}
         if not allotment.poisoned:
             return forged
         if not self.composition.oracle:
             known = estimated(problem, task, view.samples[: self.composition.candidates])
             if known is None:  # no draw gave an answer to vote for: nothing to poison
-                return forged | {slot: Forged(None, 0.0, "honest") for slot in allotment.poisoned}
+                return forged | {slot: Forged(None, 0.0, "honest") for slot in (*allotment.poisoned, *allotment.decoys)}
             view = replace(view, problem=known)
+        if allotment.decoys:
+            decoy = self.attack.decoy(view)
+            forged |= {slot: Forged(decoy, _worth(task, problem, decoy), "decoy") for slot in allotment.decoys}
         contents = self.attack.forge(view)
         if len(contents) != len(allotment.poisoned):
             raise ConfigError(
