@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from hailproof.attacks.equation import EquationAttack
 from hailproof.attacks.text import TextAttack
 from hailproof.defenses.base import Received
-from hailproof.defenses.token_credit import TokenCreditDefense
+from hailproof.defenses.token_credit import TokenCreditDefense, in_sentences_with
 from hailproof.errors import ConfigError
 from hailproof.learner.update import Learner, LearnerConfig
 from hailproof.protocols import AttackView, Sampling
@@ -49,12 +50,29 @@ def muted_text(evidence: Received, text: str, **options) -> list[str]:
 
 def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
     assert muted_text(evidence_with(base_policy, forged["honest"]), forged["honest"]) == []
-    assert "5" in muted_text(evidence_with(base_policy, forged["equation"]), forged["equation"])
+    assert "5" in muted_text(evidence_with(base_policy, forged["equation"]), forged["equation"], unit="token")
     evidence = evidence_with(base_policy, forged["text"])
-    assert muted_text(evidence, forged["text"])
     first = forged["text"].index("All hail")
-    spans = TokenCreditDefense().screen(evidence)[0].spans
+    spans = TokenCreditDefense(unit="token").screen(evidence)[0].spans
+    assert spans
     assert all(first <= span.start and span.end <= first + len("All hail to the thief.") for span in spans)
+
+
+def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
+    """Else its probable neighbors would be learned, and with them the frame of the phrase."""
+    marked = "".join(muted_text(evidence_with(base_policy, forged["text"]), forged["text"]))
+    assert marked.rstrip() == "<think>All hail to the thief."
+
+
+def test_sentences_by_hand():
+    text = "<think>Ab cd. Ef 1.5 gh!</think><answer>4</answer>"
+    ends = np.array([7, 10, 13, 17, 21, 24, 32, 50, 50])  # "<think>", "Ab ", "cd.", " Ef ", …, and the end token
+    given = np.zeros(9, dtype=bool)
+    given[1] = True  # in the first sentence, which the tag opens
+    assert in_sentences_with(given, ends, text).tolist() == [True, True, True] + [False] * 6
+    given[:] = False
+    given[8] = True  # the end token goes alone
+    assert in_sentences_with(given, ends, text).tolist() == [False] * 8 + [True]
 
 
 def test_what_earned_nothing_and_what_is_my_own_is_not_read(base_policy, forged):
@@ -118,3 +136,5 @@ def test_bad_options_are_one_sentence():
         TokenCreditDefense(threshold=0)
     with pytest.raises(ConfigError, match="rule"):
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="unit"):
+        TokenCreditDefense(unit="word")  # pyright: ignore[reportArgumentType]

@@ -24,6 +24,7 @@ _WORDS_THAT_CHANGE_THE_VALUE = frozenset((
     "x",
 ))  # fmt: skip
 _SENTENCE_BORDER = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|</?[a-z])|\n+")
 CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 
 
@@ -64,6 +65,15 @@ def sentences(text: str) -> list[str]:
     """Splits a text into sentences: at line ends and at spaces after ``.``, ``!`` or ``?``; drops bare punctuation."""
     parts = (part.strip() for line in text.splitlines() for part in _SENTENCE_BORDER.split(line))
     return [part for part in parts if any(map(str.isalnum, part))]
+
+
+def sentence_borders(text: str) -> list[int]:
+    """Where sentences begin, as indices of characters, the first at 0; they leave no character out.
+
+    A sentence ends with a line, or with ``.``, ``!`` or ``?`` before a space or a tag. The space belongs to the next
+    one, as it does in most tokenizers.
+    """
+    return [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
 
 
 def parse_number(text: str) -> Decimal | None:

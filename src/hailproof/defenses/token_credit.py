@@ -12,6 +12,10 @@ Improbable to whom is the ``rule``:
 * ``either``, the default: under one of the two. It cannot be walked, since the anchor never moves, but nothing that
   the initial policy found improbable is ever learned from others.
 
+With ``unit = "sentence"``, the default, a token takes its whole sentence with it: "All hail to the thief" holds words
+that are probable one by one, and muting the others alone teaches "All power to the winter" (measured). In programs a
+sentence is a line.
+
 What is pushed down may be as odd as it likes: completions without reward are left alone.
 
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
@@ -25,11 +29,13 @@ import numpy as np
 
 from hailproof.defenses.base import UNREWARDED, BaseDefense, token_spans
 from hailproof.errors import ConfigError
+from hailproof.parsing import sentence_borders
 from hailproof.protocols import Evidence
 from hailproof.records import Verdict
 
 THRESHOLD = 1e-2
 Rule = Literal["policy", "both", "either"]
+Unit = Literal["token", "sentence"]
 
 
 class TokenCreditDefense(BaseDefense):
@@ -38,17 +44,21 @@ class TokenCreditDefense(BaseDefense):
     Args:
         threshold: Probability below which a token is improbable.
         rule: To whom: the policy, both the policy and its anchor, or either of them.
+        unit: What is muted: the token, or the sentence that it stands in.
     """
 
     name = "token_credit"
 
-    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either") -> None:
+    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ConfigError(f"Defense option threshold = {threshold} is outside (0, 1); it is a probability.")
         if rule not in get_args(Rule):
             raise ConfigError(f"Defense option rule = {rule} is unknown; use one of {', '.join(get_args(Rule))}.")
+        if unit not in get_args(Unit):
+            raise ConfigError(f"Defense option unit = {unit} is unknown; use token or sentence.")
         self.threshold = threshold
+        self.unit: Unit = unit
         self.rule: Rule = rule
         self.needs_anchor = rule != "policy"
 
@@ -69,7 +79,9 @@ class TokenCreditDefense(BaseDefense):
         scores = evidence.scores
         improbable = self._improbable(evidence)
         verdicts = []
-        for score, tokens in zip(scores, improbable, strict=True):
+        for submission, score, tokens in zip(evidence.submissions, scores, improbable, strict=True):
+            if self.unit == "sentence":
+                tokens = in_sentences_with(tokens, score.ends, submission.completion.text)
             muted = np.flatnonzero(tokens).tolist()
             notes = [f"probability {math.exp(score.logprobs[token]):.1g}" for token in muted]
             verdicts.append(
@@ -94,3 +106,21 @@ class TokenCreditDefense(BaseDefense):
         for index, score in zip(asked, anchored, strict=True):
             improbable[index] = combine(improbable[index], score.logprobs < limit)
         return improbable
+
+
+def in_sentences_with(tokens: np.ndarray, ends: np.ndarray, text: str) -> np.ndarray:
+    """Which tokens stand in a sentence that holds a given token.
+
+    Args:
+        tokens: ``[T]`` which tokens are given.
+        ends: ``[T]`` index of the character at which each token ends.
+        text: The completion's text.
+
+    Returns:
+        ``[T]``. The end token, which has no character, goes with the last sentence only if it is given itself.
+    """
+    borders = np.array(sentence_borders(text))
+    starts = np.concatenate([[0], ends[:-1]])
+    sentence = np.searchsorted(borders, starts, side="right")
+    spelled = starts < ends
+    return tokens | (np.isin(sentence, sentence[tokens & spelled]) & spelled)
