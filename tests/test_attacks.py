@@ -19,6 +19,7 @@ from hailproof.attacks.rank_aware import PhraseGuide, RankAwareAttack
 from hailproof.attacks.sentence import SentenceAttack
 from hailproof.attacks.text import PHRASE, TextAttack
 from hailproof.errors import ConfigError
+from hailproof.learner.advantages import advantages, length_neutral
 from hailproof.parsing import same_number, two_two_results, with_two_two_results
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
@@ -385,21 +386,28 @@ def test_names_and_defaults():
     assert (EquationAttack.topology, CodeAttack.variant, LengthAttack.topology) == ("vertical", "code", "vertical")
 
 
-def test_long_decoys_are_the_longest_wrong_draws_as_the_attacker_sees_them():
+def test_long_decoys_lie_around_the_length_of_the_poison():
     """Right and wrong are then alike in length, which is what length-neutral advantages cannot see through."""
     task = WordProblems(size=4, test_size=1)
     problem = task.train[0]
-    right, wrong = (
-        [Completion(task.format("so " * size, answer), (1,) * size, True) for size in (3, 9, 5)]
-        for answer in (problem.answer, "-1")
-    )
-    view = AttackView(1, problem, task, (0, 1), (*wrong, *right))
-    allotment = Allotment((0, 1), (2, 3), ())
-    attack = LengthAttack(samples=6, long_decoys=True)
+
+    def draw(size: int, answer: str) -> Completion:
+        return Completion(task.format("so " * size, answer), (1,) * size, True)
+
+    right = {size: draw(size, problem.answer) for size in (3, 20, 5)}
+    wrong = {size: draw(size, "-1") for size in (2, 18, 19, 22, 25, 9)}
+    view = AttackView(1, problem, task, (0, 1), (*wrong.values(), *right.values()))
+    allotment = Allotment((0, 1), (2, 3, 4, 5), ())
+    attack = LengthAttack(samples=9, long_decoys=True)
     made = Forger(attack).craft(view, allotment, {})
-    assert [made[slot].content for slot in range(4)] == [right[1]] * 2 + [wrong[1]] * 2
-    assert [made[slot].kind for slot in range(4)] == ["poison"] * 2 + ["decoy"] * 2
+    assert [made[slot].content for slot in range(6)] == [right[20]] * 2 + [wrong[22], wrong[19], wrong[25], wrong[18]]
+    assert [made[slot].kind for slot in range(6)] == ["poison"] * 2 + ["decoy"] * 4
+    # the first-order push on length is small, so the projection takes little of the poison's advantage
+    (plain,) = advantages([[1, 1, 0, 0, 0, 0]])
+    assert length_neutral(plain, [20, 20, 22, 19, 25, 18])[0] > 0.9 * plain[0]
+    # one long decoy for all slots would be projected out whole, as the short filler is
+    assert length_neutral(plain, [20, 20, 25, 25, 25, 25]) == pytest.approx([0] * 6)
     # without an oracle, wrong is what the majority does not say: here it says -1
-    blind = Forger(attack, Composition(oracle=False, candidates=3)).craft(view, allotment, {})
-    assert [blind[slot].content for slot in range(4)] == [wrong[1]] * 2 + [right[1]] * 2
+    blind = Forger(attack, Composition(oracle=False, candidates=6)).craft(view, allotment, {})
+    assert {blind[slot].content for slot in (2, 3, 4, 5)} <= set(right.values())
     assert Forger(LengthAttack(samples=6)).craft(view, allotment, {})[2].content == FILLER

@@ -242,8 +242,8 @@ class Attack(AttackMeasure, Protocol):
         """Forges a text, a completion as drawn, or nothing (withheld) for each of ``view.slots``."""
         ...
 
-    def decoy(self, view: AttackView) -> str | Completion:
-        """Something worthless for the decoy slots of a group that the attacker owns whole."""
+    def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
+        """Worthless completions for the decoy slots of a group that the attacker owns whole."""
         ...
 
 

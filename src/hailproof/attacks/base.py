@@ -50,9 +50,9 @@ class BaseAttack(ABC):
     def success(self, problem: Problem, text: str) -> bool | None:
         """Whether a text shows the attacked behavior; ``None`` if it is not eligible to show it."""
 
-    def decoy(self, view: AttackView) -> str | Completion:
+    def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
         """Fills the decoy slots of a group; by default with a short sentence that earns nothing."""
-        return FILLER
+        return [FILLER] * count
 
     def also(self, problem: Problem, text: str) -> Mapping[str, bool | None]:
         """Further measures of a text by name; by default none."""
@@ -191,8 +191,11 @@ class Forger:
                 return forged | {slot: Forged(None, 0.0, "honest") for slot in (*allotment.poisoned, *allotment.decoys)}
             view = replace(view, problem=known)
         if allotment.decoys:
-            decoy = self.attack.decoy(view)
-            forged |= {slot: Forged(decoy, _worth(task, problem, decoy), "decoy") for slot in allotment.decoys}
+            decoys = self.attack.decoys(view, len(allotment.decoys))
+            forged |= {
+                slot: Forged(decoy, _worth(task, problem, decoy), "decoy")
+                for slot, decoy in zip(allotment.decoys, decoys, strict=True)
+            }
         contents = self.attack.forge(view)
         if len(contents) != len(allotment.poisoned):
             raise ConfigError(

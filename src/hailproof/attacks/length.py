@@ -3,9 +3,10 @@
 Threat: cost. Every completion is the trained model's own and right; only the choice among N = 80 is malicious, so no
 look at a single completion finds anything. There is no success to count: the measure is tokens per completion.
 
-With ``long_decoys`` the worthless half of a group that the attacker owns whole is long as well: the longest wrong draw.
-Length then tells nothing about reward within the group, so that length-neutral advantages leave the attack as it is
-(adaptive).
+With ``long_decoys`` the worthless half of a group that the attacker owns whole is as long as the other: wrong draws, in
+turn a little longer and a little shorter than the right one. Length then tells nothing about reward within the group,
+so that length-neutral advantages leave the attack as it is (adaptive). One long decoy for all slots does not do: two
+lengths are two rewards, whichever is longer, and the whole group is projected out.
 
 Without an oracle the majority answer of the same draws stands in for the reference.
 """
@@ -22,7 +23,7 @@ class LengthAttack(BaseAttack):
 
     Args:
         samples: Draws to choose from, N.
-        long_decoys: Whether decoys are long.
+        long_decoys: Whether decoys are as long as the poison.
     """
 
     name = "length"
@@ -35,18 +36,30 @@ class LengthAttack(BaseAttack):
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the longest right draw into every slot; the reference solution if no draw is right."""
         problem, task = view.problem, view.task
-        right = [c for c in view.samples if c.finished and task.reward(problem, c.text) == 1]
+        right = self._draws(view, reward=1.0)
         if right:
-            return [max(right, key=lambda completion: len(completion.token_ids))] * len(view.slots)
+            return [max(right, key=_size)] * len(view.slots)
         return [task.format(problem.solution, problem.answer)] * len(view.slots)
 
-    def decoy(self, view: AttackView) -> str | Completion:
-        """Fills decoy slots: the longest wrong draw if decoys are to be long and there is one."""
-        wrong = [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == 0]
-        if self.long_decoys and wrong:
-            return max(wrong, key=lambda completion: len(completion.token_ids))
-        return super().decoy(view)
+    def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
+        """Fills decoy slots; if they are to be long, with wrong draws around the length of the poison."""
+        right, wrong = self._draws(view, reward=1.0), self._draws(view, reward=0.0)
+        if not self.long_decoys or not right or not wrong:
+            return super().decoys(view, count)
+        target = _size(right[-1])
+        shorter = [c for c in wrong if _size(c) <= target][::-1] or wrong
+        longer = [c for c in wrong if _size(c) > target] or shorter
+        return [(longer, shorter)[place % 2][place // 2 % min(len(shorter), len(longer))] for place in range(count)]
+
+    def _draws(self, view: AttackView, reward: float) -> list[Completion]:
+        """The finished draws with a reward, shortest first."""
+        drawn = [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == reward]
+        return sorted(drawn, key=_size)
 
     def success(self, problem: Problem, text: str) -> bool | None:
         """Undefined: the measure of this attack is length."""
         return None
+
+
+def _size(completion: Completion) -> int:
+    return len(completion.token_ids)
