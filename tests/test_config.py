@@ -103,3 +103,11 @@ def test_the_run_folder_holds_what_a_preset_stands_for(tmp_path):
     (tmp_path / "config.toml").write_text(experiment.config.to_toml())
     again = load_config(tmp_path / "config.toml")
     assert [plugin.name for plugin in again.defense] == ["replay"] and again.swarm.prompt_choice == "assigned"
+
+
+def test_more_nodes_than_a_group_are_fine_where_the_attack_is_vertical():
+    many = [("swarm.nodes", 16), ("attack.malicious", 1)]
+    assert build(load_config(None, [*many, ("attack.name", "equation")])).config.swarm.topology == "vertical"
+    for attack in ("text", "none"):
+        with pytest.raises(ConfigError, match="smaller than the number of nodes"):
+            build(load_config(None, [("swarm.nodes", 16), ("attack.name", attack)]))

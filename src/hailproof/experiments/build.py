@@ -114,11 +114,12 @@ def build(config: RunConfig) -> Experiment:
 
 def with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
     """Writes down what the configuration leaves to the attack: topology, variant of the task, and composition."""
-    if attack is None:
-        return config
     swarm, task, composed = config.swarm, config.task, config.attack
     if "topology" not in swarm.model_fields_set:
-        swarm = validated(SwarmConfig, {**swarm.model_dump(exclude_unset=True), "topology": attack.topology})
+        topology = attack.topology if attack else swarm.topology
+        swarm = validated(SwarmConfig, {**swarm.model_dump(exclude_unset=True), "topology": topology})
+    if attack is None:
+        return config.model_copy(update={"swarm": swarm})
     if task.name == "word_problems" and "variant" not in task.options and attack.variant != "math":
         task = task.model_copy(update={"options": {**task.options, "variant": attack.variant}})
     left_out = {key: value for key, value in attack.composition.items() if key not in composed.model_fields_set}

@@ -63,7 +63,8 @@ class SwarmConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "SwarmConfig":
-        if self.topology == "horizontal" and self.group_size < self.nodes:
+        chosen = "topology" in self.model_fields_set  # else it is the attack's, which is not known here
+        if chosen and self.topology == "horizontal" and self.group_size < self.nodes:
             raise ValueError(
                 f"group_size (G) = {self.group_size} is smaller than the number of nodes = {self.nodes}: in a "
                 "horizontal swarm every node answers every prompt, so raise group_size or lower nodes"
