@@ -102,11 +102,11 @@ def test_assigned_prompts_cannot_be_picked():
     assert all("two_two" in picked[0][slot.problem_id].tags for slot in picked[1] if slot.node == 3)
 
 
-@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
-@pytest.mark.parametrize("attack", ["text", "length", "grinding"])
+@pytest.mark.parametrize(
+    ("topology", "attack"),
+    [(t, a) for t in ("horizontal", "vertical") for a in ("text", "length")] + [("horizontal", "grinding")],
+)
 def test_replay_lets_nothing_forged_in_and_keeps_all_that_is_honest(topology, attack):
-    if (topology, attack) == ("vertical", "grinding"):
-        pytest.skip("grinding belongs to horizontal swarms")
     experiment = make(("attack.name", attack), ("swarm.topology", topology), ("defense", [{"name": "replay"}]))
     line = round_line(experiment, experiment.swarm.play(1))
     assert line["honest_acceptance"] == 1.0
@@ -359,7 +359,7 @@ def test_muted_tokens_are_not_learned_while_the_solution_is():
     """Trained on the attacker's completions, the policy comes to like the solution and not what makes it foreign."""
     options = (TEXT, ("attack.malicious", 3), ("swarm.prompts", 2), ("learner.learning_rate", 3e-3))
     foreign_gains, other_gains = [], []
-    for defense in ([], [{"name": "token_credit"}]):
+    for defense in ([], [{"name": "token_credit", "options": {"unit": "token"}}]):
         experiment = make(*options, ("defense", defense))
         node, attacker = experiment.swarm.honest[0], experiment.swarm.malicious[0]
         problems, slots = experiment.swarm.plan(1)
