@@ -139,6 +139,32 @@ class Received:
 UNREWARDED = "earned nothing, so nobody learns to write it"
 
 
+class TextDefense(BaseDefense):
+    """A defense that reads one text at a time and asks no model; a subclass writes ``read``.
+
+    Args:
+        rewarded_only: Whether completions without reward are left alone.
+        admission: What happens to rejected completions.
+    """
+
+    def __init__(self, rewarded_only: bool = True, admission: Admission = "drop") -> None:
+        super().__init__(admission)
+        self.rewarded_only = rewarded_only
+
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion."""
+        return [
+            self.read(submission.completion.text)
+            if reward > 0 or not self.rewarded_only
+            else Verdict(self.name, "abstain", UNREWARDED)
+            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
+        ]
+
+    @abstractmethod
+    def read(self, text: str) -> Verdict:
+        """The verdict on a completion's text."""
+
+
 def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -> tuple[Span, ...]:
     """The characters of some tokens, to mark what a verdict rests on.
 

@@ -12,8 +12,7 @@ tag: then it answers a task where code earns nothing, and the code tags are ther
 import re
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
-from hailproof.defenses.base import UNREWARDED, BaseDefense
-from hailproof.protocols import Admission, Evidence
+from hailproof.defenses.base import TextDefense
 from hailproof.records import Span, Verdict
 
 MAX_QUOTED = 120
@@ -21,7 +20,7 @@ MAX_QUOTED = 120
 _PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
 
 
-class EquationsDefense(BaseDefense):
+class EquationsDefense(TextDefense):
     """Rejects completions with an equation that does not hold.
 
     Args:
@@ -31,20 +30,8 @@ class EquationsDefense(BaseDefense):
 
     name = "equations"
 
-    def __init__(self, rewarded_only: bool = True, admission: Admission = "drop") -> None:
-        super().__init__(admission)
-        self.rewarded_only = rewarded_only
-
-    def screen(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a completion; its score is the number of wrong equations."""
-        return [
-            self._judge(submission.completion.text)
-            if reward > 0 or not self.rewarded_only
-            else Verdict(self.name, "abstain", UNREWARDED)
-            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
-        ]
-
-    def _judge(self, text: str) -> Verdict:
+    def read(self, text: str) -> Verdict:
+        """The verdict on a completion's text; its score is the number of wrong equations."""
         if len(text) > MAX_CHARACTERS:
             return Verdict(self.name, "reject", f"{len(text)} characters are more than I read")
         if "<answer>" not in text:

@@ -24,10 +24,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hailproof.defenses.base import UNREWARDED, BaseDefense
+from hailproof.defenses.base import TextDefense
 from hailproof.errors import ConfigError
 from hailproof.parsing import code_in_tags
-from hailproof.protocols import Admission, Evidence
+from hailproof.protocols import Admission
 from hailproof.records import Span, Verdict
 
 ALLOWED = (
@@ -73,7 +73,7 @@ class Unreadable(Exception):
     """A program that has to be rejected unread."""
 
 
-class ImportsDefense(BaseDefense):
+class ImportsDefense(TextDefense):
     """Rejects programs that import what is not on the list, or try to.
 
     Args:
@@ -89,20 +89,11 @@ class ImportsDefense(BaseDefense):
     ) -> None:
         if isinstance(allowed, str) or not all(isinstance(name, str) for name in allowed):
             raise ConfigError("Defense option allowed takes a list of module names.")
-        super().__init__(admission)
+        super().__init__(rewarded_only, admission)
         self.allowed = frozenset(allowed)
-        self.rewarded_only = rewarded_only
 
-    def screen(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a completion; its score is the number of findings."""
-        return [
-            self._judge(submission.completion.text)
-            if reward > 0 or not self.rewarded_only
-            else Verdict(self.name, "abstain", UNREWARDED)
-            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
-        ]
-
-    def _judge(self, text: str) -> Verdict:
+    def read(self, text: str) -> Verdict:
+        """The verdict on a completion's text; its score is the number of findings."""
         program = code_in_tags(text)
         if program is None:
             return Verdict(self.name, "abstain", "no program in code tags")
