@@ -43,8 +43,10 @@ class LengthAttack(BaseAttack):
 
     def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
         """Fills decoy slots; if they are to be long, with wrong draws around the length of the poison."""
+        if not self.long_decoys:
+            return super().decoys(view, count)
         right, wrong = self._draws(view, reward=1.0), self._draws(view, reward=0.0)
-        if not self.long_decoys or not right or not wrong:
+        if not right or not wrong:
             return super().decoys(view, count)
         target = _size(right[-1])
         shorter = [c for c in wrong if _size(c) <= target][::-1] or wrong

@@ -183,5 +183,6 @@ def _heard(mask: Tensor, muted: Sequence[frozenset[int]]) -> Tensor:
     """The mask ``[N, C]`` without the tokens from which nothing is learned."""
     heard = mask.clone()
     for row, tokens in enumerate(muted):
-        heard[row, [token for token in tokens if 0 <= token < mask.shape[1]]] = False
+        if tokens:
+            heard[row, [token for token in tokens if 0 <= token < mask.shape[1]]] = False
     return heard

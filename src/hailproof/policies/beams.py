@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.scoring import Row, batches, padded_left
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.seeds import derive
 
@@ -33,37 +33,23 @@ def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: S
     """
     rows = [policy.render(request.prompt) for request in requests]
     answers: dict[int, str] = {}
-    for batch in _batches([len(row) for row in rows], sampling.max_new_tokens, beams):
+    longest = [Row(row, (0,) * sampling.max_new_tokens) for row in rows]  # room for an answer at its limit
+    for batch in batches(longest, TOKENS_AT_ONCE // beams):
         drawn = _generate(policy, [rows[i] for i in batch], [requests[i].key for i in batch], sampling, beams)
         answers.update(zip(batch, drawn, strict=True))
     return [answers[index] for index in range(len(rows))]
-
-
-def _batches(lengths: Sequence[int], new_tokens: int, beams: int) -> list[list[int]]:
-    """Cuts rows into batches of similar length within the budget; every row is in exactly one."""
-    result: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        size = (lengths[index] + new_tokens) * beams
-        if result and size * (len(result[-1]) + 1) <= TOKENS_AT_ONCE:
-            result[-1].append(index)
-        else:
-            result.append([index])
-    return result
 
 
 def _generate(
     policy: CausalLM, rows: Sequence[tuple[int, ...]], keys: Sequence[int], sampling: Sampling, beams: int
 ) -> list[str]:
     device = policy.model.device
-    padding = policy.end_ids[0]  # masked, so any id will do
-    padded = pad_sequence([torch.tensor(row) for row in rows], True, padding, padding_side="left").to(device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    mask = (torch.arange(padded.shape[1], device=device) >= padded.shape[1] - lengths[:, None]).long()
+    padded, mask = (part.to(device) for part in padded_left(rows))
     draws = sampling.temperature > 0
     limits = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p} if draws else {}
     settings = GenerationConfig(
         do_sample=draws, num_beams=beams, early_stopping=True, max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=list(policy.end_ids), pad_token_id=padding, **limits,
+        eos_token_id=list(policy.end_ids), pad_token_id=policy.end_ids[0], **limits,
     )  # fmt: skip
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(derive(0, "beams", *keys))

@@ -184,10 +184,7 @@ class CausalLM:
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], sampling: Sampling
     ) -> list[TokenScores]:
         """Scores every token of every completion; identical rows are computed once."""
-        rows = [
-            Row(self.render(prompt), self.received_ids(completion))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        rows = self._rows(prompts, completions)
         distinct = list(dict.fromkeys(rows))
         scored: dict[Row, TokenScores] = {}
         for batch in passes(self.model, distinct):
@@ -204,10 +201,7 @@ class CausalLM:
         sampling: Sampling,
     ) -> list[Replayed]:
         """Repeats the draws of completions; identical rows go through the model once."""
-        rows = [
-            Row(self.render(prompt), self.received_ids(completion))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        rows = self._rows(prompts, completions)
         distinct = list(dict.fromkeys(rows))
         asked: dict[Row, list[int]] = {}
         for index, row in enumerate(rows):
@@ -227,6 +221,13 @@ class CausalLM:
             shortfalls.update(zip([index for _, index in claims], parts, strict=True))
         return [
             Replayed(shortfalls[index], self._character_ends(row.completion)) for index, row in enumerate(rows)
+        ]
+
+    def _rows(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Row]:
+        """Received completions as they are scored."""
+        return [
+            Row(self.render(prompt), self.received_ids(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
         ]
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:

@@ -49,6 +49,13 @@ class Batch:
         return (chosen - self.logits.logsumexp(dim=-1)).masked_fill(~self.mask, 0.0)
 
 
+def padded_left(prompts: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
+    """Prompts as one batch, padded on the left with 0, and its attention mask."""
+    padded = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_side="left")
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return padded, (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths[:, None]).long()
+
+
 def prefill(
     model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], cache: DynamicCache
 ) -> tuple[DynamicCache, Float[Tensor, "P V"], Int[Tensor, "P L"]]:
@@ -62,11 +69,9 @@ def prefill(
     Returns:
         The cache, the logits that predict the token after each prompt, and the attention mask.
     """
-    padded = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_side="left")
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    mask = (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths[:, None]).long().to(model.device)
+    padded, mask = (part.to(model.device) for part in padded_left(prompts))
     output = model(
-        input_ids=padded.to(model.device),
+        input_ids=padded,
         attention_mask=mask,
         position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
