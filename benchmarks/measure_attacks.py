@@ -43,6 +43,7 @@ CASES: dict[str, Case] = {
     "length-horizontal": Case(
         "length", ("swarm.topology=horizontal", "attack.options.samples=24", *LONG), "clean-horizontal-long"
     ),
+    "length-long-decoys": Case("length", ("attack.options.long_decoys=true", *LONG), "clean-vertical-long"),
     "length-128": Case("length", control="clean-vertical"),
     "text-no-oracle": Case("text", ("attack.oracle=false",)),
     "length-no-oracle": Case(
@@ -69,7 +70,13 @@ CASES: dict[str, Case] = {
     "equation-sampled": Case("equation", SAMPLED, "clean-sampled"),
     "length-sampled": Case("length", SAMPLED, "clean-sampled"),
 }
-PAPER = ("sentence", "equation", "code", "length", "length-horizontal", "text-no-oracle", "length-no-oracle")
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings of a case, or of a clean control."""
+    if name in CONTROLS:
+        return (*CONTROLS[name], "attack.malicious=0")
+    return (f"attack.name={CASES[name].attack}", *CASES[name].settings)
 
 
 def row(name: str, ends: list[dict[str, Any]], folders: list[Path]) -> str:
@@ -134,11 +141,8 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     arguments = parser.parse_args()
     common = ["evaluation.problems=512", f"rounds={arguments.rounds}", *arguments.set]
-    wanted = {name: CONTROLS[name] for name in dict.fromkeys(CASES[case].control for case in arguments.cases)}
-    settings = {name: (*control, "attack.malicious=0") for name, control in wanted.items()}
-    settings |= {
-        case: (f"attack.name={CASES[case].attack}", *CASES[case].settings) for case in arguments.cases
-    }
+    wanted = dict.fromkeys(CASES[case].control for case in arguments.cases)
+    settings = {name: settings_of(name) for name in (*wanted, *arguments.cases)}
     folders: dict[str, list[Path]] = {
         name: [arguments.out / f"{name}-{seed}" for seed in arguments.seeds] for name in settings
     }

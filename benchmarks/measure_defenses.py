@@ -2,59 +2,20 @@
 
     .venv/bin/python benchmarks/measure_defenses.py --out runs/defenses --seeds 0 1 2 [--defenses …] [--attacks …]
 
-Every cell is a run of its own, resumed if it was interrupted; the row ``clean`` is the same swarm without an attacker,
-and the column ``none`` the same attack without a defense. Figures are means over the last 5 rounds, and mean and range
-over seeds. A cell whose attack and defense have nothing to do with each other is left out. ``--check`` exits non-zero
-if a claim fails.
+Attacks are the cases of ``measure_attacks.py``; ``clean-…`` is the swarm without an attacker, and ``none`` the same
+attack without a defense. Every cell is a run of its own, resumed if it was interrupted. Figures are means over the last
+5 rounds, and mean and range over seeds. A cell whose attack and defense have nothing to do with each other is left out.
+``--check`` exits non-zero if a claim fails.
 """
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeded import LONG, finish, lines, options, play_all, spread
+from measure_attacks import CASES, settings_of
+from seeded import finish, lines, options, play_all, spread
 
-
-@dataclass(frozen=True, slots=True)
-class Attacked:
-    """A row: an attack, its settings, and the clean row that it is compared with."""
-
-    settings: tuple[str, ...]
-    clean: str
-
-
-HORIZONTAL, VERTICAL, CODE = "clean", "clean-vertical", "clean-code"
-HORIZONTAL_LONG, VERTICAL_LONG = "clean-long", "clean-vertical-long"
-CLEAN: dict[str, tuple[str, ...]] = {
-    HORIZONTAL: ("attack.name=text", "attack.malicious=0"),
-    VERTICAL: ("attack.name=equation", "attack.malicious=0"),
-    CODE: ("attack.name=code", "attack.malicious=0"),
-    HORIZONTAL_LONG: ("attack.name=length", "attack.malicious=0", "swarm.topology=horizontal", *LONG),
-    VERTICAL_LONG: ("attack.name=length", "attack.malicious=0", *LONG),
-}
-ATTACKS: dict[str, Attacked] = {
-    "text": Attacked(("attack.name=text",), HORIZONTAL),
-    "equation": Attacked(("attack.name=equation",), VERTICAL),
-    "code": Attacked(("attack.name=code",), CODE),
-    "length": Attacked(("attack.name=length", *LONG), VERTICAL_LONG),
-    "length-long-decoys": Attacked(
-        ("attack.name=length", "attack.options.long_decoys=true", *LONG), VERTICAL_LONG
-    ),
-    "length-horizontal": Attacked(
-        ("attack.name=length", "swarm.topology=horizontal", "attack.options.samples=24", *LONG), HORIZONTAL_LONG
-    ),
-    "sentence": Attacked(("attack.name=sentence",), HORIZONTAL),
-    "judge_injection": Attacked(("attack.name=judge_injection",), HORIZONTAL),
-    "rank_aware": Attacked(("attack.name=rank_aware",), HORIZONTAL),
-    "suppress_end": Attacked(("attack.name=grinding", "attack.options.mode=suppress_end"), HORIZONTAL),
-    "best_of": Attacked(("attack.name=grinding",), HORIZONTAL),
-    "withhold": Attacked(("attack.name=grinding", "attack.options.mode=withhold"), HORIZONTAL),
-    "prompts": Attacked(("attack.name=grinding", "attack.options.mode=prompts"), VERTICAL),
-    "low_and_slow": Attacked(("attack.name=low_and_slow",), HORIZONTAL),
-    "boundary": Attacked(("attack.name=boundary",), HORIZONTAL),
-}
 DEFENSES: dict[str, tuple[str, ...]] = {
     "none": (),
     **{
@@ -68,7 +29,7 @@ DEFENSES: dict[str, tuple[str, ...]] = {
     "length_neutral": ("learner.length_neutral=true",),
 }  # fmt: skip
 TEXTUAL = {"text", "sentence", "judge_injection", "boundary", "rank_aware", "low_and_slow"}
-OFF_TOPIC: dict[str, set[str]] = {"equations": {"code"}, "imports": set(ATTACKS) - {"code"}, "length_neutral": TEXTUAL}
+OFF_TOPIC: dict[str, set[str]] = {"equations": {"code"}, "imports": set(CASES) - {"code"}, "length_neutral": TEXTUAL}
 """Attacks that a defense has nothing to do with."""
 
 
@@ -111,10 +72,10 @@ def claims(ends: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
     limits = {"replay": (0.02, 1.1, 0.02), "homogeneous": (0.02, 1.1, 0.02), "heterogeneous": (0.05, 1.25, 0.03)}
     failed = []
     for (attack, defense), _ in ends.items():
-        if defense not in limits or attack not in ATTACKS:
+        if defense not in limits or attack not in CASES:
             continue
         success, longer, loss = limits[defense]
-        clean = (ATTACKS[attack].clean, "none")
+        clean = (CASES[attack].control, "none")
         excess = mean((attack, defense), "attack_success") - mean(clean, "attack_success")
         if excess > success:
             failed.append(f"{attack} against {defense}: excess success {excess:.3f}, at most {success}")
@@ -129,12 +90,13 @@ def claims(ends: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
 
 def main() -> None:
     parser = options(__doc__, "runs/defenses")
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS)[:5])
+    papers = ["text", "equation", "code", "length", "length-horizontal"]
+    parser.add_argument("--attacks", nargs="+", choices=CASES, default=papers)
     parser.add_argument("--defenses", nargs="+", choices=DEFENSES, default=list(DEFENSES))
     parser.add_argument("--clean-too", action="store_true", help="also play every defense without an attacker")
     arguments = parser.parse_args()
     common = ["evaluation.problems=512", f"rounds={arguments.rounds}", *arguments.set]
-    clean = dict.fromkeys(ATTACKS[attack].clean for attack in arguments.attacks)
+    clean = dict.fromkeys(CASES[attack].control for attack in arguments.attacks)
     cells = [(name, "none") for name in clean]
     if arguments.clean_too:
         cells += [(name, defense) for defense in arguments.defenses if defense != "none" for name in clean]
@@ -151,7 +113,7 @@ def main() -> None:
         {
             folder: [
                 *common, f"name={cell[0]}+{cell[1]}", f"seed={seed}",
-                *(CLEAN[cell[0]] if cell[0] in CLEAN else ATTACKS[cell[0]].settings), *DEFENSES[cell[1]],
+                *settings_of(cell[0]), *DEFENSES[cell[1]],
             ]
             for cell, places in folders.items()
             for seed, folder in zip(arguments.seeds, places, strict=True)
