@@ -198,3 +198,11 @@ def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path):
         resume(folder)
     with pytest.raises(RunError, match="not a run folder"):
         resume(tmp_path / "nowhere")
+
+
+def test_evaluation_on_the_way_is_written_down_and_changes_nothing_else(whole, tmp_path):
+    start(load_config(None, [*SETTINGS, ("evaluation.every", 5)]), tmp_path / "run")
+    lines, summary, rows = outcome(tmp_path / "run")
+    evaluated = {line["round"]: line.pop("held_out") for line in lines if "held_out" in line}
+    assert list(evaluated) == [5, 10] and evaluated[5]["problems"] == 8
+    assert (lines, summary, rows) == outcome(whole)

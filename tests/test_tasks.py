@@ -283,3 +283,11 @@ def test_bad_variants_and_sandboxes_are_one_sentence():
         WordProblems(size=1, test_size=0, variant="prose")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="sandbox = none is unknown; use monty or os"):
         WordProblems(size=1, test_size=0, variant="code", sandbox="none")
+
+
+def test_stories_with_few_steps_can_be_left_out():
+    task = WordProblems(size=200, test_size=20, least_steps=3)
+    assert min(problem.solution.count("=") for problem in (*task.train, *task.test)) == 3
+    assert min(problem.solution.count("=") for problem in WordProblems(size=200, test_size=1).train) == 1
+    with pytest.raises(ConfigError, match="least_steps = 5 leaves no story"):
+        WordProblems(least_steps=5)

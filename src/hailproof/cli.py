@@ -105,13 +105,109 @@ def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interru
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    surprise: Annotated[
+        bool, typer.Option("--surprise/--no-surprise", help="Show how surprising each token of the samples is.")
+    ] = True,
+) -> None:
     """Write report.html and curves.png of a run, finished or not."""
+    quiet_libraries()
     from hailproof.experiments.report import write_report
     from hailproof.experiments.store import RunFolder
 
     RunFolder.reopen(folder).close()
-    console.print(f"Report: {write_report(folder)}", soft_wrap=True)
+    console.print(f"Report: {write_report(folder, surprise)}", soft_wrap=True)
+
+
+EngineName = Annotated[str, typer.Option("--engine", help="Where runs are played: local, or ray (the extra 'ray').")]
+Workers = Annotated[int, typer.Option(help="Runs at a time; 0 for one on each core, or all a cluster has room for.")]
+OnlyFinished = Annotated[bool, typer.Option("--only-finished", help="Play nothing; take the seeds that are finished.")]
+GpusPerRun = Annotated[float, typer.Option(help="With ray: share of a GPU that each run gets.")]
+ScaleName = Annotated[str, typer.Option(help="nano: this machine, offline. paper: the paper's models and sizes.")]
+Cells = Annotated[Path, typer.Option("--runs", help="Folder of all runs; what is finished there is not played again.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of all configurations.")]
+
+
+def _scale(name: str) -> Any:
+    from hailproof.errors import ConfigError
+    from hailproof.experiments.published import SCALES
+
+    if name not in SCALES:
+        raise ConfigError(f"Unknown scale '{name}'; choose one of {', '.join(SCALES)}.")
+    return name
+
+
+def _seeds(number: int | None) -> list[int] | None:
+    from hailproof.errors import ConfigError
+
+    if number is not None and number < 1:
+        raise ConfigError(f"--seeds {number} is not a number of seeds; give at least 1.")
+    return None if number is None else list(range(number))
+
+
+@app.command()
+def reproduce(
+    names: Annotated[list[str], typer.Argument(help="fig3a to fig16, table1, or all.")],
+    scale: ScaleName = "nano",
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; by default the files'.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pictures, data and the index.")] = RUNS / "reproduction",
+    runs: Cells = RUNS / "cells",
+    workers: Workers = 0,
+    engine: EngineName = "local",
+    gpus_per_run: GpusPerRun = 0.0,
+    only_finished: OnlyFinished = False,
+    set_: Changes = None,
+) -> None:
+    """Play, draw and judge figures and tables of the paper."""
+    quiet_libraries()
+    from hailproof.experiments.config import tree_of
+    from hailproof.experiments.engines import engine_named
+    from hailproof.experiments.reproduce import reproduce as play
+
+    chosen = _scale(scale)
+    played = None if only_finished else engine_named(engine, workers, gpus_per_run)
+    results = play(names, chosen, runs, out, played, _say, _seeds(seeds), tree_of(set_ or []))
+    agreeing = sum(result.word == "agrees" for result in results)
+    _say(f"{agreeing} of {len(results)} agree with the paper in shape: {out / f'index-{chosen}.md'}")
+
+
+@app.command()
+def bench(
+    preset: Annotated[str, typer.Option(help="quick or full; the rows and columns if none are named.")] = "quick",
+    attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
+    defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
+    scale: ScaleName = "nano",
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; by default the preset's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the cells and the leaderboard.")] = RUNS / "bench",
+    runs: Cells = RUNS / "cells",
+    workers: Workers = 0,
+    engine: EngineName = "local",
+    gpus_per_run: GpusPerRun = 0.0,
+    only_finished: OnlyFinished = False,
+    set_: Changes = None,
+) -> None:
+    """Measure attacks against defenses, a cell for each pair, and write the leaderboard."""
+    quiet_libraries()
+    from hailproof.errors import ConfigError
+    from hailproof.experiments.bench import bench as play
+    from hailproof.experiments.bench import cells_of, load_matrix
+    from hailproof.experiments.config import tree_of
+    from hailproof.experiments.engines import engine_named
+    from hailproof.experiments.published import load_scale
+
+    presets, chosen = load_matrix().presets, _scale(scale)
+    if preset not in presets:
+        raise ConfigError(f"Unknown preset '{preset}'; choose one of {', '.join(presets)}.")
+    rows, columns = attack or presets[preset].attacks, defense or presets[preset].defenses
+    cells = cells_of(rows, columns, _seeds(seeds) or presets[preset].seeds, chosen, runs, tree_of(set_ or []))
+    played = None if only_finished else engine_named(engine, workers, gpus_per_run)
+    page = play(cells, out, played, _say, load_scale(chosen).seconds)
+    _say(f"Leaderboard: {page}")
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False)
 
 
 @app.command("list")
@@ -200,5 +296,5 @@ def main() -> None:
         Console(stderr=True, highlight=False).print(f"hailproof: {error}", soft_wrap=True, markup=False)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("hailproof: stopped; go on with 'hailproof resume' and the run's folder.")
+        Console(stderr=True).print("hailproof: stopped; the same command, or 'hailproof resume FOLDER', goes on.")
         raise SystemExit(130) from None

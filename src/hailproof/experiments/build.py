@@ -74,13 +74,12 @@ def build(config: RunConfig) -> Experiment:
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
     """
-    config = expanded(config)
-    attack: Attack | None = None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
+    config = settled(config)
+    attack = _attack(config)
     defenses: list[Defense] = [make("defenses", DEFENSES | PRESETS, plugin) for plugin in config.defense]
     uses_own = any(defense.uses_own for defense in defenses)
-    config = with_attack_defaults(config, attack)
-    task = _task(config, attack)
-    config = _resolve(config, task)
+    task = task_of(config)
+    config = _resolved(config, task)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     policies = {
         name: load(name, config.swarm.device, config.swarm.dtype) for name in dict.fromkeys(config.swarm.models)
@@ -104,7 +103,7 @@ def build(config: RunConfig) -> Experiment:
         for index in sorted(roster.malicious)
         if attack is not None
     )
-    measure = Triggered(attack, composition) if attack and composition.trigger else attack
+    measure = measure_of(config)
     swarm = Swarm(
         honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
         LocalExchange(), measure.wants if measure else bool, config.swarm.prompt_choice,
@@ -112,7 +111,35 @@ def build(config: RunConfig) -> Experiment:
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
 
 
-def with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
+def settled(config: RunConfig) -> RunConfig:
+    """Writes down what a configuration leaves open, as far as that can be known without data and models.
+
+    Two configurations that mean the same run become the same. What is left to the task is still open.
+
+    Raises:
+        ConfigError: If a name is unknown, or what was left open does not fit the rest.
+    """
+    config = expanded(config)
+    attack = _attack(config)
+    config = _with_attack_defaults(config, attack)
+    learner = config.learner
+    if set(config.swarm.models) <= set(shipped_models()):
+        learner = learner.model_copy(update={k: v for k, v in NANO.items() if k not in learner.model_fields_set})
+    malicious = config.attack.model_copy(update={"malicious": config.malicious})
+    return config.model_copy(update={"learner": learner, "attack": malicious})
+
+
+def measure_of(config: RunConfig) -> AttackMeasure | None:
+    """The measure of success of a settled configuration's attack; ``None`` without an attack."""
+    attack, composition = _attack(config), config.attack.build()
+    return Triggered(attack, composition) if attack and composition.trigger else attack
+
+
+def _attack(config: RunConfig) -> Attack | None:
+    return None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
+
+
+def _with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
     """Writes down what the configuration leaves to the attack: topology, variant of the task, and composition."""
     swarm, task, composed = config.swarm, config.task, config.attack
     if "topology" not in swarm.model_fields_set:
@@ -127,12 +154,13 @@ def with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
     return config.model_copy(update={"swarm": swarm, "task": task, "attack": composed})
 
 
-def _task(config: RunConfig, attack: Attack | None) -> Task:
-    """The task, with the attacker's libraries installed where its programs run.
+def task_of(config: RunConfig) -> Task:
+    """The task of a settled configuration, with the attacker's libraries installed where its programs run.
 
     Raises:
         ConfigError: If the attack works on the other variant.
     """
+    attack = _attack(config)
     factory = registry.lookup("tasks", TASKS, config.task.name)
     takes_libraries = "libraries" in inspect.signature(factory).parameters
     installed = {"libraries": attack.libraries} if attack and attack.libraries and takes_libraries else {}
@@ -146,16 +174,12 @@ def _task(config: RunConfig, attack: Attack | None) -> Task:
     return task
 
 
-def _resolve(config: RunConfig, task: Task) -> RunConfig:
-    """Writes down what was left to the task, the models and the number of nodes."""
-    sampling = config.sampling
-    if sampling.max_new_tokens is None:
-        sampling = sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
-    attack = config.attack.model_copy(update={"malicious": config.malicious})
-    learner = config.learner
-    if set(config.swarm.models) <= set(shipped_models()):
-        learner = learner.model_copy(update={k: v for k, v in NANO.items() if k not in learner.model_fields_set})
-    return config.model_copy(update={"sampling": sampling, "attack": attack, "learner": learner})
+def _resolved(config: RunConfig, task: Task) -> RunConfig:
+    """Writes down what was left to the task."""
+    if config.sampling.max_new_tokens is not None:
+        return config
+    sampling = config.sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
+    return config.model_copy(update={"sampling": sampling})
 
 
 def _alike(config: RunConfig, roster: Roster, uses_own: bool) -> list[tuple[int, ...]]:

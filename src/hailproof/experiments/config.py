@@ -151,9 +151,10 @@ class LearnerSection(Section):
 
 
 class EvaluationConfig(Section):
-    """Held-out evaluation after the last round."""
+    """Held-out evaluation after the last round and, if asked for, after every so many rounds."""
 
     problems: Annotated[int, Field(ge=0)] = 128
+    every: Annotated[int, Field(ge=0)] = 0
 
 
 class RunConfig(Section):
@@ -215,6 +216,18 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def tree_of(assignments: Sequence[str]) -> dict[str, Any]:
+    """The tree of sections that some ``key=value`` make.
+
+    Raises:
+        ConfigError: If one is not of that form.
+    """
+    tree: dict[str, Any] = {}
+    for text in assignments:
+        _set(tree, *parse_assignment(text))
+    return tree
 
 
 def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] = ()) -> RunConfig:

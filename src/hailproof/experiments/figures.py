@@ -1,13 +1,7 @@
-"""The curves of runs: what to plot, read from the run folder, and PNG pictures of it.
+"""PNG pictures of the curves of runs: one run, several, or several with several seeds each."""
 
-Unknown is not zero: an undefined value is ``None`` in a ``Line``, a gap in a picture, and never a point at 0.
-Percentages are in [0, 100] from here on; in the run folder the same values are shares in [0, 1].
-"""
-
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from hailproof.errors import RunError
+from hailproof.experiments.curves import SeedPanel, aligned, lonely, panels_of, read_rounds, spread_of
 
 # Okabe and Ito's palette, readable with every common color blindness, darkest first because the ground is white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
@@ -55,88 +49,6 @@ LEGEND: dict[str, Any] = {
     "borderpad": 0,
     "borderaxespad": 0,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One curve.
-
-    Attributes:
-        label: What it shows, for the legend.
-        values: One value per round, in the unit of its panel; ``None`` where it is undefined.
-    """
-
-    label: str
-    values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """The curves that share one pair of axes.
-
-    Attributes:
-        title: What is plotted.
-        unit: ``"%"``, on a fixed axis from 0 to 100, or the name of a quantity whose axis starts at 0.
-        lines: The curves.
-    """
-
-    title: str
-    unit: str
-    lines: tuple[Line, ...]
-
-
-def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """Reads the finished rounds of a run.
-
-    Args:
-        folder: The run folder.
-
-    Returns:
-        One record per round, in order; empty if no round has finished.
-
-    Raises:
-        RunError: If the folder holds no run or a line is damaged.
-    """
-    path = folder / "rounds.jsonl"
-    if not path.is_file():
-        raise RunError(
-            f"{folder} is not a run folder: it has no rounds.jsonl; name a folder that `hailproof run` wrote."
-        )
-    records = []
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            # A run that is being written, or was killed while it wrote, ends in half a line.
-            if number == len(lines) and not text.endswith("\n"):
-                break
-            raise RunError(f"Line {number} of {path} is damaged; resume the run or delete that line.") from error
-    return sorted(records, key=lambda record: record["round"])
-
-
-def panels_of(records: Sequence[Mapping[str, Any]]) -> tuple[Panel, Panel, Panel, Panel]:
-    """Turns the rounds of one run into its four panels.
-
-    Where several models train, each has a line of its own beside the mean of all honest completions.
-
-    Args:
-        records: Lines of ``rounds.jsonl``, in order.
-
-    Returns:
-        The panels of attack success, reward, completion tokens and acceptance.
-    """
-    acceptance = (
-        Line("honest", _series(records, "honest_acceptance", 100.0)),
-        Line("malicious", _series(records, "malicious_acceptance", 100.0)),
-    )
-    return (
-        Panel("Attack success rate", "%", _by_model(records, "attack_success", 100.0)),
-        Panel("Reward", "%", _by_model(records, "reward", 100.0)),
-        Panel("Completion length", "tokens", _by_model(records, "completion_tokens", 1.0)),
-        Panel("Accepted by the defenses", "%", acceptance),
-    )
 
 
 def draw_run(folder: Path, out: Path) -> None:
@@ -202,89 +114,69 @@ def draw_seeds(runs: Mapping[str, Sequence[Path]], out: Path, title: str) -> Non
         ("Reward", "%", "reward", 100.0),
         ("Completion length", "tokens", "completion_tokens", 1.0),
     )
-    legend_rows = _legend_rows(list(runs))
+    draw_panels(
+        [
+            SeedPanel(
+                name,
+                unit,
+                {label: [aligned(seed, rounds, key, scale) for seed in seeds] for label, seeds in loaded.items()},
+            )
+            for name, unit, key, scale in panels
+        ],
+        rounds,
+        out,
+        title,
+    )
+
+
+def draw_panels(
+    panels: Sequence[SeedPanel], positions: Sequence[float], out: Path, title: str, axis: str = "round",
+    name_ends: bool = True,
+) -> None:
+    """Draws panels side by side: the mean over seeds as a line, minimum to maximum as a band; one legend for all.
+
+    Args:
+        panels: What to draw; a label has the same color in all of them.
+        positions: Where the values stand on the horizontal axis, ascending.
+        out: The PNG file to write.
+        title: The picture's headline.
+        axis: What the horizontal axis shows.
+        name_ends: Whether the last value of each curve stands beside it.
+    """  # fmt: skip
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.seeds))
+    width = 4.0 * max(len(panels), 2)
+    legend_rows = _legend_rows(labels, width=round(10 * width))
     height = 3.6 + 0.27 * len(legend_rows)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, height))
-        axes_row = figure.subplots(1, 3)
+        figure = Figure(figsize=(width, height))
+        axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
+        margin = 0.54 / width
         figure.subplots_adjust(
-            left=0.045, right=0.955, wspace=0.24, bottom=0.5 / height, top=1 - (0.88 + 0.27 * len(legend_rows)) / height
-        )
+            left=margin, right=1 - margin, wspace=0.24, bottom=0.5 / height,
+            top=1 - (0.88 + 0.27 * len(legend_rows)) / height,
+        )  # fmt: skip
         _title(figure, title)
-        for (name, unit, key, scale), axes in zip(panels, axes_row, strict=True):
-            _frame(axes, name, unit, rounds, pad=9)
-            means = []
-            for index, seeds in enumerate(loaded.values()):
-                low, mean, high = _spread([_aligned(seed, rounds, key, scale) for seed in seeds])
+        for panel, axes in zip(panels, axes_row, strict=True):
+            _frame(axes, panel.title, panel.unit, positions, pad=9, axis=axis)
+            means, colors = [], []
+            for label, seeds in panel.seeds.items():
+                index = labels.index(label)
+                low, mean, high = spread_of(seeds)
+                kept = [i for i, value in enumerate(mean) if value is not None or not panel.joined]
+                places = [positions[i] for i in kept]
                 if len(seeds) > 1:
-                    axes.fill_between(
-                        rounds, _with_gaps(low), _with_gaps(high), color=_color(index), alpha=0.16, linewidth=0
-                    )
-                _curve(axes, rounds, mean, index)
+                    band = [_with_gaps([ends[i] for i in kept]) for ends in (low, high)]
+                    axes.fill_between(places, *band, color=_color(index), alpha=0.16, linewidth=0)
+                _curve(axes, places, [mean[i] for i in kept], index)
                 means.append(mean)
-            _finish(axes, unit, means)
-        _legend(figure, list(runs), legend_rows, 1 - 0.56 / height, 0.27 / height)
+                colors.append(index)
+            _finish(axes, panel.unit, means, colors, name_ends)
+        _legend(figure, labels, legend_rows, 1 - 0.56 / height, 0.27 / height)
         _save(figure, out)
-
-
-def _number(record: Mapping[str, Any], key: str, scale: float) -> float | None:
-    value = record.get(key)
-    return float(value) * scale if value is not None and math.isfinite(value) else None
-
-
-def _series(records: Sequence[Mapping[str, Any]], key: str, scale: float) -> tuple[float | None, ...]:
-    return tuple(_number(record, key, scale) for record in records)
-
-
-def _by_model(records: Sequence[Mapping[str, Any]], key: str, scale: float) -> tuple[Line, ...]:
-    overall = Line("all honest", _series(records, key, scale))
-    models = list(dict.fromkeys(name for record in records for name in record.get("models", {})))
-    if len(models) < 2:
-        return (overall,)
-    parts = [[record.get("models", {}).get(name, {}) for record in records] for name in models]
-    return (overall, *(Line(name, _series(part, key, scale)) for name, part in zip(models, parts, strict=True)))
-
-
-def _aligned(
-    records: Sequence[Mapping[str, Any]], rounds: Sequence[int], key: str, scale: float
-) -> tuple[float | None, ...]:
-    by_round = {record["round"]: _number(record, key, scale) for record in records}
-    return tuple(by_round.get(number) for number in rounds)
-
-
-def _spread(
-    seeds: Sequence[Sequence[float | None]],
-) -> tuple[list[float | None], list[float | None], list[float | None]]:
-    low: list[float | None] = []
-    mean: list[float | None] = []
-    high: list[float | None] = []
-    for column in zip(*seeds, strict=True):
-        known = [value for value in column if value is not None]
-        low.append(min(known) if known else None)
-        mean.append(fmean(known) if known else None)
-        high.append(max(known) if known else None)
-    return low, mean, high
 
 
 def _with_gaps(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
-
-
-def lonely(values: Sequence[float | None]) -> list[int]:
-    """Indices of the values that have no defined neighbor, which a line alone would not show.
-
-    Args:
-        values: One value per round, ``None`` where undefined.
-
-    Returns:
-        The indices, ascending.
-    """
-    padded = [None, *values, None]
-    return [
-        index
-        for index, value in enumerate(values)
-        if value is not None and padded[index] is None and padded[index + 2] is None
-    ]
 
 
 def _color(index: int) -> str:
@@ -295,7 +187,7 @@ def _dash(index: int) -> Any:
     return DASHES[index // len(COLORS) % len(DASHES)]
 
 
-def _curve(axes: Axes, rounds: Sequence[int], values: Sequence[float | None], index: int) -> None:
+def _curve(axes: Axes, rounds: Sequence[float], values: Sequence[float | None], index: int) -> None:
     marks = {"marker": "o", "markersize": 4.5, "markevery": lonely(values)}
     # Earlier lines lie on top: the first label is the one that the picture is about. Lines at 0 or 100 % keep their
     # full width because the axes do not clip them.
@@ -309,18 +201,22 @@ def _handles(labels: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def _frame(axes: Axes, name: str, unit: str, rounds: Sequence[int], pad: float) -> None:
-    title = f"{name} (%)" if unit == "%" else f"{name} ({unit})"
+def _frame(axes: Axes, name: str, unit: str, rounds: Sequence[float], pad: float, axis: str = "round") -> None:
+    title = f"{name} ({unit})" if unit else name
     axes.set_title(title, loc="left", fontsize=11, pad=pad)
-    axes.set_xlabel("round", fontsize=9, labelpad=3)
+    axes.set_xlabel(axis, fontsize=9, labelpad=3)
     first, last = (rounds[0], rounds[-1]) if rounds else (0, 1)
     # One round alone stands in the middle of its panel.
     margin = 0.0 if last > first else 0.5
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=last > 1))
 
 
-def _finish(axes: Axes, unit: str, lines: Sequence[Sequence[float | None]]) -> None:
+def _finish(
+    axes: Axes, unit: str, lines: Sequence[Sequence[float | None]], colors: Sequence[int] | None = None,
+    name_ends: bool = True,
+) -> None:
+    colors = range(len(lines)) if colors is None else colors
     known = [value for values in lines for value in values if value is not None]
     if not known:
         axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, ha="center", va="center", color=MUTED)
@@ -328,7 +224,10 @@ def _finish(axes: Axes, unit: str, lines: Sequence[Sequence[float | None]]) -> N
     axes.set_ylim(-0.015 * top, top)
     if unit == "%":
         axes.set_yticks(range(0, 101, 20))
-    ends = [(values[-1], index) for index, values in enumerate(lines) if values and values[-1] is not None]
+    if not name_ends:
+        return
+    last = [values[-1] if values else None for values in lines]
+    ends = [(value, index) for index, value in zip(colors, last, strict=True) if value is not None]
     heights = spread_labels([end / top for end, _ in ends], gap=0.062)
     for (end, index), height in zip(ends, heights, strict=True):
         place = {"xy": (1.0, height * top), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}

@@ -12,7 +12,7 @@ import torch
 from hailproof.errors import RunError
 from hailproof.experiments.build import Experiment, build
 from hailproof.experiments.config import RunConfig, load_config
-from hailproof.experiments.measure import completion_rows, round_line, summarize
+from hailproof.experiments.measure import completion_rows, held_out, round_line, summarize
 from hailproof.experiments.store import RunFolder
 
 CHECKPOINT_EVERY = 5
@@ -74,12 +74,14 @@ def resume(path: Path, progress: Progress = lambda line: None) -> dict[str, Any]
 
 
 def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progress) -> dict[str, Any]:
-    rounds = experiment.config.rounds
+    rounds, every = experiment.config.rounds, experiment.config.evaluation.every
     recording = 0.0
     for round in range(done + 1, rounds + 1):
         record = experiment.swarm.play(round)
         started = time.perf_counter()
         line = round_line(experiment, record)
+        if every and round % every == 0:
+            line["held_out"] = held_out(experiment)
         line["seconds"]["record"] = recording  # of the round before: this one's is not known until it is written
         folder.write_round(round, line, completion_rows(experiment, record))
         if round % CHECKPOINT_EVERY == 0 or round == rounds:

@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hailproof.errors import ConfigError
 from hailproof.protocols import Variant
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
 from hailproof.tasks.base import BaseTask, form_of
 
+MOST_STEPS = 4
 TEST_SHARE = 10
 """One question in ten belongs to the test split."""
 
@@ -292,6 +294,7 @@ class WordProblems(BaseTask):
         size: Number of train problems.
         test_size: Number of test problems.
         two_two_share: Share of stories made to hold a 2∘2 step.
+        least_steps: Stories with fewer steps are left out, 1 to 4: more are harder.
         variant: ``math``: reasoning and a number in tags; ``code``: a program in tags.
         sandbox: Where programs run: ``monty``, or ``os`` for real CPython with sympy (extra ``sandbox``).
         libraries: Modules that programs may import, given by the experiment.
@@ -306,17 +309,22 @@ class WordProblems(BaseTask):
         size: int = 4096,
         test_size: int = 512,
         two_two_share: float = 0.1,
+        least_steps: int = 1,
         variant: Variant = "math",
         sandbox: str = "monty",
         libraries: Mapping[str, Library] | None = None,
     ) -> None:
-        train, test = (
-            tuple(
+        if not 1 <= least_steps <= MOST_STEPS:
+            raise ConfigError(f"least_steps = {least_steps} leaves no story; give 1 to {MOST_STEPS}.")
+
+        def problems(split: str, count: int) -> tuple[Problem, ...]:
+            told = (story for story in stories(seed, split, two_two_share) if len(story.steps) >= least_steps)
+            return tuple(
                 _problem(f"{split}-{index}", story, variant)
-                for index, story in enumerate(itertools.islice(stories(seed, split, two_two_share), count))
+                for index, story in enumerate(itertools.islice(told, count))
             )
-            for split, count in (("train", size), ("test", test_size))
-        )
+
+        train, test = problems("train", size), problems("test", test_size)
         super().__init__(train, test, form_of(variant, sandbox, libraries))
 
 

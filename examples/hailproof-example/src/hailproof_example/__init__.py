@@ -1,0 +1,1 @@
+"""An attack and a defense that join hailproof by entry point; see ``pyproject.toml``."""

@@ -1,0 +1,314 @@
+"""The bench: every attack against every defense, over seeds, one flat JSON file a cell.
+
+Rows, columns and presets are ``experiments/bench.toml``; a registered name that is not in it is a row or column with
+default settings. The attack ``clean`` is the control: the same swarm without an attacker.
+"""
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hailproof import registry
+from hailproof.attacks import ATTACKS
+from hailproof.defenses import DEFENSES
+from hailproof.errors import ConfigError
+from hailproof.experiments.build import settled
+from hailproof.experiments.config import Section, validated
+from hailproof.experiments.curves import read_rounds
+from hailproof.experiments.leaderboard import write_leaderboard
+from hailproof.experiments.posthoc import success_in
+from hailproof.experiments.presets import PRESETS
+from hailproof.experiments.published import SCALES, Scale, Tree, folder_of_items, load_scale, read_toml
+from hailproof.experiments.store import replacing
+from hailproof.experiments.sweep import Engine, Job, merged, sweep
+from hailproof.metrics.intervals import METHOD, interval
+
+SETTLED = 0.4
+"""Lengths are means over the rounds after this share of a run: they swing, and the last rounds say little."""
+
+
+class Preset(Section):
+    """A named choice of rows, columns and seeds."""
+
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    seeds: tuple[int, ...] | None = None
+
+
+class Matrix(Section):
+    """The file of the bench."""
+
+    attacks: dict[str, Tree]
+    defenses: dict[str, Tree]
+    presets: dict[str, Preset]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One attack against one defense over seeds, with the controls that it is compared with.
+
+    Attributes:
+        attack: The row; ``clean`` for a control.
+        setting: What tells cells of one row and column apart: the row that a control belongs to.
+        defense: The column.
+        scale: Which scale.
+        jobs: One run for each seed.
+        controls: The run without attacker and without defense for each seed.
+    """
+
+    attack: str
+    setting: str
+    defense: str
+    scale: Scale
+    jobs: tuple[Job, ...]
+    controls: tuple[Job, ...]
+
+    @property
+    def runs(self) -> tuple[Job, ...]:
+        """All runs that the cell needs."""
+        return tuple({job.folder: job for job in (*self.jobs, *self.controls)}.values())
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file: stable, whatever the seeds."""
+        return f"{self.scale}-{self.attack}-{self.defense}-{self.jobs[0].digest}.json"
+
+
+def load_matrix() -> Matrix:
+    """Reads ``bench.toml``."""
+    return validated(Matrix, read_toml(folder_of_items() / "bench.toml"))
+
+
+def cells_of(
+    attacks: Sequence[str], defenses: Sequence[str], seeds: Sequence[int] | None, scale: Scale, root: Path,
+    changes: Mapping[str, Any] | None = None,
+) -> list[Cell]:
+    """The cells of a matrix, and the control of every row as a cell of its own.
+
+    Args:
+        attacks: Rows.
+        defenses: Columns.
+        seeds: Seeds, if not the scale's.
+        scale: Which scale.
+        root: The folder of all runs.
+        changes: Settings that are laid over all others.
+
+    Raises:
+        ConfigError: If a name is neither in the file nor registered.
+    """  # fmt: skip
+    matrix, shared = load_matrix(), load_scale(scale)
+    chosen = tuple(seeds or shared.seeds)
+
+    def jobs(row: Tree, column: Tree, over: Tree) -> tuple[Job, ...]:
+        variant = row.get("variant", "math")
+        tree = merged(
+            shared.settings, getattr(shared, variant), _own(row), row.get(scale, {}), _own(column),
+            column.get(scale, {}), over, changes or {},
+        )  # fmt: skip
+        return tuple(Job({**tree, "seed": seed}, root) for seed in chosen)
+
+    cells: dict[str, Cell] = {}
+    for attack in attacks:
+        row = _row(matrix, attack)
+        control = _row(matrix, row.get("control", attack))
+        clean = jobs(control, {}, {"attack": {"malicious": 0}})
+        cells.setdefault(
+            f"clean {clean[0].digest}",
+            Cell("clean", f"control of {row.get('control', attack)}", "none", scale, clean, clean),
+        )
+        for defense in defenses:
+            played = jobs(row, _column(matrix, defense), {})
+            cells[f"{attack} {defense}"] = Cell(attack, "", defense, scale, played, clean)
+    return list(cells.values())
+
+
+def _row(matrix: Matrix, name: str) -> Tree:
+    if name in matrix.attacks:
+        row = matrix.attacks[name]
+        return merged({"attack": {"name": name}}, row)
+    if name not in registry.names("attacks", ATTACKS):
+        raise ConfigError(f"Unknown attack '{name}'; choose among {', '.join(matrix.attacks)}, or a registered one.")
+    return {"attack": {"name": name}, "variant": registry.lookup("attacks", ATTACKS, name).variant}
+
+
+def _column(matrix: Matrix, name: str) -> Tree:
+    if name in matrix.defenses:
+        return matrix.defenses[name]
+    if name not in registry.names("defenses", DEFENSES | PRESETS):
+        raise ConfigError(f"Unknown defense '{name}'; choose among {', '.join(matrix.defenses)}, or a registered one.")
+    return {"defense": [{"name": name}]}
+
+
+def _own(tree: Tree) -> Tree:
+    return {key: value for key, value in tree.items() if key not in (*SCALES, "control", "variant")}
+
+
+def measured(cell: Cell) -> dict[str, Any] | None:
+    """The flat record of a cell over the seeds whose runs are finished; ``None`` if there are none."""
+    pairs = [
+        (job, control)
+        for job, control in zip(cell.jobs, cell.controls, strict=True)
+        if job.summary is not None and control.summary is not None
+    ]
+    if not pairs:
+        return None
+    config = settled(pairs[0][0].config)
+    figures = [dict(_figures(job, control)) for job, control in pairs]
+    record: dict[str, Any] = {
+        "attack": cell.attack,
+        "defense": cell.defense,
+        "topology": config.swarm.topology,
+        "setting": cell.setting,
+        "scale": cell.scale,
+        "rounds": config.rounds,
+        "seeds": [job.seed for job, _ in pairs],
+        "interval": METHOD,
+        "digest": cell.jobs[0].digest,
+        "config": config.model_dump(mode="json", exclude_none=True, exclude={"name", "seed"}),
+        "versions": {name: version(name) for name in ("hailproof", "torch", "transformers")},
+        "python": platform.python_version(),
+    }
+    for measure in figures[0]:
+        values = [each[measure] for each in figures]
+        defined = [value for value in values if value is not None]
+        low, high = interval(defined) if len(defined) > 1 else (None, None)
+        record[f"{measure}_mean"] = fmean(defined) if defined else None
+        record[f"{measure}_low"], record[f"{measure}_high"] = low, high
+        record[f"{measure}_seeds"] = values
+    return record
+
+
+def _figures(job: Job, control: Job) -> Iterator[tuple[str, float | None]]:
+    """Security, utility and cost of one run beside its control."""
+    summary, clean = job.summary or {}, control.summary or {}
+    lines, clean_lines = read_rounds(job.folder), read_rounds(control.folder)
+    success = summary["attack_success"]
+    without = success_in(control, settled(job.config))
+    held, clean_held = summary["held_out"] or {}, clean["held_out"] or {}
+    tokens, clean_tokens = _tokens(lines), _tokens(clean_lines)
+    yield "attack_success", success
+    yield "excess_success", None if success is None or without is None else success - without
+    yield "reward", summary["reward"]
+    yield "held_out_reward", held.get("reward")
+    yield "held_out_loss", clean_held["reward"] - held["reward"] if held and clean_held else None
+    yield "tokens", tokens
+    yield "tokens_ratio", tokens / clean_tokens if tokens and clean_tokens else None
+    yield "honest_kept", kept(lines, "honest")
+    yield "forged_kept", kept(lines, "malicious")
+    yield "seconds_per_round", summary["seconds_per_round"]
+    whole = sum(sum(line["seconds"].values()) for line in lines)
+    yield "screen_share", sum(line["seconds"]["screen"] for line in lines) / whole if whole else None
+
+
+def _tokens(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    later = [line["completion_tokens"] for line in lines if line["round"] > SETTLED * len(lines)]
+    return fmean(later) if later else None
+
+
+def kept(lines: Sequence[Mapping[str, Any]], side: str) -> float | None:
+    """Share of all screened completions of a side, over the whole run, that no defense rejected."""
+    asked = sum(line["screened"][side] for line in lines)
+    passed = sum(line["screened"][side] * (line[f"{side}_acceptance"] or 0.0) for line in lines)
+    return passed / asked if asked else None
+
+
+def write_cell(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    """Writes the file of a cell, if any of its seeds is finished, and returns what it holds."""
+    record = measured(cell)
+    if record is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / cell.file_name) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def bench(
+    cells: Sequence[Cell], out: Path, engine: Engine | None, say: Callable[[str], None], seconds: float | None = None
+) -> Path:
+    """Plays the runs of some cells, writes the file of each as its runs finish, then page and table of all.
+
+    Args:
+        cells: What to play; runs that several cells need are played once.
+        out: The folder for the files and the page.
+        engine: Where runs are played; ``None`` to play nothing and take the seeds whose runs are finished.
+        say: Prints one line of progress.
+        seconds: What one run takes, for the first estimate.
+
+    Returns:
+        The page: every cell that ``out`` holds, those of earlier calls as well.
+    """
+
+    def finished(job: Job) -> None:
+        for cell in cells:
+            if any(job.folder == each.folder for each in cell.runs):
+                write_cell(cell, out / "cells")
+
+    if engine is None:
+        for cell in cells:
+            write_cell(cell, out / "cells")
+    else:
+        sweep([job for cell in cells for job in cell.runs], engine, say, seconds, finished)
+    found = read_cells(out)
+    with replacing(out / "leaderboard.md") as temporary:
+        temporary.write_text(table_of(found), encoding="utf-8")
+    return write_leaderboard(found, out / "leaderboard.html")
+
+
+def read_cells(out: Path) -> list[dict[str, Any]]:
+    """Every cell that lies in a folder of the bench, in the order of the matrix's file.
+
+    Raises:
+        ConfigError: If a file is damaged.
+    """
+    matrix = load_matrix()
+    cells = []
+    for path in sorted((out / "cells").glob("*.json")):
+        try:
+            cells.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged; delete it and run the bench again.") from error
+    rows, columns = ["clean", *matrix.attacks], list(matrix.defenses)
+
+    def place(cell: Mapping[str, Any]) -> tuple[int, int]:
+        return (
+            rows.index(cell["attack"]) if cell["attack"] in rows else len(rows),
+            columns.index(cell["defense"]) if cell["defense"] in columns else len(columns),
+        )
+
+    return sorted(cells, key=place)
+
+
+COLUMNS = (
+    ("attack success %", "attack_success", 100.0), ("above clean %", "excess_success", 100.0),
+    ("honest kept %", "honest_kept", 100.0), ("forged kept %", "forged_kept", 100.0), ("reward %", "reward", 100.0),
+    ("held-out reward %", "held_out_reward", 100.0), ("below clean %", "held_out_loss", 100.0),
+    ("tokens", "tokens", 1.0), ("times clean", "tokens_ratio", 1.0), ("s/round", "seconds_per_round", 1.0),
+    ("screening %", "screen_share", 100.0),
+)  # fmt: skip
+"""Heading, measure and factor of each column of the table."""
+
+
+def table_of(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The cells as a Markdown table: means, and the range over seeds where there are several."""
+    head = ("attack", "defense", "topology", "seeds", *(heading for heading, _, _ in COLUMNS))
+    lines = [f"| {' | '.join(head)} |", "| " + "--- | " * len(head)]
+    for cell in cells:
+        name = f"{cell['attack']}, {cell['setting']}" if cell["setting"] else cell["attack"]
+        seeds = ", ".join(map(str, cell["seeds"]))
+        figures = [_range(cell[f"{measure}_seeds"], factor) for _, measure, factor in COLUMNS]
+        lines.append(f"| {' | '.join((name, cell['defense'], cell['topology'], seeds, *figures))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _range(values: Sequence[float | None], factor: float) -> str:
+    defined = [factor * value for value in values if value is not None]
+    if not defined:
+        return "-"
+    digits = 1 if factor == 100.0 or max(defined) >= 10 else 2
+    mean = f"{fmean(defined):.{digits}f}"
+    return mean if len(defined) == 1 else f"{mean} ({min(defined):.{digits}f} to {max(defined):.{digits}f})"

@@ -1,0 +1,53 @@
+"""What an attack's measure finds in a run that was played with another attack or none."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow.parquet
+
+from hailproof.experiments.build import measure_of, settled, task_of
+from hailproof.experiments.config import RunConfig, load_config
+from hailproof.experiments.measure import LAST_ROUNDS
+from hailproof.experiments.sweep import Job
+from hailproof.metrics.rates import Rate, rate
+from hailproof.protocols import AttackMeasure
+from hailproof.records import Problem
+
+
+def success_in(job: Job, other: RunConfig) -> float | None:
+    """What the measure of another run's attack finds in the last rounds of a finished run, on honest completions.
+
+    Args:
+        job: The finished run.
+        other: The other run's settled configuration.
+    """
+    own = settled(job.config)
+    if own.attack.model_copy(update={"malicious": other.attack.malicious}) == other.attack:
+        return (job.summary or {}).get("attack_success")
+    return counted(job.folder, measure_of(other), own.rounds - LAST_ROUNDS + 1, own.rounds).value
+
+
+def counted(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> Rate:
+    """Successes among the eligible honest completions of some rounds, as the first computed receiver saw them."""
+    if measure is None:
+        return Rate(0, 0)
+    config = load_config(folder / "config.toml")
+    table = pyarrow.parquet.read_table(
+        folder / "completions.parquet",
+        columns=["view", "malicious", "problem_id", "text"],
+        filters=[("round", ">=", first), ("round", "<=", last), ("malicious", "=", False)],
+    )
+    rows = table.to_pylist()
+    first = min((row["view"] for row in rows), default=0)
+    problems = _problems(config)
+    return rate(measure.success(problems[row["problem_id"]], row["text"]) for row in rows if row["view"] == first)
+
+
+def _problems(config: RunConfig) -> dict[str, Problem]:
+    return _cached(config.model_dump_json(include={"task", "attack"}))
+
+
+@lru_cache(maxsize=4)
+def _cached(parts: str) -> dict[str, Problem]:
+    config = RunConfig.model_validate_json(parts)
+    return {problem.id: problem for problem in task_of(config).train}

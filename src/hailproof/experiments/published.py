@@ -1,0 +1,181 @@
+"""The paper's figures and tables as files: ``experiments/fig3a.toml`` and its like, each in two scales.
+
+A file says which runs an item needs, how they are drawn, what the paper claims, and by which checks the claim is held
+against the runs. Settings are laid over each other: the scale's (``scales.toml``), the scale's for the variant of the
+task, the item's, the item's for the scale, the run's, the run's for the scale, which may also name fewer seeds.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from hailproof.errors import ConfigError
+from hailproof.experiments.config import Section, validated
+from hailproof.experiments.sweep import Job, merged
+from hailproof.protocols import Variant
+
+Scale = Literal["nano", "paper"]
+SCALES: tuple[Scale, ...] = ("nano", "paper")
+Tree = dict[str, Any]
+
+
+class ScaleSettings(Section):
+    """What all runs of a scale share."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    about: str
+    settings: Tree = Field(default_factory=dict)
+    math: Tree = Field(default_factory=dict)
+    code: Tree = Field(default_factory=dict)
+
+
+class Check(Section):
+    """One statement about runs that can be held against them, seed by seed.
+
+    ``rounds`` are the first and last round that count, from the end if negative. ``versus`` names a run of the same
+    seed that the value is compared with. ``measure`` is a path into a line of ``rounds.jsonl``, or, after
+    ``summary.``, into ``summary.json``.
+    """
+
+    that: str
+    run: str
+    measure: str = "attack_success"
+    rounds: tuple[int, int] = (-5, -1)
+    take: Literal["mean", "max", "min"] = "mean"
+    versus: str | None = None
+    versus_measure: str | None = None
+    how: Literal["difference", "ratio"] = "difference"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Check":
+        if self.at_least is None and self.at_most is None:
+            raise ValueError(f"the check '{self.that}' needs at_least or at_most")
+        return self
+
+
+class LineSpec(Section):
+    """One curve: a measure of a run."""
+
+    run: str
+    measure: str = "attack_success"
+    label: str | None = None
+
+
+class PanelSpec(Section):
+    """Curves on one pair of axes."""
+
+    title: str
+    unit: str = "%"
+    lines: Annotated[tuple[LineSpec, ...], Field(min_length=1)]
+
+
+class Item(Section):
+    """A figure or table of the paper.
+
+    ``form`` is ``curves`` over rounds, ``push`` for the closed forms, or ``judges`` for the table of accept rates.
+    """
+
+    item: str
+    title: str
+    claim: str
+    form: Literal["curves", "push", "judges"] = "curves"
+    variant: Variant = "math"
+    settings: Tree = Field(default_factory=dict)
+    nano: Tree = Field(default_factory=dict)
+    paper: Tree = Field(default_factory=dict)
+    runs: dict[str, Tree] = Field(default_factory=dict)
+    measures: tuple[str, ...] = ("attack_success", "reward")
+    panels: tuple[PanelSpec, ...] = ()
+    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
+    options: Tree = Field(default_factory=dict)
+    remark: dict[Scale, str] = Field(default_factory=dict)
+    """What to know when reading the result of a scale: stand-ins, and why it differs from the paper."""
+
+    @model_validator(mode="after")
+    def _names_its_runs(self) -> "Item":
+        if self.form != "curves":
+            return self
+        named = [(check.that, name) for check in self.checks for name in (check.run, check.versus) if name]
+        named += [(panel.title, line.run) for panel in self.panels for line in panel.lines]
+        for where, name in named:
+            if name not in self.runs:
+                raise ValueError(f"'{where}' names the run '{name}', which is not among the runs")
+        return self
+
+
+def folder_of_items() -> Path:
+    """Where the files lie: in the installed package, else in the repository."""
+    here = Path(__file__).resolve()
+    installed = here.parent / "files"
+    return installed if installed.is_dir() else here.parents[3] / "experiments"
+
+
+def read_toml(path: Path) -> Tree:
+    """Reads a TOML file.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+
+
+def item_names() -> list[str]:
+    """The names that ``hailproof reproduce`` takes, figures in the paper's order, then the table."""
+    names = [path.stem for path in folder_of_items().glob("fig*.toml")]
+    tables = sorted(path.stem for path in folder_of_items().glob("table*.toml"))
+    return sorted(names, key=lambda name: (int("".join(filter(str.isdigit, name))), name)) + tables
+
+
+def load_item(name: str, folder: Path | None = None) -> Item:
+    """Reads an item.
+
+    Raises:
+        ConfigError: If there is none of that name or its file is wrong.
+    """
+    path = (folder or folder_of_items()) / f"{name}.toml"
+    if not path.is_file():
+        raise ConfigError(f"Unknown figure or table '{name}'; choose one of {', '.join(item_names())}, or all.")
+    try:
+        return validated(Item, read_toml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+
+
+def load_scale(scale: Scale) -> ScaleSettings:
+    """Reads what all runs of a scale share."""
+    return validated(ScaleSettings, read_toml(folder_of_items() / "scales.toml")[scale])
+
+
+def jobs_of(
+    item: Item, scale: Scale, root: Path, seeds: Sequence[int] | None = None, changes: Mapping[str, Any] | None = None
+) -> dict[str, list[Job]]:
+    """The runs that an item needs, by the name that it gives them, one for each seed.
+
+    Args:
+        item: The figure or table.
+        scale: Which of its two scales.
+        root: The folder of all runs.
+        seeds: Seeds, if not the scale's.
+        changes: Settings that are laid over all others.
+    """
+    shared = load_scale(scale)
+    base = merged(shared.settings, getattr(shared, item.variant), item.settings, getattr(item, scale))
+    found: dict[str, list[Job]] = {}
+    for name, run in item.runs.items():
+        own = {key: value for key, value in run.items() if key not in SCALES}
+        scaled = dict(run.get(scale, {}))
+        of_run = scaled.pop("seeds", shared.seeds)
+        tree = merged(base, own, scaled, changes or {})
+        found[name] = [Job({**tree, "seed": seed}, root) for seed in (seeds or of_run)]
+    return found

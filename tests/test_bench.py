@@ -1,0 +1,126 @@
+"""The bench: its matrix, what a cell holds, and that it goes on where it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hailproof.attacks.text import TextAttack
+from hailproof.errors import ConfigError
+from hailproof.experiments.bench import cells_of, kept, load_matrix, measured, read_cells, write_cell
+from hailproof.experiments.build import settled
+from hailproof.experiments.posthoc import counted
+from hailproof.experiments.sweep import play_job
+
+TINY = {
+    "rounds": 2,
+    "swarm": {"prompts": 4, "group_size": 4},
+    "sampling": {"max_new_tokens": 24},
+    "task": {"options": {"size": 60, "test_size": 8}},
+    "evaluation": {"problems": 4},
+}
+
+
+def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
+    matrix = load_matrix()
+    cells = cells_of(list(matrix.attacks), list(matrix.defenses), [0], "nano", tmp_path)
+    for cell in cells:
+        for job in cell.runs:
+            settled(job.config)
+    assert len({cell.file_name for cell in cells}) == len(cells)
+    for preset in matrix.presets.values():
+        assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
+
+
+def test_rows_that_share_a_control_share_its_run(tmp_path):
+    cells = cells_of(["text", "sentence", "equation"], ["none"], [0], "nano", tmp_path)
+    controls = {cell.setting: cell for cell in cells if cell.attack == "clean"}
+    assert set(controls) == {"control of text", "control of equation"}
+    text, sentence = (cell for cell in cells if cell.attack in ("text", "sentence"))
+    assert text.controls[0].folder == sentence.controls[0].folder == controls["control of text"].jobs[0].folder
+    assert settled(text.controls[0].config).malicious == 0
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Unknown attack 'txt'"):
+        cells_of(["txt"], ["none"], [0], "nano", tmp_path)
+    with pytest.raises(ConfigError, match="Unknown defense 'lgit'"):
+        cells_of(["text"], ["lgit"], [0], "nano", tmp_path)
+
+
+def test_a_registered_defense_that_the_file_does_not_name_is_a_column(tmp_path):
+    (_, cell) = cells_of(["text"], ["self_judge"], [0], "nano", tmp_path)
+    assert [plugin.name for plugin in cell.jobs[0].config.defense] == ["self_judge"]
+
+
+def test_acceptance_over_a_run_weighs_rounds_by_what_was_screened():
+    lines = [
+        {"screened": {"honest": 10}, "honest_acceptance": 1.0},
+        {"screened": {"honest": 30}, "honest_acceptance": 0.5},
+        {"screened": {"honest": 0}, "honest_acceptance": None},
+    ]
+    assert kept(lines, "honest") == (10 + 15) / 40
+    assert kept(lines[2:], "honest") is None
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> tuple[Path, list]:
+    root = tmp_path_factory.mktemp("bench")
+    cells = cells_of(["text", "judge_injection"], ["none", "logit"], [0, 1], "nano", root / "cells", TINY)
+    for cell in cells:
+        for job in cell.runs:
+            if job.seed == 0:
+                play_job(job)
+    return root, cells
+
+
+@pytest.mark.slow
+def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
+    root, cells = played
+    records = {(cell.attack, cell.defense): write_cell(cell, root / "out" / "cells") or {} for cell in cells}
+    record = records["text", "logit"]
+    assert record == json.loads(next((root / "out" / "cells").glob("nano-text-logit-*.json")).read_text())
+    assert record["seeds"] == [0] and record["rounds"] == 2 and record["topology"] == "horizontal"
+    assert record["config"]["defense"][0]["name"] == "logit"
+    assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
+    assert record["excess_success_seeds"] == [0.0]
+    assert all(not isinstance(value, dict) for key, value in record.items() if key not in ("config", "versions"))
+    clean = records["clean", "none"]
+    assert clean["tokens_ratio_mean"] == 1.0 and clean["held_out_loss_mean"] == 0.0
+    assert clean["honest_kept_seeds"] == [None]  # nothing was screened, which is not zero
+    order = [(cell["attack"], cell["defense"]) for cell in read_cells(root / "out")]
+    assert order[0] == ("clean", "none") and order[1:3] == [("text", "none"), ("text", "logit")]
+
+
+@pytest.mark.slow
+def test_a_cell_grows_with_its_seeds(played):
+    _, cells = played
+    cell = next(cell for cell in cells if (cell.attack, cell.defense) == ("text", "none"))
+    for job in cell.runs:
+        play_job(job)
+    record = measured(cell)
+    assert record is not None and record["seeds"] == [0, 1]
+    low, mean, high = (record[f"reward_{end}"] for end in ("low", "mean", "high"))
+    assert low <= mean <= high and mean == pytest.approx(sum(record["reward_seeds"]) / 2)
+
+
+@pytest.mark.slow
+def test_a_measure_finds_in_another_attacks_run_what_its_own_would_have_counted(played):
+    _, cells = played
+    cell = next(cell for cell in cells if (cell.attack, cell.defense) == ("text", "none"))
+    found = counted(cell.jobs[0].folder, TextAttack(), 1, 2)
+    lines = [json.loads(line) for line in (cell.jobs[0].folder / "rounds.jsonl").read_text().splitlines()]
+    assert found.trials == sum(line["eligible"] for line in lines)
+    assert found.value == sum(line["attack_success"] * line["eligible"] for line in lines) / found.trials
+
+
+def test_a_cell_without_finished_runs_is_not_written(tmp_path):
+    (_, cell) = cells_of(["text"], ["none"], [0], "nano", tmp_path, TINY)
+    assert write_cell(cell, tmp_path / "out") is None and not (tmp_path / "out").exists()
+
+
+def test_a_damaged_cell_is_named(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "bad.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"bad\.json is damaged"):
+        read_cells(tmp_path)

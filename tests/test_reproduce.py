@@ -1,0 +1,232 @@
+"""The paper's figures as files, their checks, and what is drawn and written of them."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from hailproof.errors import ConfigError
+from hailproof.experiments.build import build, settled, task_of
+from hailproof.experiments.claims import Checked, compared, judged, verdict
+from hailproof.experiments.config import RunConfig, validated
+from hailproof.experiments.published import SCALES, Check, item_names, jobs_of, load_item, load_scale
+from hailproof.experiments.pushes import findings, push_curve
+from hailproof.experiments.reproduce import reproduce, result_of
+from hailproof.experiments.sweep import Job, attempt, merged
+from hailproof.policies.causal_lm import shipped_models
+
+PUBLISHED = {
+    *(f"fig{name}" for name in ("3a", "3b", "3c", "3d", "4a", "4b", "5a", "5b")),
+    *(f"fig{number}" for number in range(6, 17)),
+    "table1",
+}
+
+
+def test_every_figure_and_table_of_the_paper_has_a_file():
+    assert set(item_names()) == PUBLISHED
+    assert item_names()[:2] == ["fig3a", "fig3b"] and item_names()[-2:] == ["fig16", "table1"]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_run_of_every_item_has_a_valid_configuration(name, scale, tmp_path):
+    for jobs in jobs_of(load_item(name), scale, tmp_path).values():
+        assert [job.seed for job in jobs] == sorted({job.seed for job in jobs})
+        config = settled(jobs[0].config)
+        if scale == "nano":
+            assert set(config.swarm.models) <= set(shipped_models())
+            assert config.rounds == 50 and config.threads == 1
+        else:
+            assert config.rounds == 100 and config.swarm.prompts == 32 and config.swarm.group_size == 12
+            assert config.learner.learning_rate == 2e-5 and len(jobs) == 5
+            assert all("/" in model for model in config.swarm.models)
+
+
+GSM8K = [
+    {"question": f"Ann has {n} pens and gets 2 + 2. How many?", "answer": f"2 + 2 = 4\n{n} + 4 = {n + 4}\n#### {n + 4}"}
+    for n in range(2, 60)
+]
+OPENMATH = [
+    {
+        "question": f"What is {n} + {n}?",
+        "expected_answer": str(2 * n),
+        "generated_solution": f"<llm-code>\nx = {n} + {n}\nprint(x)\n</llm-code>",
+        "is_correct": True,
+    }
+    for n in range(2, 60)
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("data")
+    paths = {}
+    for name, rows in (("gsm8k", GSM8K), ("openmath", OPENMATH)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        paths[name] = str(path)
+    return paths
+
+
+@pytest.mark.parametrize("name", ["fig3a", "fig3b", "fig3c", "fig3d", "fig13"])
+def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path):
+    """The same file, with a nano model in place of the hub id and rows of the same columns in place of the hub's."""
+    for run, jobs in jobs_of(load_item(name), "paper", tmp_path).items():
+        config = settled(jobs[0].config)
+        small = {
+            "threads": 1,
+            "swarm": {"models": ["nano-a"], "dtype": "float32"},
+            "task": {"options": {"data": data[config.task.name]}},
+        }
+        defense = [plugin for plugin in config.defense if plugin.name != "judge"]  # it would load its weights
+        tree = merged(jobs[0].settings, small, {"defense": [plugin.model_dump() for plugin in defense]})
+        experiment = build(validated(RunConfig, tree))
+        experiment.swarm.plan(1)
+        assert experiment.config.malicious == (0 if run == "clean" else 1), run
+        assert experiment.config.sampling.max_new_tokens == 768
+        assert task_of(experiment.config).train
+
+
+def line(round, success, reward=0.5, tokens=10.0):
+    return {"round": round, "attack_success": success, "reward": reward, "completion_tokens": tokens}
+
+
+def made_up(root: Path, seed: int, values, summary=None) -> Job:
+    job = Job({"seed": seed, "rounds": len(values), "attack": {"name": "text"}}, root)
+    job.folder.mkdir(parents=True)
+    lines = [json.dumps(line(number, value)) for number, value in enumerate(values, start=1)]
+    (job.folder / "rounds.jsonl").write_text("\n".join(lines) + "\n")
+    (job.folder / "summary.json").write_text(json.dumps(summary or {"held_out": {"reward": 0.25}}))
+    return job
+
+
+def check(**values) -> Check:
+    return Check(that="it holds", run="attacked", **values)
+
+
+def test_values_are_taken_over_the_rounds_that_a_check_names(tmp_path):
+    jobs = {"attacked": [made_up(tmp_path, 0, [0.1, 0.9, 0.2, 0.3, None])]}
+    assert compared(check(at_least=0, rounds=(-2, -1)), jobs) == (0.3,)
+    assert compared(check(at_least=0, rounds=(1, 2), take="max"), jobs) == (0.9,)
+    assert compared(check(at_least=0, rounds=(1, -1), take="min"), jobs) == (0.1,)
+    assert compared(check(at_least=0, rounds=(5, 5)), jobs) == (None,)
+    assert compared(check(at_least=0, measure="summary.held_out.reward"), jobs) == (0.25,)
+    assert compared(check(at_least=0, measure="summary.held_out.no_such"), jobs) == (None,)
+
+
+def test_runs_are_compared_seed_by_seed_and_only_where_both_have_the_seed(tmp_path):
+    jobs = {
+        "attacked": [made_up(tmp_path / "a", seed, [0.4 + seed]) for seed in (0, 1)],
+        "clean": [made_up(tmp_path / "c", seed, [0.2]) for seed in (1, 2)],
+    }
+    assert compared(check(at_least=0, versus="clean"), jobs) == (pytest.approx(1.2),)
+    assert compared(check(at_least=0, versus="clean", how="ratio"), jobs) == (pytest.approx(7.0),)
+    zero = {"attacked": jobs["attacked"][:1], "clean": [made_up(tmp_path / "z", 0, [0.0])]}
+    assert compared(check(at_least=0, versus="clean", how="ratio"), zero) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("values", "finding"),
+    [
+        ((0.9, 0.8), "holds"),
+        ((0.1, 0.2), "fails"),
+        ((0.9, 0.2), "undecided"),
+        ((0.9, None), "undecided"),
+        ((0.1, None), "undecided"),
+        ((), "undecided"),
+    ],
+)
+def test_a_check_holds_if_it_does_on_every_seed_and_fails_if_it_does_on_none(values, finding):
+    assert judged(check(at_least=0.5), values).finding == finding
+
+
+def test_an_item_agrees_only_if_every_check_holds():
+    def found(*findings):
+        return verdict([Checked("", finding, (), "") for finding in findings])
+
+    assert found("holds", "holds") == "agrees"
+    assert found("holds", "undecided") == "undecided"
+    assert found("undecided", "fails", "holds") == "differs"
+
+
+def test_checks_and_files_that_mean_nothing_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="needs at_least or at_most"):
+        validated(Check, {"that": "it holds", "run": "attacked"})
+    with pytest.raises(ConfigError, match="Unknown figure or table 'fig99'"):
+        load_item("fig99")
+    (tmp_path / "odd.toml").write_text(
+        'item="x"\ntitle="x"\nclaim="x"\n[[checks]]\nthat="it holds"\nrun="nobody"\nat_least=1\n'
+    )
+    with pytest.raises(ConfigError, match=r"odd.toml.*names the run 'nobody'"):
+        load_item("odd", tmp_path)
+
+
+def test_the_push_of_a_group_is_the_closed_form():
+    curve = push_curve(12, 0.0, 0.0, 1)
+    assert curve.peak == 0.5
+    assert curve.measured[6] == pytest.approx((11 / 12) ** 0.5 / 2, abs=2e-4)
+    assert findings([curve])["distance"][0] < 2e-4
+
+
+class NeverPlays:
+    """An engine for sweeps in which everything is finished."""
+
+    workers = 1
+
+    def play(self, jobs, done):
+        raise AssertionError(f"{len(jobs)} runs would be played")
+
+
+def test_an_item_is_drawn_written_and_judged(tmp_path):
+    item = load_item("fig3a")
+    values = {"attacked": 0.95, "logit": 0.0, "judge": 0.0, "clean": 0.0}
+    jobs = {run: [made_up(tmp_path / run, 0, [value] * 30)] for run, value in values.items()}
+    result = result_of("fig3a", item, "nano", jobs, tmp_path / "out")
+    assert result.word == "agrees"
+    assert result.picture is not None and result.picture.read_bytes().startswith(b"\x89PNG")
+    with result.data.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 4 * 30
+    assert {row["value"] for row in rows if row["line"] == "attacked" and row["panel"].startswith("Attack")} == {"95"}
+
+
+def test_closed_forms_need_no_runs_and_the_index_says_what_was_found(tmp_path):
+    (result,) = reproduce(["fig7"], "nano", tmp_path / "cells", tmp_path / "out", NeverPlays(), lambda text: None)
+    assert result.word == "agrees" and not (tmp_path / "cells").exists()
+    index = (tmp_path / "out" / "index-nano.md").read_text()
+    assert "1 of 1 items agree" in index and "| figure 7 |" in index and "fig7-nano.png" in index
+
+
+def test_scales_have_seeds_and_say_what_they_are():
+    assert load_scale("nano").seeds == (0, 1, 2) and load_scale("paper").seeds == (0, 1, 2, 3, 4)
+
+
+class InThisProcess:
+    """An engine that plays here, one after the other."""
+
+    workers = 1
+
+    def play(self, jobs, done):
+        for job in jobs:
+            done(job, attempt(job))
+
+
+@pytest.mark.slow
+def test_a_paper_scale_file_is_played_with_a_nano_model_in_place_of_the_hub_id(data, tmp_path):
+    small = {
+        "rounds": 2,
+        "threads": 1,
+        "swarm": {"models": ["nano-a"], "dtype": "float32", "prompts": 2, "group_size": 4},
+        "sampling": {"max_new_tokens": 24},
+        "task": {"options": {"data": data["gsm8k"]}},
+        "evaluation": {"problems": 2},
+    }
+    said: list[str] = []
+    results = reproduce(["fig16"], "paper", tmp_path / "cells", tmp_path, InThisProcess(), said.append, [0], small)
+    assert said[0].startswith("1 runs, 0 of them finished; how long is not known")
+    (result,) = results
+    assert result.word == "differs" and result.checked[0].values == (0.0,)  # two rounds teach nothing
+    assert "figure 16" in (tmp_path / "index-paper.md").read_text()
+    again = reproduce(["fig16"], "paper", tmp_path / "cells", tmp_path, None, said.append, [0, 1], small)
+    assert again[0].seeds == {"attacked": (0,)}  # what is not finished is left out

@@ -1,0 +1,118 @@
+"""Sweeps: a run is known by what it depends on, is played once, and one that fails takes no other with it."""
+
+import json
+
+import pytest
+
+from hailproof.errors import ConfigError, RunError
+from hailproof.experiments.engines import engine_named
+from hailproof.experiments.sweep import Job, LocalEngine, merged, play_job, sweep
+
+TINY = {
+    "rounds": 1,
+    "threads": 1,
+    "swarm": {"prompts": 2, "group_size": 4},
+    "sampling": {"max_new_tokens": 16},
+    "task": {"options": {"size": 40, "test_size": 8}},
+    "evaluation": {"problems": 2},
+    "attack": {"name": "text"},
+}
+
+
+def job(tmp_path, **changes) -> Job:
+    return Job(merged(TINY, changes), tmp_path)
+
+
+def test_trees_are_laid_over_each_other():
+    assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
+
+
+def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
+    spelled_out = job(tmp_path, swarm={"topology": "horizontal", "nodes": 4}, attack={"malicious": 1})
+    assert spelled_out.folder == job(tmp_path).folder
+    assert job(tmp_path, name="other").folder == job(tmp_path).folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rounds": 2},
+        {"seed": 1},
+        {"attack": {"malicious": 0}},
+        {"attack": {"options": {"phrase": "Hello"}}},
+        {"swarm": {"topology": "vertical", "prompts": 4}},
+        {"defense": [{"name": "logit"}]},
+        {"defense": [{"name": "logit", "options": {"top_k": 3}}]},
+        {"evaluation": {"every": 1}},
+    ],
+)
+def test_configurations_that_differ_do_not(tmp_path, changes):
+    assert job(tmp_path, **changes).folder != job(tmp_path).folder
+
+
+def test_folders_say_what_they_hold(tmp_path):
+    assert job(tmp_path, defense=[{"name": "logit"}]).folder.name.startswith("text-logit-")
+    assert job(tmp_path, attack={"malicious": 0}).folder.name.startswith("clean-none-")
+
+
+class Recorder:
+    """An engine that plays in this process and notes what it was asked for."""
+
+    workers = 1
+
+    def __init__(self):
+        self.played = []
+
+    def play(self, jobs, done):
+        for each in jobs:
+            self.played.append(each.folder)
+            play_job(each)
+            done(each, "")
+
+
+def test_what_several_ask_for_is_played_once_and_what_is_finished_never_again(tmp_path):
+    first, second, said, finished = job(tmp_path), job(tmp_path, seed=1), [], []
+    engine = Recorder()
+    sweep([first, second, job(tmp_path)], engine, said.append, 60, lambda each: finished.append(each.folder))
+    assert engine.played == [first.folder, second.folder] == finished
+    assert said[0] == "2 runs, 0 of them finished; about 2 min, 1 at a time"
+    again = Recorder()
+    sweep([first, second], again, said.append, 60, lambda each: finished.append(each.folder))
+    assert again.played == [] and finished == [first.folder, second.folder] * 2
+
+
+def test_a_wrong_configuration_stops_the_sweep_before_anything_is_played(tmp_path):
+    engine = Recorder()
+    with pytest.raises(ConfigError, match="unknown"):
+        sweep([job(tmp_path), job(tmp_path, sampling={"no_such_key": 1})], engine, print)
+    assert not engine.played
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_takes_no_other_with_it(tmp_path):
+    good, bad = job(tmp_path), job(tmp_path, swarm={"models": [str(tmp_path / "no-model")]})
+    said = []
+    with pytest.raises(RunError, match=r"1 of 2 runs failed.*no-model"):
+        sweep([bad, good], LocalEngine(2), said.append)
+    assert good.summary is not None and bad.summary is None
+    assert sum("failed (" in line for line in said) == 1
+
+
+@pytest.mark.slow
+def test_local_processes_play_what_this_one_plays(tmp_path):
+    sweep([job(tmp_path / "a")], LocalEngine(1), lambda line: None)
+    play_job(job(tmp_path / "b"))
+
+    def rounds(root):
+        lines = (job(root).folder / "rounds.jsonl").read_text().splitlines()
+        return [{key: value for key, value in json.loads(line).items() if "seconds" not in key} for line in lines]
+
+    assert rounds(tmp_path / "a") == rounds(tmp_path / "b")
+
+
+def test_engines_have_names():
+    assert engine_named("local", 3).workers == 3
+    with pytest.raises(ConfigError, match="choose local or ray"):
+        engine_named("slurm")
+    with pytest.raises(ConfigError, match="--workers -1"):
+        engine_named("local", -1)
