@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -144,7 +145,7 @@ def unfinished(folder: Path, copy: Path) -> Path:
     (copy / "completions.parquet").unlink()
     (copy / "completions").mkdir()
     for round in range(1, ROUNDS + 1):
-        part = whole.filter(pa.compute.field("round") == round)
+        part = whole.filter(pc.field("round") == round)
         pq.write_table(part, copy / "completions" / f"round-{round:06d}.parquet")
     text = (copy / "rounds.jsonl").read_text().splitlines(keepends=True)
     (copy / "rounds.jsonl").write_text("".join(text[:2]) + text[2][:30])
