@@ -50,6 +50,16 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["pretrain", "nano-a", "--out=used"], r"Output folder used is in use"),
         (["pretrain", "nano-a", "--out=x", "--steps=0"], r"--steps 0"),
         (["demo", "--out=used"], r"not an earlier demo"),
+        (["reproduce", "fig99"], r"Unknown figure or table 'fig99'; choose one of fig3a"),
+        (["reproduce", "fig3a", "--scale=tiny"], r"Unknown scale 'tiny'; choose one of nano, paper"),
+        (["reproduce", "fig3a", "--seeds=0"], r"--seeds 0 is not a number of seeds"),
+        (["reproduce", "fig3a", "--engine=slurm"], r"Unknown engine 'slurm'; choose local or ray"),
+        (["reproduce", "fig3a", "--workers=-1"], r"--workers -1 is not a number of runs"),
+        (["reproduce", "fig3a", "--set=swarm.nods=3"], r"swarm\.nods' is unknown"),
+        (["bench", "--preset=huge"], r"Unknown preset 'huge'; choose one of quick, full, all"),
+        (["bench", "--attack=tekst"], r"Unknown attack 'tekst'; choose among text"),
+        (["bench", "--defense=logits"], r"Unknown defense 'logits'; choose among none, logit"),
+        (["bench", "--attack=text", "--set=rounds"], r"not key=value"),
     ],
 )
 def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, sentence):

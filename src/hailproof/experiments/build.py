@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,15 @@ def make(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Any:
     Raises:
         ConfigError: If the name is unknown or an option is not one of its parameters.
     """
+    return checked(kind, builtin, plugin)(**plugin.options)
+
+
+def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[..., Any]:
+    """What a name stands for, once the names of the options are found right; builds nothing.
+
+    Raises:
+        ConfigError: If the name is unknown or an option is not one of its parameters.
+    """
     factory = registry.lookup(kind, builtin, plugin.name)
     accepted = [name for name in inspect.signature(factory).parameters if name not in ("args", "kwargs")]
     for option in plugin.options:
@@ -65,7 +74,7 @@ def make(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Any:
     ]
     if missing:
         raise ConfigError(f"The {kind.removesuffix('s')} '{plugin.name}' needs the option '{missing[0]}'.")
-    return factory(**plugin.options)
+    return factory
 
 
 def build(config: RunConfig) -> Experiment:
@@ -120,6 +129,8 @@ def settled(config: RunConfig) -> RunConfig:
         ConfigError: If a name is unknown, or what was left open does not fit the rest.
     """
     config = expanded(config)
+    for plugin in config.defense:
+        checked("defenses", DEFENSES, plugin)
     attack = _attack(config)
     config = _with_attack_defaults(config, attack)
     learner = config.learner
