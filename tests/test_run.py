@@ -206,3 +206,15 @@ def test_evaluation_on_the_way_is_written_down_and_changes_nothing_else(whole, t
     evaluated = {line["round"]: line.pop("held_out") for line in lines if "held_out" in line}
     assert list(evaluated) == [5, 10] and evaluated[5]["problems"] == 8
     assert (lines, summary, rows) == outcome(whole)
+
+
+def test_a_run_killed_before_its_configuration_was_written_starts_anew(whole, tmp_path):
+    for name in ("completions", "checkpoint"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / ".lock").touch()
+    start(CONFIG, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(whole)
+    (tmp_path / "other" / "completions").mkdir(parents=True)
+    (tmp_path / "other" / "completions" / "round-000001.parquet").touch()
+    with pytest.raises(RunError, match="in use"):
+        start(CONFIG, tmp_path / "other")

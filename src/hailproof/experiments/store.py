@@ -77,7 +77,7 @@ class RunFolder:
         Raises:
             RunError: If something is there already, or the folder cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and cls._barely_begun(path)):
             raise RunError(
                 f"Output folder {path} is in use; choose another with --out, or go on with 'hailproof resume {path}'."
             )
@@ -91,6 +91,14 @@ class RunFolder:
         with replacing(path / "config.toml") as temporary:
             temporary.write_text(config)
         return folder
+
+    @staticmethod
+    def _barely_begun(path: Path) -> bool:
+        """Whether a folder is empty but for what a run killed before its first line of configuration leaves."""
+        leftovers = {".lock", "config.toml.tmp", "completions", "checkpoint"}
+        return {entry.name for entry in path.iterdir()} <= leftovers and not any(
+            any(folder.iterdir()) for folder in (path / "completions", path / "checkpoint") if folder.is_dir()
+        )
 
     @classmethod
     def reopen(cls, path: Path) -> "RunFolder":
