@@ -42,7 +42,7 @@ def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
         {"attack": {"options": {"phrase": "Hello"}}},
         {"swarm": {"topology": "vertical", "prompts": 4}},
         {"defense": [{"name": "logit"}]},
-        {"defense": [{"name": "logit", "options": {"top_k": 3}}]},
+        {"defense": [{"name": "logit", "options": {"max_outside": 3}}]},
         {"evaluation": {"every": 1}},
     ],
 )
