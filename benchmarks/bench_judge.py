@@ -21,9 +21,11 @@ from hailproof.attacks import ATTACKS, BaseAttack
 from hailproof.attacks.judge_injection import FAMILIES, JudgeInjectionAttack
 from hailproof.defenses.judge import JudgeDefense
 from hailproof.defenses.panel import Case, Judgement
+from hailproof.experiments.judge_table import forged
+from hailproof.experiments.judge_table import references as reference_cases
 from hailproof.policies.causal_lm import load
 from hailproof.policies.nano.judging_corpus import judged_samples
-from hailproof.protocols import AttackView, Sampling
+from hailproof.protocols import Sampling
 from hailproof.records import Problem, Slot
 from hailproof.rollouts import rollout
 from hailproof.tasks.word_problems import WordProblems, stories
@@ -32,18 +34,13 @@ from hailproof.tasks.word_problems import WordProblems, stories
 def attacked(attack: BaseAttack, number: int) -> list[Case]:
     """Completions of an attack on problems that it wants, each forged as for its own round."""
     task = WordProblems(size=1, test_size=4000, two_two_share=0.15, variant=attack.variant, libraries=attack.libraries)
-    wanted = itertools.islice(filter(attack.wants, task.test), number)
-    cases = []
-    for round, problem in enumerate(wanted):
-        (text, *_) = attack.forge(AttackView(round, problem, task, (0,)))
-        cases.append(Case(problem.question, str(text), attack.variant))
-    return cases
+    return forged(attack, task, number)
 
 
 def references(variant: str, number: int) -> list[Case]:
     """The reference solutions, as they would be sent."""
     task = WordProblems(size=1, test_size=number, two_two_share=0.15, variant=variant)  # pyright: ignore
-    return [Case(each.question, task.format(each.solution, each.answer), task.variant) for each in task.test]
+    return reference_cases(task, number)
 
 
 def drawn(number: int, right: bool) -> list[Case]:
