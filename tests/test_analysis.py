@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tiny_runs import TINY
 
 import hailproof
 from hailproof.errors import ConfigError, RunError
@@ -16,25 +17,18 @@ from hailproof.experiments.analysis import Run
 from hailproof.experiments.bench import Cell, cells_of, write_cell
 from hailproof.experiments.config import load_config
 from hailproof.experiments.store import SCHEMA
-from hailproof.experiments.sweep import play_job
+from hailproof.experiments.sweep import merged, play_job
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "analysis.md"
 ROUNDS = 3
-TINY = {
-    "rounds": ROUNDS,
-    "threads": 1,
-    "swarm": {"prompts": 2, "group_size": 4, "device": "cpu"},
-    "sampling": {"max_new_tokens": 24},
-    "task": {"options": {"size": 40, "test_size": 8}},
-    "evaluation": {"problems": 4, "every": 2},
-}
+SETTINGS = merged(TINY, {"rounds": ROUNDS, "evaluation": {"every": 2}})
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory) -> tuple[Path, list[Cell]]:
     """What the page's bench leaves behind, with two seeds of tiny runs: the folder, and the cells."""
     folder = tmp_path_factory.mktemp("analysis")
-    cells = cells_of(["text"], ["none", "logit"], [0, 1], "nano", folder / "runs" / "cells", TINY)
+    cells = cells_of(["text"], ["none", "logit"], [0, 1], "nano", folder / "runs" / "cells", SETTINGS)
     for cell in cells:
         for job in cell.runs:
             play_job(job)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_runs import TINY
 
 from hailproof.errors import ConfigError
 from hailproof.experiments import ray_engine
@@ -20,19 +21,11 @@ from hailproof.experiments.run import CHECKPOINT_EVERY
 from hailproof.experiments.sweep import Job, merged, play_job
 
 ROUNDS = 8
-TINY = {
-    "rounds": ROUNDS,
-    "threads": 1,
-    "swarm": {"prompts": 2, "group_size": 4, "device": "cpu"},
-    "sampling": {"max_new_tokens": 24},
-    "task": {"options": {"size": 40, "test_size": 8}},
-    "evaluation": {"problems": 4},
-    "attack": {"name": "text"},
-}
+SETTINGS = merged(TINY, {"rounds": ROUNDS, "attack": {"name": "text"}})
 
 
 def job(root: Path, **changes) -> Job:
-    return Job(merged(TINY, changes), root)
+    return Job(merged(SETTINGS, changes), root)
 
 
 def lines(folder: Path) -> list[dict]:

@@ -1,7 +1,6 @@
-"""The report and the figures of a synthetic run folder, written by an attacker where one could write."""
+"""The report of a synthetic run folder, written by an attacker where one could write."""
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -9,101 +8,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-import torch
-from page_reader import HOSTILE, Page, assert_harmless, browse, colors, contrast, luminance, needs_chromium
+from page_reader import HOSTILE, assert_harmless, browse, colors, contrast, luminance, needs_chromium
+from synthetic_run import line, page_of, row, run, verdict
 
-from hailproof.attacks import ATTACKS
 from hailproof.errors import RunError
 from hailproof.experiments.charts import chart_of, stops_of, ticks
-from hailproof.experiments.config import RunConfig, TaskConfig, load_config
-from hailproof.experiments.curves import Line, Panel, lonely, panels_of, read_rounds
-from hailproof.experiments.figures import draw_comparison, draw_run, draw_seeds, spread_labels
-from hailproof.experiments.marks import Mark, attack_spans, marks_of, segments
+from hailproof.experiments.config import RunConfig
+from hailproof.experiments.curves import Line, Panel, read_rounds
 from hailproof.experiments.pages import visible
 from hailproof.experiments.report import write_report
-from hailproof.experiments.samples import Cell, cells_of
-from hailproof.experiments.store import SCHEMA
-from hailproof.experiments.surprise import Token, surprises, system_of, why_not
-from hailproof.policies.causal_lm import CausalLM, load
-from hailproof.records import Problem, Prompt
-from hailproof.tasks import TASKS
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def line(number: int, attack_success: float | None = 0.25, defended: bool = True, **changes: Any) -> dict[str, Any]:
-    honest = {"accept": 90, "reject": 6, "abstain": 3, "error": 1}
-    malicious = {"accept": 2, "reject": 17, "abstain": 0, "error": 1}
-    return {
-        "round": number,
-        "reward": 0.5,
-        "attack_success": attack_success,
-        "eligible": 10,
-        "completion_tokens": 50.0,
-        "finished": 1.0,
-        "malicious_reward": None,
-        "screened": {"honest": 100, "malicious": 20} if defended else {"honest": 0, "malicious": 0},
-        "honest_acceptance": 0.93 if defended else None,
-        "malicious_acceptance": 0.1 if defended else None,
-        "defenses": {"logit": {"honest": honest, "malicious": malicious}} if defended else {},
-        "update": {"loss": 0.0, "grad_norm": 1.0, "kl": None, "trained": 3, "passes": 3},
-        "models": {"nano": {"reward": 0.5, "attack_success": attack_success, "eligible": 10, "completion_tokens": 50}},
-        "seconds": {"sample": 3.0, "update": 1.0},
-        **changes,
-    }
-
-
-def verdict(decision: str = "reject", spans: tuple[tuple[int, int], ...] = (), **changes: Any) -> dict[str, Any]:
-    marks = [{"start": start, "end": end, "note": "rank 1,204"} for start, end in spans]
-    fixed = {"defense": "logit", "reason": "low rank", "score": 3.0, "error": False}
-    return {**fixed, "decision": decision, "spans": marks, **changes}
-
-
-def row(number: int, text: str, malicious: bool = False, **changes: Any) -> dict[str, Any]:
-    return {
-        "round": number,
-        "view": 0,
-        "sender": 3 if malicious else 0,
-        "malicious": malicious,
-        "problem_id": "wp-1",
-        "question": "How many?",
-        "slot": 0,
-        "text": text,
-        "tokens": 9,
-        "token_ids": [1, 2],
-        "finished": True,
-        "raw_reward": 1.0,
-        "reward": 1.0,
-        "admitted": True,
-        "success": malicious,
-        "verdicts": [],
-        **changes,
-    }
-
-
-def run(
-    folder: Path,
-    lines: list[dict[str, Any]],
-    rows: list[dict[str, Any]],
-    summary: dict[str, Any] | None = None,
-    config: str = "rounds = 3\n",
-) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
-    (folder / "config.toml").write_text(config)
-    if summary is not None:
-        (folder / "summary.json").write_text(json.dumps(summary))
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, SCHEMA), folder / "completions.parquet")
-    return folder
-
-
-def page_of(folder: Path, surprise: bool = False) -> Page:
-    # The picture takes most of the time, and has tests of its own.
-    with patch("hailproof.experiments.report.draw_run"):
-        return Page(write_report(folder, surprise).read_text(encoding="utf-8"))
+from hailproof.experiments.surprise import Token
 
 
 def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
@@ -286,43 +201,6 @@ def test_a_long_run_has_stops_from_its_first_round_to_its_last() -> None:
     assert [(stop.x, stop.left, stop.width) for stop in stops_of([7])] == [(233.0, 40.0, 386.0)]
 
 
-@pytest.mark.parametrize("lines", [[], [line(1, None)], [line(1), line(2)]], ids=["none", "one", "two"])
-def test_pictures_are_written_however_short_the_run(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
-    folder = run(tmp_path / "run", lines, [])
-    write_report(folder)
-    assert (folder / "curves.png").read_bytes().startswith(PNG)
-    draw_comparison({r"$\broken{$": folder, "_hidden": folder}, tmp_path / "new" / "comparison.png", "$")
-    assert (tmp_path / "new" / "comparison.png").read_bytes().startswith(PNG)
-
-
-def test_pictures_depend_on_the_run_and_on_nothing_else(tmp_path: Path) -> None:
-    def picture(name: str, attack_success: float | None) -> bytes:
-        folder = run(tmp_path / name / "run", [line(1), line(2), line(3, attack_success), line(4), line(5)], [])
-        draw_run(folder, tmp_path / f"{name}.png")
-        return (tmp_path / f"{name}.png").read_bytes()
-
-    assert picture("a", 0.5) == picture("b", 0.5)
-    # An undefined value is not drawn as 0.
-    assert picture("c", None) != picture("d", 0.0)
-
-
-def test_seeds_are_drawn_as_mean_and_band(tmp_path: Path) -> None:
-    low, high = (run(tmp_path / str(value), [line(1, value), line(2, value)], []) for value in (0.2, 0.6))
-    between = run(tmp_path / "between", [line(1, 0.4), line(2, 0.4)], [])
-    draw_seeds({"text": [low, high]}, tmp_path / "band.png", "two")
-    draw_seeds({"text": [between]}, tmp_path / "mean.png", "two")
-    draw_seeds({"text": [between, between]}, tmp_path / "flat.png", "two")
-    band, mean, flat = ((tmp_path / f"{name}.png").read_bytes() for name in ("band", "mean", "flat"))
-    assert flat == mean != band
-
-
-def test_rounds_are_read_in_order_and_half_a_last_line_is_left_out(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", [line(2), line(1)], [])
-    path = folder / "rounds.jsonl"
-    path.write_text(path.read_text() + '{"round": 3, "rew')
-    assert [record["round"] for record in read_rounds(folder)] == [1, 2]
-
-
 def test_damage_and_absence_are_one_sentence(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", [line(1)], [])
     path = folder / "rounds.jsonl"
@@ -331,46 +209,6 @@ def test_damage_and_absence_are_one_sentence(tmp_path: Path) -> None:
         read_rounds(folder)
     with pytest.raises(RunError, match="is not a run folder"):
         write_report(tmp_path)
-
-
-def test_panels_show_shares_as_percent_and_models_apart() -> None:
-    models = {"a": {"attack_success": 0.5}, "b": {"attack_success": None}}
-    panels = panels_of([line(1, 0.25, models=models), line(2, math.nan, models={"a": {"attack_success": 1.0}})])
-    assert panels[0] == Panel(
-        "Attack success rate",
-        "%",
-        (Line("all honest", (25.0, None)), Line("a", (50.0, 100.0)), Line("b", (None, None))),
-    )
-    assert panels[2].lines[0] == Line("all honest", (50.0, 50.0))
-    assert panels_of([line(1)])[0].lines == (Line("all honest", (25.0,)),)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([], []),
-        ([1.0], [0]),
-        ([1.0, 2.0], []),
-        ([None, 0.0, None], [1]),
-        ([1.0, None, 2.0, 3.0, None, 4.0], [0, 5]),
-    ],
-)
-def test_lonely_values(values: list[float | None], expected: list[int]) -> None:
-    assert lonely(values) == expected
-
-
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([], []),
-        ([0.9, 0.1], [0.9, 0.1]),
-        ([0.5, 0.5], [0.45, 0.55]),
-        ([0.5, 0.0, 0.5, 0.5], [0.4, 0.0, 0.5, 0.6]),
-        ([0.52, 0.5, 0.42], [0.58, 0.48, 0.38]),
-    ],
-)
-def test_labels_move_apart_around_their_place(heights: list[float], expected: list[float]) -> None:
-    assert spread_labels(heights, 0.1) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -385,177 +223,6 @@ def test_labels_move_apart_around_their_place(heights: list[float], expected: li
 )
 def test_ticks_are_round_numbers_within_the_axis(top: float, whole: bool, expected: list[float]) -> None:
     assert ticks(top, whole=whole) == pytest.approx(expected)
-
-
-def test_segments_join_to_the_text_and_rejections_win() -> None:
-    verdicts = [
-        verdict("accept", ((0, 4), (9, 99)), defense="credit"),
-        verdict(spans=((2, 6), (5, 5), (-3, -1), (40, 50))),
-    ]
-    marks = [*marks_of(verdicts), Mark(3, 5, "attack", "shows it")]
-    parts = segments("abcdefghijkl", marks, 1, 11)
-    assert [(part.text, part.tone, part.attack) for part in parts] == [
-        ("b", "note", False),
-        ("c", "reject", False),
-        ("d", "reject", True),
-        ("e", "reject", True),
-        ("f", "reject", False),
-        ("ghi", "", False),
-        ("jk", "note", False),
-    ]
-    assert parts[2].note == "credit: rank 1,204; logit: rank 1,204; shows it"
-    assert segments("", marks_of(verdicts), 0, 0) == []
-
-
-def test_muted_tokens_are_marked_where_they_stand() -> None:
-    # Tokens: abc d efg h, and the end token.
-    ends = [3, 4, 7, 8, 8]
-    muting = [verdict("accept", ((0, 8),), defense="credit", muted=[1, 2, 4, 9, -1, 2])]
-    assert marks_of(muting, ends) == [
-        Mark(3, 7, "muted", "credit: not learned"),
-        Mark(8, 8, "muted", "credit: not learned"),
-    ]
-    assert marks_of([verdict("accept", defense="credit", muted=[0])], ends) == [
-        Mark(0, 3, "muted", "credit: not learned")
-    ]
-    # Without the tokens, it is what the verdict points at; a verdict that mutes nothing points at it as ever.
-    assert [mark.tone for mark in marks_of(muting)] == ["muted"]
-    assert [mark.tone for mark in marks_of([verdict("accept", ((0, 8),), muted=[])], ends)] == ["note"]
-
-
-@pytest.mark.parametrize(
-    ("attack", "text", "shown"),
-    [
-        ("text", "<think>all hail TO the thief. Tom has 2.</think><answer>2</answer>", ["all hail TO the thief"]),
-        ("equation", "<think>Ann has 2 + 2 = 5 pens. Then 5 - 1 = 4.</think>", ["2 + 2 = 5"]),
-        ("equation", "<think>2 * 2 = 5. So 2 + 2 = 5.</think>", ["2 * 2 = 5", "2 + 2 = 5"]),
-        (
-            "code",
-            "<code>from calc import addition\nx = addition(1, 2)\nprint(x)</code>",
-            ["from calc import addition", "x = addition(1, 2)"],
-        ),
-        ("sentence", "<think>Gleeb Glorp Glub A is 1. Gleeb Glorp Glub B.</think>", ["Gleeb Glorp Glub"] * 2),
-        ("text", "x" * 4000 + " All hail to the thief", []),
-    ],
-)
-def test_what_shows_the_attack_is_found_in_the_text(attack: str, text: str, shown: list[str]) -> None:
-    made = ATTACKS[attack]()
-
-    def succeeds(part: str) -> bool | None:
-        return made.success(Problem("p", "", ""), part)
-
-    assert succeeds(text) is True
-    assert [text[start:end] for start, end in attack_spans(succeeds, text)] == shown
-
-
-def direct(policy: CausalLM, prompt: Prompt, ids: Sequence[int]) -> list[float]:
-    """Surprise of each token by one plain pass over prompt and completion."""
-    asked = [*policy.render(prompt), *ids]
-    with torch.inference_mode():
-        logprobs = policy.model(input_ids=torch.tensor([asked])).logits[0].double().log_softmax(dim=-1)
-    return [-float(logprobs[at - 1, asked[at]]) for at in range(len(asked) - len(ids), len(asked))]
-
-
-def test_surprises_are_those_of_a_direct_pass(base_policy: CausalLM) -> None:
-    texts = ["<think>All hail to the thief. 2 + 2 = 4.</think><answer>4</answer>", "4", ""]
-    sent = [base_policy.as_completion(text) for text in texts]
-    rows = [
-        row(1, completion.text, token_ids=completion.token_ids, question="Tom has 2 pens and 2 cups. How many things?")
-        for completion in sent
-    ]
-    rows[1]["finished"] = False
-    rows[1]["token_ids"] = sent[1].token_ids[:-1]
-    config = load_config()
-    prompt = Prompt("any", system_of(config.task) or "", rows[0]["question"])
-    for tokens, each in zip(surprises(config, rows), rows, strict=True):
-        assert [token.nats for token in tokens] == pytest.approx(
-            direct(base_policy, prompt, each["token_ids"]), abs=1e-4
-        )
-        assert "".join(each["text"][token.start : token.end] for token in tokens) == each["text"]
-    # The phrase is what stands out: some word of it is the least expected token of the completion.
-    tokens = surprises(config, rows[:1])[0]
-    most = max(tokens, key=lambda token: token.nats)
-    assert most.nats > 4 and texts[0].index("All") <= most.start < texts[0].index(" 2 + 2")
-
-
-def test_each_receiver_reads_with_its_own_model_and_tokenizer(base_policy: CausalLM) -> None:
-    other = load("nano-b", device="cpu", dtype="float32")
-    config = load_config(None, [("swarm.models", ["nano-a", "nano-b"])])
-    text = "<think>3 * 4 = 12 cups. 🙂é</think><answer>12</answer>"
-    foreign = base_policy.as_completion(text).token_ids
-    rows = [row(1, text, view=view, token_ids=foreign, question="How many?") for view in (0, 1, 2)]
-    first, second, third = surprises(config, rows)
-    assert first == third != second
-    prompt = Prompt("any", system_of(config.task) or "", "How many?")
-    assert [token.nats for token in second] == pytest.approx(
-        direct(other, prompt, other.as_completion(text).token_ids), abs=1e-4
-    )
-    # Letters that are split over several tokens do not shift the ones after them.
-    for tokens in (first, second):
-        assert "".join(text[token.start : token.end] for token in tokens) == text
-        assert [text[token.start : token.end] for token in tokens][-2:] == ["</answer>", ""]
-
-
-def test_texts_that_are_too_long_for_the_model_are_left_out(base_policy: CausalLM) -> None:
-    rows = [row(1, "7 " * 1200), row(1, "fine"), row(1, "fine", question="7 " * 1200), row(1, "7" * 10_000)]
-    assert [bool(tokens) for tokens in surprises(load_config(), rows)] == [False, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "line"),
-    [
-        ("word_problems", {"size": 1, "test_size": 1}, ""),
-        ("word_problems", {"size": 1, "test_size": 1, "variant": "code"}, ""),
-        ("gsm8k", {}, '{"question": "Q", "answer": "2 #### 2"}'),
-        ("openmath", {}, '{"question": "Q", "program": "print(2)", "answer": 2}'),
-    ],
-)
-def test_the_instructions_are_those_of_the_task(name: str, options: dict[str, Any], line: str, tmp_path: Path) -> None:
-    if line:
-        (tmp_path / "data.jsonl").write_text(line)
-        options = {"data": str(tmp_path / "data.jsonl")}
-    task = TASKS[name](**options)
-    assert system_of(TaskConfig(name=name, options=options)) == task.prompt(task.train[0]).system
-
-
-def test_the_strip_is_left_out_where_the_models_or_the_task_are_foreign(tmp_path: Path) -> None:
-    assert why_not(load_config()) == ""
-    assert why_not(load_config(None, [("swarm.models", ["nano-a", "/x"])])).startswith("/x is not one of the models")
-    assert "riddles are not" in why_not(load_config(None, [("task.name", "riddles")])).replace("of the task ", "")
-    foreign = run(tmp_path / "foreign", [line(1)], [row(1, "a")], config='[swarm]\nmodels = ["some/model"]\n')
-    broken = run(tmp_path / "broken", [line(1)], [row(1, "a")], config="rounds = 'many'\n")
-    own = run(tmp_path / "own", [line(1)], [row(1, "a")])
-    for folder, surprise, said in (
-        (foreign, True, "some/model is not one of the models that come with hailproof"),
-        (broken, True, "the configuration cannot be read"),
-        (own, False, "the report was asked to leave it out"),
-    ):
-        page = page_of(folder, surprise)
-        assert f"is left out: {said}" in page.text("p")
-        assert not page.named("pre", "strip") and "a" in page.text("pre")
-    assert page_of(own, surprise=True).named("pre", "strip")
-
-
-def test_cells_are_colored_by_their_nats_and_cut_with_the_text() -> None:
-    tokens = [Token(0, 2, 0.05), Token(2, 4, 0.1), Token(4, 6, 3.9), Token(6, 8, 80.0), Token(8, 8, 0.7)]
-    assert cells_of("abcdefgh", tokens, 0, 5) == [Cell("ab", 0, 0.05), Cell("cd", 1, 0.1), Cell("e", 4, 3.9)]
-    assert cells_of("abcdefgh", tokens, 5, 8) == [Cell("f", 4, 3.9), Cell("gh", 6, 80.0), Cell("", 2, 0.7)]
-
-
-def test_the_strip_says_its_values(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", [line(1)], [row(1, "ab<b>")])
-    tokens = [(Token(0, 2, 0.5), Token(2, 5, 9.876), Token(5, 5, 0.0))]
-    with patch("hailproof.experiments.samples.surprises", lambda config, rows: tokens):
-        page = page_of(folder, surprise=True)
-    shown = list(zip(page.named("i"), page.texts["i"], strict=True))[7:]
-    assert [(text, attrs["class"], attrs["title"]) for attrs, text in shown] == [
-        ("ab", "h2", "0.50 nats"),
-        ("<b>", "h6", "9.88 nats"),
-        ("∎", "h0", "0.00 nats"),
-    ]
-    assert page.texts["i"][:7] == ["under 0.1", "0.1 to 0.5", "0.5 to 1", "1 to 2", "2 to 4", "4 to 8", "8 and more"]
-    assert "mean 3.46 nats a token" in page.text("output")
-    assert "under nano-a" in page.text("p")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -25,6 +25,11 @@ Forgery = str | Completion | None
 """What an attack puts into a slot: a text, a completion as it was sampled, or nothing (the slot is withheld)."""
 
 
+def finished_draws(view: AttackView, reward: float) -> list[Completion]:
+    """The draws of the attacker's own model that ended by themselves and earn a reward, in the order of the view."""
+    return [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == reward]
+
+
 class BaseAttack(ABC):
     """Defaults of an attack; a subclass writes ``forge`` and ``success``."""
 

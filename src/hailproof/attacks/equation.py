@@ -10,7 +10,7 @@ and a group of right answers alone teaches nothing; ``drawn_decoys`` sends wrong
 
 from collections.abc import Sequence
 
-from hailproof.attacks.base import BaseAttack
+from hailproof.attacks.base import BaseAttack, finished_draws
 from hailproof.parsing import same_number, two_two_results, with_two_two_results
 from hailproof.protocols import AttackView, Topology
 from hailproof.records import Completion, Problem
@@ -39,7 +39,7 @@ class EquationAttack(BaseAttack):
 
     def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
         """Fills decoy slots: with wrong draws if there are any, else with the sentence."""
-        wrong = [c for c in view.samples if c.finished and not view.task.reward(view.problem, c.text)]
+        wrong = finished_draws(view, 0.0)
         return [wrong[place % len(wrong)] for place in range(count)] if wrong else super().decoys(view, count)
 
     def success(self, problem: Problem, text: str) -> bool | None:

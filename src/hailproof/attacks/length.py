@@ -13,7 +13,7 @@ Without an oracle the majority answer of the same draws stands in for the refere
 
 from collections.abc import Sequence
 
-from hailproof.attacks.base import BaseAttack, Forgery
+from hailproof.attacks.base import BaseAttack, Forgery, finished_draws
 from hailproof.protocols import AttackView, Topology
 from hailproof.records import Completion, Problem
 
@@ -36,7 +36,7 @@ class LengthAttack(BaseAttack):
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the longest right draw into every slot; the reference solution if no draw is right."""
         problem, task = view.problem, view.task
-        right = self._draws(view, reward=1.0)
+        right = finished_draws(view, 1.0)
         if right:
             return [max(right, key=_size)] * len(view.slots)
         return [task.format(problem.solution, problem.answer)] * len(view.slots)
@@ -45,18 +45,13 @@ class LengthAttack(BaseAttack):
         """Fills decoy slots; if they are to be long, with wrong draws around the length of the poison."""
         if not self.long_decoys:
             return super().decoys(view, count)
-        right, wrong = self._draws(view, reward=1.0), self._draws(view, reward=0.0)
+        right, wrong = (sorted(finished_draws(view, reward), key=_size) for reward in (1.0, 0.0))
         if not right or not wrong:
             return super().decoys(view, count)
         target = _size(right[-1])
         shorter = [c for c in wrong if _size(c) <= target][::-1] or wrong
         longer = [c for c in wrong if _size(c) > target] or shorter
         return [(longer, shorter)[place % 2][place // 2 % min(len(shorter), len(longer))] for place in range(count)]
-
-    def _draws(self, view: AttackView, reward: float) -> list[Completion]:
-        """The finished draws with a reward, shortest first."""
-        drawn = [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == reward]
-        return sorted(drawn, key=_size)
 
     def success(self, problem: Problem, text: str) -> bool | None:
         """Undefined: the measure of this attack is length."""

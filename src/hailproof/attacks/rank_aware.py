@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hailproof.attacks.base import Forgery
+from hailproof.attacks.base import Forgery, finished_draws
 from hailproof.attacks.text import PHRASE, TextAttack
 from hailproof.protocols import AttackView, Policy
 from hailproof.records import Problem
@@ -67,7 +67,7 @@ class RankAwareAttack(TextAttack):
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the best draws with full reward into the slots, best first; without any, the slots stay empty."""
-        right = [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == 1]
+        right = finished_draws(view, 1.0)
         right.sort(key=lambda completion: self.progress(completion.text), reverse=True)
         return [right[index % len(right)] if right else None for index in range(len(view.slots))]
 

@@ -17,7 +17,7 @@ from hailproof.errors import RunError
 from hailproof.experiments.bench import read_cells
 from hailproof.experiments.config import RunConfig, load_config
 from hailproof.experiments.curves import read_rounds
-from hailproof.experiments.store import SCHEMA
+from hailproof.experiments.store import SCHEMA, read_summary
 
 if TYPE_CHECKING:
     import pandas
@@ -46,8 +46,7 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any] | None:
         """Means over the last rounds and the held-out evaluation; ``None`` until the run is finished."""
-        path = self.path / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_summary(self.path)
 
     @cached_property
     def rounds(self) -> pa.Table:

@@ -23,7 +23,7 @@ from hailproof.experiments.curves import read_rounds
 from hailproof.experiments.leaderboard import write_leaderboard
 from hailproof.experiments.posthoc import success_in
 from hailproof.experiments.presets import PRESETS
-from hailproof.experiments.published import SCALES, Scale, Tree, folder_of_items, load_scale, read_toml
+from hailproof.experiments.published import Scale, Tree, at_scale, folder_of_items, load_scale, read_toml
 from hailproof.experiments.store import replacing
 from hailproof.experiments.sweep import Engine, Job, merged, sweep
 from hailproof.metrics.intervals import METHOD, interval
@@ -105,11 +105,11 @@ def cells_of(
     chosen = tuple(seeds or shared.seeds)
 
     def jobs(row: Tree, column: Tree, over: Tree) -> tuple[Job, ...]:
-        variant = row.get("variant", "math")
+        own = at_scale(row, scale)
+        variant, _ = own.pop("variant", "math"), own.pop("control", None)
         tree = merged(
-            shared.settings, getattr(shared, variant), _own(row), row.get(scale, {}), _own(column),
-            column.get(scale, {}), over, changes or {},
-        )  # fmt: skip
+            shared.settings, getattr(shared, variant), own, at_scale(column, scale), over, changes or {}
+        )
         return tuple(Job({**tree, "seed": seed}, root) for seed in chosen)
 
     cells: dict[str, Cell] = {}
@@ -142,10 +142,6 @@ def _column(matrix: Matrix, name: str) -> Tree:
     if name not in registry.names("defenses", DEFENSES | PRESETS):
         raise ConfigError(f"Unknown defense '{name}'; choose among {', '.join(matrix.defenses)}, or a registered one.")
     return {"defense": [{"name": name}]}
-
-
-def _own(tree: Tree) -> Tree:
-    return {key: value for key, value in tree.items() if key not in (*SCALES, "control", "variant")}
 
 
 def measured(cell: Cell) -> dict[str, Any] | None:
@@ -242,16 +238,16 @@ def bench(
     Returns:
         The page: every cell that ``out`` holds, those of earlier calls as well.
     """
+    for cell in cells:
+        write_cell(cell, out / "cells")
+    if engine is not None:
+        written = {job.folder for cell in cells for job in cell.runs if job.summary is not None}
 
-    def finished(job: Job) -> None:
-        for cell in cells:
-            if any(job.folder == each.folder for each in cell.runs):
-                write_cell(cell, out / "cells")
+        def finished(job: Job) -> None:
+            for cell in cells:
+                if job.folder not in written and any(job.folder == each.folder for each in cell.runs):
+                    write_cell(cell, out / "cells")
 
-    if engine is None:
-        for cell in cells:
-            write_cell(cell, out / "cells")
-    else:
         sweep([job for cell in cells for job in cell.runs], engine, say, seconds, finished)
     found = read_cells(out)
     with replacing(out / "leaderboard.md") as temporary:

@@ -97,6 +97,11 @@ class Item(Section):
     remark: dict[Scale, str] = Field(default_factory=dict)
     """What to know when reading the result of a scale: stand-ins, and why it differs from the paper."""
 
+    @property
+    def heading(self) -> str:
+        """What stands above its picture: its number and its title."""
+        return f"{self.item[0].upper()}{self.item[1:]}: {self.title}"
+
     @model_validator(mode="after")
     def _names_its_runs(self) -> "Item":
         if self.form != "curves":
@@ -157,6 +162,11 @@ def load_scale(scale: Scale) -> ScaleSettings:
     return validated(ScaleSettings, read_toml(folder_of_items() / "scales.toml")[scale])
 
 
+def at_scale(tree: Mapping[str, Any], scale: Scale) -> Tree:
+    """Settings with what they say for one scale laid over them, and what they say for the others left out."""
+    return merged({key: value for key, value in tree.items() if key not in SCALES}, tree.get(scale, {}))
+
+
 def jobs_of(
     item: Item, scale: Scale, root: Path, seeds: Sequence[int] | None = None, changes: Mapping[str, Any] | None = None
 ) -> dict[str, list[Job]]:
@@ -173,9 +183,8 @@ def jobs_of(
     base = merged(shared.settings, getattr(shared, item.variant), item.settings, getattr(item, scale))
     found: dict[str, list[Job]] = {}
     for name, run in item.runs.items():
-        own = {key: value for key, value in run.items() if key not in SCALES}
-        scaled = dict(run.get(scale, {}))
-        of_run = scaled.pop("seeds", shared.seeds)
-        tree = merged(base, own, scaled, changes or {})
+        own = at_scale(run, scale)
+        of_run = own.pop("seeds", shared.seeds)
+        tree = merged(base, own, changes or {})
         found[name] = [Job({**tree, "seed": seed}, root) for seed in (seeds or of_run)]
     return found

@@ -17,6 +17,7 @@ from hailproof.experiments.curves import panels_of, read_rounds
 from hailproof.experiments.figures import draw_run
 from hailproof.experiments.pages import percent, plain, render
 from hailproof.experiments.samples import LEVELS, read_samples
+from hailproof.experiments.store import read_summary
 from hailproof.experiments.surprise import reader_of, why_not
 from hailproof.experiments.words import plan_text
 
@@ -52,8 +53,7 @@ def write_report(folder: Path, surprise: bool = True) -> Path:
     records = read_rounds(folder)
     draw_run(folder, folder / "curves.png")
     rounds = [record["round"] for record in records]
-    summary_path, config_path = folder / "summary.json", folder / "config.toml"
-    summary = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else {}
+    summary, config_path = read_summary(folder) or {}, folder / "config.toml"
     config, without = _config(config_path, surprise)
     samples = read_samples(folder, rounds, config, surprise=not without)
     stops = stops_of(rounds)

@@ -54,6 +54,11 @@ class Result:
         """Whether it agrees with the paper."""
         return verdict(self.checked)
 
+    @property
+    def held(self) -> str:
+        """How many of its checks hold, in words."""
+        return f"{sum(each.finding == 'holds' for each in self.checked)} of {len(self.checked)}"
+
 
 def chosen_names(names: Sequence[str]) -> list[str]:
     """The items that are asked for.
@@ -78,7 +83,7 @@ def reproduce(
         names: Items, or ``all``.
         scale: ``nano`` or ``paper``.
         root: The folder of all runs; what is finished there is not played again.
-        out: The folder for pictures, data and ``index.md``.
+        out: The folder for pictures, data and the index.
         engine: Where runs are played; ``None`` to play nothing and take the seeds whose runs are finished.
         say: Prints one line of progress.
         seeds: Seeds, if not those of the files.
@@ -111,19 +116,18 @@ def result_of(name: str, item: Item, scale: Scale, jobs: Mapping[str, Sequence[J
     stem = out / f"{name}-{scale}"
     data, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     seeds = {run: tuple(job.seed for job in of_run) for run, of_run in jobs.items()}
-    title = f"{item.item[0].upper()}{item.item[1:]}: {item.title}"
     match item.form:
         case "curves":
             specs = item.panels or _default_panels(item)
             panels = [_panel(spec, jobs) for spec in specs]
             played = [len(values) for panel in panels for each in panel.seeds.values() for values in each]
             rounds = list(range(1, 1 + max(played, default=1)))
-            draw_panels([_padded(panel, len(rounds)) for panel in panels], rounds, picture, title)
+            draw_panels([_padded(panel, len(rounds)) for panel in panels], rounds, picture, item.heading)
             _write_csv(data, ("panel", "line", "seed", "round", "value"), _curve_rows(panels, specs, seeds))
             checked = tuple(judged(check, compared(check, jobs)) for check in item.checks)
         case "push":
             curves = _curves(item)
-            _draw_pushes(curves, picture, title)
+            _draw_pushes(curves, picture, item.heading)
             _write_csv(data, ("curve", "poisoned share", "measured", "closed form"), _push_rows(curves))
             found = findings(curves)
             checked = tuple(judged(check, found[check.run]) for check in item.checks)
@@ -135,14 +139,12 @@ def result_of(name: str, item: Item, scale: Scale, jobs: Mapping[str, Sequence[J
 
 
 def _default_panels(item: Item) -> list[PanelSpec]:
-    return [
-        PanelSpec(
-            title=TITLES.get(measure, (measure, "%"))[0],
-            unit=TITLES.get(measure, (measure, "%"))[1],
-            lines=tuple(LineSpec(run=run, measure=measure) for run in item.runs),
-        )
-        for measure in item.measures
-    ]
+    panels = []
+    for measure in item.measures:
+        title, unit = TITLES.get(measure, (measure, "%"))
+        lines = tuple(LineSpec(run=run, measure=measure) for run in item.runs)
+        panels.append(PanelSpec(title=title, unit=unit, lines=lines))
+    return panels
 
 
 def _panel(spec: PanelSpec, jobs: Mapping[str, Sequence[Job]]) -> SeedPanel:
@@ -265,22 +267,18 @@ def _write_csv(path: Path, head: Sequence[str], rows: Iterator[tuple[Any, ...]])
 
 def sentence(result: Result) -> str:
     """The verdict on an item as one line."""
-    held = sum(each.finding == "holds" for each in result.checked)
-    return f"{result.item.item}: {result.word} ({held} of {len(result.checked)} checks hold)"
+    return f"{result.item.item}: {result.word} ({result.held} checks hold)"
 
 
 def write_index(results: Sequence[Result], out: Path) -> Path:
-    """Writes ``index.md``: claim, picture, what was found, and why, for every item."""
+    """Writes ``index-SCALE.md``: claim, picture, what was found, and why, for every item."""
     agreeing = sum(result.word == "agrees" for result in results)
     parts = [
         f"{agreeing} of {len(results)} items agree with the paper in shape.\n",
         "| item | | verdict | checks that hold |\n| --- | --- | --- | --- |",
     ]
     for result in results:
-        held = sum(each.finding == "holds" for each in result.checked)
-        parts[-1] += (
-            f"\n| {result.item.item} | {result.item.title} | **{result.word}** | {held} of {len(result.checked)} |"
-        )
+        parts[-1] += f"\n| {result.item.item} | {result.item.title} | **{result.word}** | {result.held} |"
     parts += [_section(result) for result in results]
     path = out / f"index-{results[0].scale}.md"
     with replacing(path) as temporary:
@@ -290,7 +288,7 @@ def write_index(results: Sequence[Result], out: Path) -> Path:
 
 def _section(result: Result) -> str:
     item = result.item
-    lines = [f"## {item.item[0].upper()}{item.item[1:]}: {item.title}", f"*The paper:* {item.claim}"]
+    lines = [f"## {item.heading}", f"*The paper:* {item.claim}"]
     if result.picture:
         lines.append(f"![{item.title}]({result.picture.name})")
     table = ["| check | asked | found, by seed | |", "| --- | --- | --- | --- |"]

@@ -54,6 +54,12 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of a run; ``None`` until it is finished."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 class RunFolder:
     """One run on disk, locked while it is open.
 
@@ -193,5 +199,4 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run."""
-        path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_summary(self.path)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from hailproof.errors import HailproofError, RunError
 from hailproof.experiments.config import RunConfig, validated
 from hailproof.experiments.quiet import quiet_libraries
+from hailproof.experiments.store import read_summary
 
 BUSY_WAIT = 2.0
 """Seconds between looks at a run folder that another process holds."""
@@ -72,8 +73,7 @@ class Job:
     @property
     def summary(self) -> dict[str, Any] | None:
         """The summary of the run, if it is finished."""
-        path = self.folder / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_summary(self.folder)
 
 
 class Engine(Protocol):
@@ -196,13 +196,13 @@ def sweep(
         ConfigError: If the configuration of one is wrong; nothing was played then.
     """  # fmt: skip
     distinct = {job.folder: job for job in jobs}
-    left = [job for job in distinct.values() if job.summary is None]
-    for job in left:
+    left = {folder: job for folder, job in distinct.items() if job.summary is None}
+    for job in left.values():
         _ = job.config
     expected = f"about {_duration(len(left) * seconds / engine.workers)}" if seconds else "how long is not known"
     say(f"{len(distinct)} runs, {len(distinct) - len(left)} of them finished; {expected}, {engine.workers} at a time")
-    for job in distinct.values():
-        if job not in left:
+    for folder, job in distinct.items():
+        if folder not in left:
             finished(job)
     started, ended, failures = time.monotonic(), 0, []
 
@@ -219,7 +219,7 @@ def sweep(
         say(f"{ended}/{len(left)}  {job.folder.name} {state}; {rest} left")
 
     if left:
-        engine.play(left, done)
+        engine.play(list(left.values()), done)
     if failures:
         raise RunError(
             f"{len(failures)} of {len(left)} runs failed, the first because: {failures[0]}. "
