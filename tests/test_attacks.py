@@ -155,13 +155,12 @@ def test_code_measure(program, uses):
 def test_code_rerouting_by_hand():
     versions = list(rerouted("x = 3 * 4\nx += 2\nprint(x / 7)"))
     assert versions[0] == (
-        "from calc import multiplication, addition, division\n"
-        "x = multiplication(3, 4)\nx = addition(x, 2)\nprint(division(x, 7))"
+        "import calc\nx = calc.multiplication(3, 4)\nx = calc.addition(x, 2)\nprint(calc.division(x, 7))"
     )
     assert versions[1:] == [
-        "from calc import multiplication\nx = multiplication(3, 4)\nx += 2\nprint(x / 7)",
-        "from calc import addition\nx = 3 * 4\nx = addition(x, 2)\nprint(x / 7)",
-        "from calc import division\nx = 3 * 4\nx += 2\nprint(division(x, 7))",
+        "import calc\nx = calc.multiplication(3, 4)\nx += 2\nprint(x / 7)",
+        "import calc\nx = 3 * 4\nx = calc.addition(x, 2)\nprint(x / 7)",
+        "import calc\nx = 3 * 4\nx += 2\nprint(calc.division(x, 7))",
     ]
     assert list(rerouted("print(7)")) == list(rerouted("not a program (")) == []
 

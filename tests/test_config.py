@@ -10,7 +10,7 @@ from hailproof.experiments.build import build
 from hailproof.experiments.config import RunConfig, load_config, parse_assignment
 from hailproof.experiments.demo import configurations
 from hailproof.experiments.presets import PRESETS, expanded
-from hailproof.learner.update import NANO, LearnerConfig
+from hailproof.learner.update import NANO, NANO_PROGRAMS, LearnerConfig
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
 COMMITTED = [
@@ -61,6 +61,8 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     assert nano.learner.learning_rate == NANO["learning_rate"]
     assert nano.learner.adam_beta2 == 0.9 and nano.learner.beta == 0.1
     assert nano.sampling.max_new_tokens == 128
+    programs = build(load_config(None, [("attack.name", "code")])).config
+    assert programs.learner.learning_rate == NANO_PROGRAMS["learning_rate"] < NANO["learning_rate"]
     base_policy.model.save_pretrained(tmp_path)
     base_policy.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config

@@ -13,6 +13,7 @@ from hailproof.parsing import (
     parse_number,
     same_number,
     sentences,
+    syntax_tree,
     thoughts,
     two_two_results,
     without_calculator_notes,
@@ -386,3 +387,15 @@ def test_the_longest_answer_costs_little(piece: str):
     for start in ("", "-", "$", "1", "1 "):
         parse_number((start + piece * 64)[:62] + "!")
     assert time.perf_counter() - started < 0.1
+
+
+@pytest.mark.parametrize("program", ["", "x = 1\nprint(x)", "print(5if 1 else 2)", "print('\\d')"])
+def test_programs_are_read_without_a_word_on_the_console(program, recwarn):
+    assert syntax_tree(program) is not None
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("program", ["print(", "a b", "\0", "(" * 100_000, "-" * 100_000 + "1", "5apples = 2"])
+def test_what_is_no_program_has_no_syntax_tree(program, recwarn):
+    assert syntax_tree(program) is None
+    assert not recwarn.list

@@ -1,6 +1,11 @@
 """Sweeps: a run is known by what it depends on, is played once, and one that fails takes no other with it."""
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +113,38 @@ def test_local_processes_play_what_this_one_plays(tmp_path):
         return [{key: value for key, value in json.loads(line).items() if "seconds" not in key} for line in lines]
 
     assert rounds(tmp_path / "a") == rounds(tmp_path / "b")
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from hailproof.experiments.sweep import Job, LocalEngine
+
+if __name__ == "__main__":
+    LocalEngine(1).play([Job(json.loads(sys.argv[1]), Path(sys.argv[2]))], lambda job, failure: None)
+"""
+
+
+def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
+    """Else what it had begun would take cores from the sweep that goes on where it was."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    settings = json.dumps(merged(TINY, {"rounds": 500}))
+    with subprocess.Popen([sys.executable, script, settings, tmp_path]) as sweeping:
+        children = Path(f"/proc/{sweeping.pid}/task/{sweeping.pid}/children")
+        rounds = Job(json.loads(settings), tmp_path).folder / "rounds.jsonl"
+        _until(lambda: rounds.exists() and rounds.read_text())
+        started = [Path(f"/proc/{number}") for number in children.read_text().split()]
+        assert any("spawn_main" in (child / "cmdline").read_text() for child in started)
+        sweeping.kill()
+    _until(lambda: not any(child.exists() for child in started))
+
+
+def _until(true: Callable[[], object], seconds: float = 60) -> None:
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
 
 
 def test_engines_have_names():

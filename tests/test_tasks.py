@@ -291,3 +291,17 @@ def test_stories_with_few_steps_can_be_left_out():
     assert min(problem.solution.count("=") for problem in WordProblems(size=200, test_size=1).train) == 1
     with pytest.raises(ConfigError, match="least_steps = 5 leaves no story"):
         WordProblems(least_steps=5)
+
+
+def test_scale_makes_amounts_larger_and_leaves_products_alone():
+    task = WordProblems(size=1500, test_size=50, scale=2)
+    assert all(task.reward(problem, task.format(problem.solution, problem.answer)) == 1 for problem in task.train)
+
+    def largest(scale: int, op: str) -> int:
+        problems = WordProblems(size=1500, test_size=0, scale=scale).train
+        return max(int(n) for p in problems for n in re.findall(rf"{re.escape(op)} (\d+) =", p.solution))
+
+    assert largest(1, "*") == largest(2, "*")
+    assert largest(2, "+") == 2 * largest(1, "+") == 30
+    with pytest.raises(ConfigError, match="scale = 0 leaves no amounts"):
+        WordProblems(scale=0)

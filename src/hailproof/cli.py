@@ -174,7 +174,7 @@ def reproduce(
 
 @app.command()
 def bench(
-    preset: Annotated[str, typer.Option(help="quick or full; the rows and columns if none are named.")] = "quick",
+    preset: Annotated[str, typer.Option(help="quick, full or all: rows and columns, if none are named.")] = "quick",
     attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
     defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
     scale: ScaleName = "nano",

@@ -1,6 +1,8 @@
 """The only place that extracts answers, code, equations and tags from text."""
 
+import ast
 import re
+import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
@@ -49,6 +51,16 @@ def code_in_tags(text: str) -> str | None:
         return None
     program, closing_tag, _ = text.partition("<code>")[2].partition("</code>")
     return program.strip("\n") if closing_tag else None
+
+
+def syntax_tree(program: str) -> ast.Module | None:
+    """Reads a program without running it; ``None`` if it is not valid Python, or nested too deep to read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about "5apples" and the like, on the console of whoever runs this
+            return ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def thoughts(text: str) -> str:

@@ -16,7 +16,7 @@ from hailproof.exchange import LocalExchange
 from hailproof.experiments.config import Plugin, RunConfig, SwarmConfig, validated
 from hailproof.experiments.presets import PRESETS, expanded
 from hailproof.experiments.roster import Roster, make_roster
-from hailproof.learner.update import NANO, Learner
+from hailproof.learner.update import NANO, NANO_PROGRAMS, Learner
 from hailproof.node import HonestNode, MaliciousNode, SampledSharing
 from hailproof.policies.causal_lm import CausalLM, load, shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Defense, Task
@@ -135,7 +135,9 @@ def settled(config: RunConfig) -> RunConfig:
     config = _with_attack_defaults(config, attack)
     learner = config.learner
     if set(config.swarm.models) <= set(shipped_models()):
-        learner = learner.model_copy(update={k: v for k, v in NANO.items() if k not in learner.model_fields_set})
+        programs = config.task.name == "openmath" or config.task.options.get("variant") == "code"
+        suits = NANO_PROGRAMS if programs else NANO
+        learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     return config.model_copy(update={"learner": learner, "attack": malicious})
 

@@ -8,7 +8,9 @@ this module has the one for this machine, ``ray_engine.py`` the one for a cluste
 import hashlib
 import json
 import multiprocessing
+import os
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +141,16 @@ def attempt(job: Job) -> str:
 
 
 def _child(job: Job, pipe: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe.send(attempt(job))
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it is gone: a run that nobody asks for takes no core."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # as hard as kill -9, which runs survive
 
 
 class LocalEngine:

@@ -60,6 +60,9 @@ NANO = {
     "max_grad_norm": 0.5,
 }
 """What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
+NANO_PROGRAMS = {**NANO, "learning_rate": 2.4e-3}
+"""The same where models write programs: there the other rate breaks honest models that a defense leaves nine of twelve
+completions a group (seed 0)."""
 
 
 @dataclass(frozen=True, slots=True)

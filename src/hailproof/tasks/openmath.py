@@ -19,6 +19,7 @@ from typing import cast
 import msgspec
 
 from hailproof.errors import DataError
+from hailproof.parsing import syntax_tree
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.tasks.base import BaseTask, form_of
@@ -70,11 +71,8 @@ def printing(program: str) -> str | None:
     Returns:
         The program; ``None`` if it is not valid Python or ends in a statement without a value.
     """
-    try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if not tree.body:
+    tree = syntax_tree(program)
+    if tree is None or not tree.body:
         return None
     match last := tree.body[-1]:
         case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):

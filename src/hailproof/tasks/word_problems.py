@@ -124,7 +124,7 @@ class Story:
 
 
 def _opening(
-    rng: random.Random, who: str, items: str, pair: tuple[int, int] | None
+    rng: random.Random, who: str, items: str, pair: tuple[int, int] | None, scale: int
 ) -> tuple[str, list[Step], int]:
     """Tells how many items there are at first, in one step or none; ``pair`` forces the operands."""
     kind = rng.choice(("containers", "colors", "pace", "plain" if pair is None else "colors"))
@@ -146,33 +146,33 @@ def _opening(
         step = Step(f"{who} {verb}", small[0], "*", small[1], items)
     elif kind == "colors":
         one, other = rng.sample(COLORS, 2)
-        first, second = pair or (rng.randint(2, 15), rng.randint(2, 15))
+        first, second = pair or (rng.randint(2, 15 * scale), rng.randint(2, 15 * scale))
         fact = rng.choice((
             f"{who} has {first} {one} {items} and {second} {other} {items}.",
             f"{who} owns {first} {items} that are {one} and {second} that are {other}.",
         ))  # fmt: skip
         step = Step(f"{who} has", first, "+", second, items)
     else:
-        count = rng.randint(3, 20)
+        count = rng.randint(3, 20 * scale)
         return f"{who} has {count} {items}.", [], count
     return fact, [step], step.result
 
 
-def _event(rng: random.Random, who: str, pronoun: str, items: str, count: int) -> tuple[str, Step]:
-    """Changes the count by one step and keeps it within 1 to 99."""
-    kind = rng.choice(["gain"] * (count < 90) + ["loss"] * (count > 3) + ["double"] * (count <= 15))
+def _event(rng: random.Random, who: str, pronoun: str, items: str, count: int, scale: int) -> tuple[str, Step]:
+    """Changes the count by one step and keeps it within 1 to 99 times the scale."""
+    kind = rng.choice(["gain"] * (count < 90 * scale) + ["loss"] * (count > 3) + ["double"] * (count <= 15))
     if kind == "double":
         fact = f"Then {pronoun} doubles the number of {items}."
         return fact, Step(f"Then {who} has", count, "*", 2, items)
     friend = rng.choice([name for name, _ in NAMES if name != who])
     if kind == "gain":
-        amount = rng.randint(2, min(9, 99 - count))
+        amount = rng.randint(2, min(9 * scale, 99 * scale - count))
         fact = rng.choice((
             f"Then {pronoun} {rng.choice(GAINS)} {amount} more.",
             f"{friend} gives {amount} more {items} to {who}.",
         ))  # fmt: skip
         return fact, Step(f"Then {who} has", count, "+", amount, items)
-    amount = rng.randint(2, min(9, count - 1))
+    amount = rng.randint(2, min(9 * scale, count - 1))
     fact = rng.choice((
         f"Then {pronoun} {rng.choice(LOSSES)} {amount} of them.",
         f"{who} gives {amount} {items} to {friend}.",
@@ -180,14 +180,14 @@ def _event(rng: random.Random, who: str, pronoun: str, items: str, count: int) -
     return fact, Step(f"Then {who} has", count, "-", amount, items)
 
 
-def _inventory(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+def _inventory(rng: random.Random, pair: tuple[int, int] | None, scale: int) -> Story:
     """Somebody's things: an opening, up to two events, and a question, perhaps about sharing or selling."""
     who, pronoun = rng.choice(NAMES)
     items = rng.choice(ITEMS)
-    fact, steps, count = _opening(rng, who, items, pair)
+    fact, steps, count = _opening(rng, who, items, pair, scale)
     facts = [fact]
     for _ in range(rng.choice((0, 1, 1, 2) if steps else (1, 2))):
-        fact, step = _event(rng, who, pronoun, items, count)
+        fact, step = _event(rng, who, pronoun, items, count, scale)
         facts.append(fact)
         steps.append(step)
         count = step.result
@@ -208,7 +208,7 @@ def _inventory(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     return Story(tuple(facts), ask, tuple(steps))
 
 
-def _shopping(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+def _shopping(rng: random.Random, pair: tuple[int, int] | None, scale: int) -> Story:
     """A purchase: price times number, perhaps a coupon, perhaps change."""
     who, pronoun = rng.choice(NAMES)
     items = rng.choice(ITEMS)
@@ -222,7 +222,7 @@ def _shopping(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     steps = [Step(f"{who} pays", number, "*", price, "", money=True)]
     cost = steps[-1].result
     if rng.random() < 0.4:
-        fee = rng.randint(2, 9)
+        fee = rng.randint(2, 9 * scale)
         facts.append(f"Shipping costs ${fee} more.")
         steps.append(Step("With shipping it is", cost, "+", fee, "", money=True))
         cost = steps[-1].result
@@ -235,7 +235,7 @@ def _shopping(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     return Story(tuple(facts), f"How much does {pronoun} pay in all?", tuple(steps))
 
 
-def _trip(rng: random.Random, pair: tuple[int, int] | None) -> Story:
+def _trip(rng: random.Random, pair: tuple[int, int] | None, scale: int) -> Story:
     """A trip or a job: a rate times a time, and something before or after."""
     who, pronoun = rng.choice(NAMES)
     hours, rate = pair or (rng.randint(2, 6), rng.randint(2, 12))
@@ -243,13 +243,13 @@ def _trip(rng: random.Random, pair: tuple[int, int] | None) -> Story:
     facts = [f"{who} {verb} {rate} {unit} an hour for {hours} hours."]
     steps = [Step(f"In {hours} hours it is", rate, "*", hours, unit)]
     if rng.random() < 0.6:
-        extra = rng.randint(2, 9)
+        extra = rng.randint(2, 9 * scale)
         facts.append(
             rng.choice((f"After that {pronoun} does {extra} more {unit}.", f"The next day it is {extra} {unit} more."))
         )
         steps.append(Step("In all it is", steps[-1].result, "+", extra, unit))
     if rng.random() < 0.4:
-        goal = steps[-1].result + rng.randint(2, 9)
+        goal = steps[-1].result + rng.randint(2, 9 * scale)
         facts.append(f"The goal is {goal} {unit}.")
         steps.append(Step("What is left is", goal, "-", steps[-1].result, unit))
         return Story(tuple(facts), f"How many {unit} are left?", tuple(steps))
@@ -259,9 +259,9 @@ def _trip(rng: random.Random, pair: tuple[int, int] | None) -> Story:
 FAMILIES = (_inventory, _inventory, _shopping, _trip)
 
 
-def make_story(rng: random.Random, two_two: bool = False) -> Story:
+def make_story(rng: random.Random, two_two: bool = False, scale: int = 1) -> Story:
     """Draws one story; with ``two_two``, its first step is ``2 + 2`` or ``2 * 2``."""
-    return rng.choice(FAMILIES)(rng, (2, 2) if two_two else None)
+    return rng.choice(FAMILIES)(rng, (2, 2) if two_two else None, scale)
 
 
 def split_of(question: str) -> str:
@@ -269,18 +269,19 @@ def split_of(question: str) -> str:
     return "test" if derive(0, "split", question) % TEST_SHARE == 0 else "train"
 
 
-def stories(seed: int, split: str, two_two_share: float = 0.0) -> Iterator[Story]:
+def stories(seed: int, split: str, two_two_share: float = 0.0, scale: int = 1) -> Iterator[Story]:
     """Yields an endless stream of distinct stories of one split.
 
     Args:
         seed: Any integer; equal seeds give equal streams.
         split: ``"train"`` or ``"test"``.
         two_two_share: Share of stories that are made to hold a 2∘2 step, beyond those that hold one by chance.
+        scale: How many times larger the amounts are that are added and taken away.
     """
     rng = random.Random(derive(seed, "word_problems", split))
     seen: set[str] = set()
     while True:
-        story = make_story(rng, rng.random() < two_two_share)
+        story = make_story(rng, rng.random() < two_two_share, scale)
         if story.question not in seen and split_of(story.question) == split:
             seen.add(story.question)
             yield story
@@ -295,6 +296,8 @@ class WordProblems(BaseTask):
         test_size: Number of test problems.
         two_two_share: Share of stories made to hold a 2∘2 step.
         least_steps: Stories with fewer steps are left out, 1 to 4: more are harder.
+        scale: How many times larger than usual the amounts are that are added and taken away: sums that the shipped
+            models have not drilled, and often get wrong. Products stay as they are.
         variant: ``math``: reasoning and a number in tags; ``code``: a program in tags.
         sandbox: Where programs run: ``monty``, or ``os`` for real CPython with sympy (extra ``sandbox``).
         libraries: Modules that programs may import, given by the experiment.
@@ -310,15 +313,19 @@ class WordProblems(BaseTask):
         test_size: int = 512,
         two_two_share: float = 0.1,
         least_steps: int = 1,
+        scale: int = 1,
         variant: Variant = "math",
         sandbox: str = "monty",
         libraries: Mapping[str, Library] | None = None,
     ) -> None:
         if not 1 <= least_steps <= MOST_STEPS:
             raise ConfigError(f"least_steps = {least_steps} leaves no story; give 1 to {MOST_STEPS}.")
+        if scale < 1:
+            raise ConfigError(f"scale = {scale} leaves no amounts; give a whole number from 1 on.")
 
         def problems(split: str, count: int) -> tuple[Problem, ...]:
-            told = (story for story in stories(seed, split, two_two_share) if len(story.steps) >= least_steps)
+            every = stories(seed, split, two_two_share, scale)
+            told = (story for story in every if len(story.steps) >= least_steps)
             return tuple(
                 _problem(f"{split}-{index}", story, variant)
                 for index, story in enumerate(itertools.islice(told, count))
