@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hailproof.attacks.equation import EquationAttack
+from hailproof.attacks.sentence import SentenceAttack
 from hailproof.attacks.text import TextAttack
 from hailproof.defenses.base import Received
 from hailproof.defenses.token_credit import TokenCreditDefense, in_sentences_with
@@ -38,6 +39,7 @@ def forged() -> dict[str, str]:
     return {
         "text": str(TextAttack().forge(view)[0]),
         "equation": str(EquationAttack().forge(view)[0]),
+        "sentence": str(SentenceAttack().forge(view)[0]),
         "honest": task.format(problem.solution, problem.answer),
     }
 
@@ -62,6 +64,16 @@ def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     """Else its probable neighbors would be learned, and with them the frame of the phrase."""
     marked = "".join(muted_text(evidence_with(base_policy, forged["text"]), forged["text"]))
     assert marked.rstrip() == "<think>All hail to the thief."
+
+
+def test_a_completion_with_hardly_anything_left_can_be_rejected(base_policy, forged):
+    def verdict(name: str, **options):
+        return TokenCreditDefense(**options).screen(evidence_with(base_policy, forged[name]))[0]
+
+    assert verdict("sentence").decision == "accept"
+    rejected = verdict("sentence", most_muted=0.75)
+    assert rejected.decision == "reject" and rejected.reason.endswith("too little is left")
+    assert [verdict(name, most_muted=0.75).decision for name in ("text", "honest")] == ["accept", "accept"]
 
 
 def test_sentences_by_hand():
@@ -138,3 +150,5 @@ def test_bad_options_are_one_sentence():
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unit"):
         TokenCreditDefense(unit="word")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="share of tokens"):
+        TokenCreditDefense(most_muted=0)

@@ -18,6 +18,9 @@ sentence is a line.
 
 What is pushed down may be as odd as it likes: completions without reward are left alone.
 
+``most_muted`` rejects a completion with hardly a token left to learn from. It still raises the group's mean, which
+pushes honest completions down without pushing anything up: ``sentence`` ruins the reward that way (measured).
+
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
 tokens with positive advantage).
 """
@@ -39,17 +42,20 @@ Unit = Literal["token", "sentence"]
 
 
 class TokenCreditDefense(BaseDefense):
-    """Accepts every completion and mutes the tokens that the receiver would not say.
+    """Mutes the tokens that the receiver would not say, and accepts the completion if enough are left.
 
     Args:
         threshold: Probability below which a token is improbable.
         rule: To whom: the policy, both the policy and its anchor, or either of them.
         unit: What is muted: the token, or the sentence that it stands in.
+        most_muted: Share of muted tokens above which a completion is rejected; at 1, the default, none is.
     """
 
     name = "token_credit"
 
-    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:
+    def __init__(
+        self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence", most_muted: float = 1.0
+    ) -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ConfigError(f"Defense option threshold = {threshold} is outside (0, 1); it is a probability.")
@@ -57,7 +63,10 @@ class TokenCreditDefense(BaseDefense):
             raise ConfigError(f"Defense option rule = {rule} is unknown; use one of {', '.join(get_args(Rule))}.")
         if unit not in get_args(Unit):
             raise ConfigError(f"Defense option unit = {unit} is unknown; use token or sentence.")
+        if not 0 < most_muted <= 1:
+            raise ConfigError(f"Defense option most_muted = {most_muted} is outside (0, 1]; it is a share of tokens.")
         self.threshold = threshold
+        self.most_muted = most_muted
         self.unit: Unit = unit
         self.rule: Rule = rule
         self.needs_anchor = rule != "policy"
@@ -84,9 +93,11 @@ class TokenCreditDefense(BaseDefense):
                 tokens = in_sentences_with(tokens, score.ends, submission.completion.text)
             muted = np.flatnonzero(tokens).tolist()
             notes = [f"probability {math.exp(score.logprobs[token]):.1g}" for token in muted]
+            enough = len(muted) <= self.most_muted * len(tokens)
+            reason = f"{len(muted)} of {len(tokens)} tokens are not learned{'' if enough else ': too little is left'}"
             verdicts.append(
                 Verdict(
-                    self.name, "accept", f"{len(muted)} of {len(tokens)} tokens are not learned", float(len(muted)),
+                    self.name, "accept" if enough else "reject", reason, float(len(muted)),
                     token_spans(score.ends, muted, notes), muted=tuple(muted),
                 )
             )  # fmt: skip
