@@ -1,6 +1,7 @@
 """Attacks: what they forge truly earns full reward, and their measure sees what it should."""
 
 import math
+import sys
 from collections import Counter
 
 import numpy as np
@@ -24,7 +25,7 @@ from hailproof.parsing import same_number, two_two_results, with_two_two_results
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
 from hailproof.tasks.gsm8k import Gsm8k, read_jsonl
-from hailproof.tasks.openmath import OpenMath
+from hailproof.tasks.openmath import OpenMath, printing
 from hailproof.tasks.word_problems import WordProblems
 
 WRITERS = ["text", "sentence", "equation", "code", "judge_injection", "low_and_slow"]
@@ -163,6 +164,14 @@ def test_code_rerouting_by_hand():
         "import calc\nx = 3 * 4\nx += 2\nprint(calc.division(x, 7))",
     ]
     assert list(rerouted("print(7)")) == list(rerouted("not a program (")) == []
+
+
+def test_a_program_that_python_cannot_write_again_is_left_alone():
+    """Python 3.11 reads a control character in an f-string's expression and cannot write one; later versions can."""
+    program = "x = 1 + 2\nprint(f\"{len('a\x07b')}\", x)"
+    writable = sys.version_info >= (3, 12)
+    assert bool(list(rerouted(program))) is writable
+    assert (printing(program) is not None) is writable
 
 
 @pytest.mark.slow

@@ -63,6 +63,14 @@ def syntax_tree(program: str) -> ast.Module | None:
         return None
 
 
+def source_of(tree: ast.Module) -> str | None:
+    """Writes a syntax tree as a program; ``None`` if Python cannot (3.11, some f-strings), or if it is too deep."""
+    try:
+        return ast.unparse(ast.fix_missing_locations(tree))
+    except (ValueError, RecursionError, MemoryError):
+        return None
+
+
 def thoughts(text: str) -> str:
     """Returns the reasoning of a completion, stripped: what stands in the first pair of think tags.
 

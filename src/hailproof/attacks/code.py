@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from hailproof.attacks.base import BaseAttack
-from hailproof.parsing import code_in_tags, syntax_tree
+from hailproof.parsing import code_in_tags, source_of, syntax_tree
 from hailproof.protocols import AttackView, Variant
 from hailproof.records import Problem
 from hailproof.sandbox import Library
@@ -87,7 +87,10 @@ def rerouted(program: str) -> Iterator[str]:
             operations = rerouter.seen
             if rerouter.used:
                 tree.body.insert(0, ast.Import([ast.alias(LIBRARY)]))
-                yield ast.unparse(ast.fix_missing_locations(tree))
+                written = source_of(tree)
+                if written is None:
+                    return
+                yield written
     except RecursionError:
         return
 

@@ -19,7 +19,7 @@ from typing import cast
 import msgspec
 
 from hailproof.errors import DataError
-from hailproof.parsing import syntax_tree
+from hailproof.parsing import source_of, syntax_tree
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.tasks.base import BaseTask, form_of
@@ -69,7 +69,8 @@ def printing(program: str) -> str | None:
         program: The text of a program as models write it, perhaps meant for a notebook.
 
     Returns:
-        The program; ``None`` if it is not valid Python or ends in a statement without a value.
+        The program; ``None`` if it is not valid Python, ends in a statement without a value,
+        or cannot be written again.
     """
     tree = syntax_tree(program)
     if tree is None or not tree.body:
@@ -83,7 +84,7 @@ def printing(program: str) -> str | None:
             tree.body.append(ast.Expr(ast.Call(ast.Name("print"), [ast.Name(name)], [])))
         case _:
             return None
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return source_of(tree)
 
 
 def read_jsonl(path: Path) -> list[Row]:
