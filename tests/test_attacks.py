@@ -421,12 +421,18 @@ def test_long_decoys_lie_around_the_length_of_the_poison():
     assert Forger(LengthAttack(samples=6)).craft(view, allotment, {})[2].content == FILLER
 
 
-def test_drawn_decoys_of_equation_are_wrong_draws(math_task):
+def test_drawn_decoys_are_wrong_draws_with_any_attack(math_task):
     problem = next(problem for problem in math_task.train if "two_two" in problem.tags)
     wrong, right = Completion("I have 7.", (5, 6), True), Completion(math_task.format("x", problem.answer), (7,), True)
     cut = Completion("I have", (5,), False)
-    view = AttackView(1, problem, math_task, (0, 1), samples=(right, cut, wrong))
-    assert EquationAttack(drawn_decoys=True).decoys(view, 3) == [wrong] * 3
-    only_right = AttackView(1, problem, math_task, (0, 1), samples=(right,))
-    assert EquationAttack(drawn_decoys=True).decoys(only_right, 2) == ["I do not know."] * 2
-    assert EquationAttack().samples == 0 and EquationAttack(drawn_decoys=True).samples == 24
+    forger = Forger(EquationAttack(), Composition(drawn_decoys=True))
+
+    def decoys(forger: Forger, *samples: Completion) -> list:
+        made = forger.craft(AttackView(1, problem, math_task, (0,), samples=samples), Allotment((0,), (1, 2), ()), {})
+        return [made[slot].content for slot in (1, 2)]
+
+    assert decoys(forger, right, cut, wrong) == [wrong, wrong]
+    assert decoys(forger, right) == [FILLER, FILLER]
+    assert decoys(Forger(EquationAttack()), right, cut, wrong) == [FILLER, FILLER]
+    assert Forger(EquationAttack()).draws == 0 and forger.draws == 24
+    assert Forger(LengthAttack(samples=80), Composition(drawn_decoys=True)).draws == 80

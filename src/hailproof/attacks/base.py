@@ -21,6 +21,9 @@ from hailproof.seeds import derive
 FILLER = "I do not know."
 """A decoy: worthless on purpose. It lowers the group's mean, which raises the advantage of the poisoned rest."""
 
+DECOY_DRAWS = 24
+"""Draws among which wrong ones are looked for if decoys are drawn."""
+
 Forgery = str | Completion | None
 """What an attack puts into a slot: a text, a completion as it was sampled, or nothing (the slot is withheld)."""
 
@@ -79,6 +82,8 @@ class Composition:
     Attributes:
         decoys: Share of the poisoned slots of a group *that the attacker owns whole* which get worthless filler; half
             is the share that maximizes the poisoned advantage (paper, B.1). Groups shared with honest nodes get none.
+        drawn_decoys: Whether decoys are wrong draws of the attacker's own model, if there are any. A receiver that
+            drops what its model would not write drops the filler, and a group of right answers alone teaches nothing.
         rate: Share of the attacker's slots that are poisoned; it fills the rest as an honest node would.
         ramp_rounds: Rounds over which ``rate`` rises from zero; 0 starts with all of it.
         trigger: Only problems whose question holds this text are poisoned; ``None`` poisons all.
@@ -88,6 +93,7 @@ class Composition:
     """
 
     decoys: float = 0.5
+    drawn_decoys: bool = False
     rate: float = 1.0
     ramp_rounds: int = 0
     trigger: str | None = None
@@ -147,7 +153,8 @@ class Forger:
     @property
     def draws(self) -> int:
         """Draws per poisoned problem that ``craft`` wants in the view."""
-        return max(self.attack.samples, 0 if self.composition.oracle else self.composition.candidates)
+        for_votes = 0 if self.composition.oracle else self.composition.candidates
+        return max(self.attack.samples, for_votes, DECOY_DRAWS if self.composition.drawn_decoys else 0)
 
     def allot(self, seed: int, round: int, problem: Problem, slots: Sequence[int], whole_group: bool) -> Allotment:
         """Decides which slots of a problem are poisoned; a pure function of its arguments.
@@ -196,7 +203,7 @@ class Forger:
                 return forged | {slot: Forged(None, 0.0, "honest") for slot in (*allotment.poisoned, *allotment.decoys)}
             view = replace(view, problem=known)
         if allotment.decoys:
-            decoys = self.attack.decoys(view, len(allotment.decoys))
+            decoys = self._decoys(view, len(allotment.decoys))
             forged |= {
                 slot: Forged(decoy, _worth(task, problem, decoy), "decoy")
                 for slot, decoy in zip(allotment.decoys, decoys, strict=True)
@@ -210,6 +217,11 @@ class Forger:
             slot: Forged(content, _worth(task, problem, content), "poison")
             for slot, content in zip(allotment.poisoned, contents, strict=True)
         }
+
+    def _decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
+        """Wrong draws in turn, if they are asked for and there are any; else the attack's own decoys."""
+        wrong = finished_draws(view, 0.0) if self.composition.drawn_decoys else []
+        return [wrong[place % len(wrong)] for place in range(count)] if wrong else self.attack.decoys(view, count)
 
 
 @final

@@ -93,6 +93,7 @@ class AttackConfig(Plugin):
     name: str = "none"
     malicious: Annotated[int, Field(ge=0)] | None = None
     decoys: Annotated[float, Field(ge=0, lt=1)] = _COMPOSITION.decoys
+    drawn_decoys: bool = _COMPOSITION.drawn_decoys
     rate: Annotated[float, Field(gt=0, le=1)] = _COMPOSITION.rate
     ramp_rounds: Annotated[int, Field(ge=0)] = _COMPOSITION.ramp_rounds
     trigger: Annotated[str, Field(min_length=1)] | None = _COMPOSITION.trigger
