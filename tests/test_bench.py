@@ -41,6 +41,23 @@ def test_rows_that_share_a_control_share_its_run(tmp_path):
     assert settled(text.controls[0].config).malicious == 0
 
 
+def test_settings_for_all_leave_controls_clean_and_columns_what_they_are(tmp_path):
+    changes = {"attack": {"malicious": 2}, "rounds": 7}
+    clean, none, logit = cells_of(["text"], ["none", "logit"], [0], "nano", tmp_path, changes)
+    assert [cell.jobs[0].config.malicious for cell in (clean, none, logit)] == [0, 2, 2]
+    assert none.controls[0].folder == clean.jobs[0].folder
+    assert {cell.jobs[0].config.rounds for cell in (clean, none, logit)} == {7}
+    for changes in ({"defense": []}, {"seed": 3}, {"attack": {"name": "length"}}):
+        with pytest.raises(ConfigError, match="not for several runs"):
+            cells_of(["text"], ["none"], [0], "nano", tmp_path, changes)
+
+
+def test_the_preset_all_is_every_row_and_column():
+    matrix = load_matrix()
+    whole = matrix.preset("all")
+    assert set(whole.attacks) == set(matrix.attacks) and set(whole.defenses) == set(matrix.defenses)
+
+
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="Unknown attack 'txt'"):
         cells_of(["txt"], ["none"], [0], "nano", tmp_path)

@@ -39,6 +39,10 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["run", "--set=rounds"], r"not key=value"),
         (["run", "--set=seed.x=1", "--seed=1"], r"'seed' is not a section"),
         (["run", "--attack=text", "--set=attack.options.frase=x"], r"no option 'frase'; its options are: phrase"),
+        (["run", "--attack=text", "--set=attack.options.phrase=5"], r"'phrase' of the attack 'text' is 5; it should be"),
+        (["run", "--set=defense=[{name='logit', options={tolerance='abc'}}]"], r"'tolerance' of the defense 'logit'"),
+        (["run", "--set=defense=[{name='replay', options={mandatory='abc'}}]"], r"'mandatory' of the defense 'replay'"),
+        (["run", "--defense=homogenous"], r"Unknown defense 'homogenous' \(did you mean 'homogeneous'"),
         (["run", "--attack=text", "--set=attack.malicious=4"], r"leaves no honest node"),
         (["run", "missing.toml"], r"missing\.toml cannot be read"),
         (["run", "broken.toml"], r"broken\.toml is not valid TOML"),
@@ -56,8 +60,13 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["reproduce", "fig3a", "--engine=slurm"], r"Unknown engine 'slurm'; choose local or ray"),
         (["reproduce", "fig3a", "--workers=-1"], r"--workers -1 is not a number of runs"),
         (["reproduce", "fig3a", "--set=swarm.nods=3"], r"swarm\.nods' is unknown"),
+        (["reproduce", "fig3a", "--set=attack=text"], r"attack"),
+        (["reproduce", "fig3a", "--set=defense=logit"], r"--set defense is not for several runs"),
+        (["reproduce", "text_horizontal"], r"Unknown figure or table 'text_horizontal'"),
+        (["bench", "--attack=text", "--set=seed=7"], r"--set seed is not for several runs at once"),
+        (["bench", "--attack=text", "--set=attack.name=length"], r"--set attack\.name is not for several runs"),
         (["bench", "--preset=huge"], r"Unknown preset 'huge'; choose one of quick, full, all"),
-        (["bench", "--attack=tekst"], r"Unknown attack 'tekst'; choose among text"),
+        (["bench", "--attack=tekst"], r"Unknown attack 'tekst'; choose among no-attacker, text"),
         (["bench", "--defense=logits"], r"Unknown defense 'logits'; choose among none, logit"),
         (["bench", "--attack=text", "--set=rounds"], r"not key=value"),
     ],
@@ -88,6 +97,13 @@ def test_a_run_from_the_command_line(monkeypatch, capsys, tmp_path):
         assert (tmp_path / "runs" / "run" / name).stat().st_size > 1000
     status, out, _ = call(monkeypatch, capsys, "resume", "runs/run")
     assert status == 0 and "Report" in out
+
+
+def test_a_bench_without_finished_runs_is_an_empty_page(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = call(monkeypatch, capsys, "bench", "--only-finished", "--out=new")
+    assert status == 0, error
+    assert (tmp_path / "new" / "leaderboard.html").is_file()
 
 
 def test_list_names_everything(monkeypatch, capsys):

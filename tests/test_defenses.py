@@ -60,7 +60,29 @@ def test_what_one_defense_rejects_the_next_does_not_see():
     assert not chain.only_drops and Chain([first]).only_drops
 
 
-@pytest.mark.parametrize("broken", [Breaks("broken"), Miscounts("broken")])
+class Answers(Says):
+    """Gives one thing, whatever it is asked."""
+
+    def __init__(self, answer):
+        super().__init__("broken")
+        self.answer = answer
+
+    def screen(self, evidence):
+        return [self.answer] * len(evidence.submissions)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Breaks("broken"),
+        Miscounts("broken"),
+        Answers(None),
+        Answers(Verdict("another", "reject", "")),
+        Answers(Verdict("broken", "Reject", "")),  # pyright: ignore[reportArgumentType]
+        Answers(Verdict("broken", "accept", "", weight=2.0)),
+        Answers(Verdict("broken", "accept", "", weight=float("nan"))),
+    ],
+)
 def test_a_broken_defense_rejects_everything_and_says_so(broken):
     after = Says("after")
     verdicts = Chain([broken, after]).screen(received(None, ["a", "b"]))
@@ -121,7 +143,15 @@ def test_logit_rejects_a_completion_that_was_cut_short(base_policy, honest):
     ids = whole.completion.token_ids[:5]
     cut = replace(whole, completion=Completion(base_policy.decode(ids), ids, False))
     (verdict,) = judge(base_policy, [prompts[index]], [cut])
-    assert verdict.decision == "reject" and "cut at 5 tokens" in verdict.reason
+    assert verdict.decision == "reject" and "5 tokens, where the limit is 64" in verdict.reason
+
+
+def test_logit_rejects_a_completion_that_is_longer_than_anybody_may_draw(base_policy, honest):
+    prompts, submissions = honest
+    evidence = replace(evidence_of(prompts, submissions, base_policy), sampling=replace(SAMPLING, max_new_tokens=24))
+    for submission, verdict in zip(submissions, LogitDefense().screen(evidence), strict=True):
+        fits = len(submission.completion.token_ids) <= 24
+        assert verdict.decision == ("accept" if fits else "reject")
 
 
 def test_logit_sees_the_end_token(base_policy):

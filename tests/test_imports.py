@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hailproof.attacks.code import CodeAttack, rerouted, uses_library
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.base import Received
-from hailproof.defenses.imports import ALLOWED, MAX_SOURCE, ImportsDefense
+from hailproof.defenses.imports import ALLOWED, MAX_FINDINGS, MAX_SOURCE, ImportsDefense
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView
 from hailproof.records import Verdict
@@ -28,10 +28,163 @@ GOOD = [
     "load = 5\ntesting = load + 2\nsave = testing\nprint(save)", "print(getattr(3, 'real'))", "hasattr(3, 'x')",
     "if __name__ == '__main__':\n    print(3)", "x = '__import__ and exec'\nprint(x)", "# import os\nprint(1)", "",
     "from operator import mul\nfrom functools import reduce\nprint(reduce(mul, [1, 2]))", "import re\nre.compile('a')",
+    "import numpy as np\nprint(np.linalg.norm(np.array([3, 4])))",
+    "from numpy import linalg, random\nlinalg.norm([3, 4])",
+    "import time\nt = time.time()", "import collections.abc\nprint(isinstance([], collections.abc.Sequence))",
+    "from decimal import *\ngetcontext().prec = 28\nprint(Decimal(1) / 3)",
+    "import decimal\ndecimal.getcontext().prec = 9",
+    "from fractions import *\nimport math\nprint(math.gcd(4, 6))",
+    "from statistics import *\nimport random\nrandom.random()",
+    "from sympy import *\nsets = 4\nprint(sets * sqrt(4))",
+    "from numpy import *\nprint(random.rand(), linalg.norm([3, 4]))",
+    "x = 3\nif type(x) == int or type(x) is float:\n    print(type(x), f'{type(x)}', type(x).__name__)",
+    "def f(x: int, y: list[int] | None = None) -> float:\n    return x / 2\nn: int = 4\nprint(f(n))",
+    "from typing import Dict, List\ndef f(a: List[int]) -> Dict[str, int]:\n    return {'a': sum(a)}\nprint(f([1]))",
+    "from collections import namedtuple\nP = namedtuple('P', 'x y')\nprint(P(1, 2)._replace(x=3)._asdict(), P._fields)",
+    "class A:\n    _count, __slots__ = 0, ('_x', '__y')\n    def __init__(self, x):\n        self._x = self.__y = x\n"
+    "    @classmethod\n    def _make_one(cls):\n        cls._count += 1\n        return cls(3)\n"
+    "    def __add__(self, other):\n        return A(self._x + other.x)\n    @property\n    def x(self):\n"
+    "        return self.__y\n    def __repr__(self):\n        return str(self._x)\n"
+    "class B(A):\n    def __init__(self):\n        super().__init__(2)\nprint(A(1) + B())",
+    "import functools\n@functools.lru_cache(maxsize=None)\ndef f(n):\n    return n\nfunctools.reduce(f, [1])",
+    "from enum import Enum\nclass Coin(Enum):\n    DIME = 10\nprint(Coin.DIME.value, Coin['DIME'].name)",
+    "match {'a': 1}:\n    case {'a': n, **rest}:\n        print(n)\n    case [x, *y] | (x, y):\n        print(x)",
+    "class Truck:\n    def __init__(self, load):\n        self.load = load\nprint(Truck(5).load, Truck(load=6).load)",
+    "gen = (i for i in range(3))\nprint(next(gen), 'abc'.replace('a', 'b'), sorted([3], key=lambda x: -x))",
+    "import datetime\nd = datetime.date(2024, 1, 1) + datetime.timedelta(3)\nprint(d.replace(year=5).strftime('%A'))",
+    "try:\n    print(1 / 0)\nexcept ZeroDivisionError as error:\n    print(error.args)",
+    "wraps = 3\ntest = wraps\nprint(test)",
+    "def main():\n    import math\n    return math.pi\nprint(main())",
+    "import sympy as sp\nx = sp.Symbol('x')\nsp.solve(x - 4, x)",
     "print('\\d')", "s = '''\nimport os\n'''", "total_open = 3\nprint(total_open)",
 ]  # fmt: skip
 
+FILE = """import numpy as np
+class File:
+    def __init__(self, content):
+        self.content, self.at = content, 0
+    def read(self, size=-1):
+        start, self.at = self.at, len(self.content) if size < 0 else self.at + size
+        return self.content[start:self.at]
+    def readline(self):
+        return self.read(self.content.index(b"\\n", self.at) + 1 - self.at)
+    def seek(self, at, whence=0):
+        self.at = at if whence == 0 else max(0, self.at + at)
+"""
+LOAD = r'load(File(b"ccalc\naddition\n(I40\nI2\ntR."), allow_pickle=True))'
+HELPER = 'def h():\n    yield helper("calc").addition(40, 2)\n'
+
+BYPASSES = [
+    (
+        f"F = type(lambda: 0)\n{HELPER}"
+        'print(next(F(h().gi_code.replace(co_names=("__import__","addition")), {})()))', 1, "uses type",
+    ),
+    (
+        "import functools\n@functools.singledispatch\ndef f(x): pass\nhits = []\n"
+        """def g(x: "[hits.append(__import__('calc').addition(40, 2)), int][1]"): pass\n"""
+        "f.register(g); print(hits[0])",
+        2, "uses the attribute singledispatch",
+    ),
+    (
+        "import dataclasses\n"
+        'print(dataclasses._create_fn("f", [], ["import calc", "return calc.addition(40, 2)"])())', 1,
+        "imports dataclasses",
+    ),
+    ('import sympy; print(sympy.external.import_module("calc").addition(40, 2))', 1, "uses the attribute"),
+    (
+        'import numpy as np\nprint(np.lib._npyio_impl.pickle.loads(b"ccalc\\naddition\\n(I40\\nI2\\ntR."))', 2,
+        "uses the attribute _npyio_impl",
+    ),
+    (FILE + "print(np." + LOAD, 12, "gives the argument allow_pickle"),
+    # found while closing these; all were accepted once
+    (
+        f"{HELPER}c = getattr(*[h(), 'gi_' + 'code'], 'real')\nF = type(h)\n"
+        "print(next(F(c.replace(**{'co_' + 'names': ('__import__', 'addition')}), {})()))", 3, "uses getattr",
+    ),
+    (
+        f"{HELPER}class M(type):\n    def __instancecheck__(cls, x): return True\n"
+        "class P(metaclass=M):\n    __match_args__ = ('gi_' + 'code',)\nmatch h():\n    case P(c): print(c)", 3,
+        "uses type",
+    ),
+    (
+        f"import functools\n{HELPER}found = []\nclass W:\n    def __setattr__(self, name, value): found.append(value)\n"
+        "functools.update_wrapper(W(), h(), assigned=('gi_' + 'code',), updated=())", 6, "defines __setattr__",
+    ),
+    (
+        "import functools, random\nheld = {}\nclass W:\n    __dict__ = property(lambda self: held)\n"
+        "functools.wraps(random)(W())\nprint(held['__built' + 'ins__']['__imp' + 'ort__']('calc').addition(40, 2))",
+        4, "defines __dict__",
+    ),
+    (
+        "from functools import singledispatch as s\n@s\ndef f(x): pass\n"
+        "t = \"[print(__import__('calc').addition(40, 2)), int][1]\"\ndef g(x: t): pass\nf.register(g)",
+        1, "imports singledispatch from functools",
+    ),
+    (
+        "import functools\ndef f(x): pass\nm = functools.singledispatchmethod(f)\n"
+        "t = \"[print(__import__('calc').addition(40, 2)), int][1]\"\ndef g(x: t): pass\nm.register(g)",
+        3, "uses the attribute singledispatchmethod",
+    ),
+    (
+        "import sympy\nsympy.timed(lambda: 0, setup='imp' + 'ort calc; print(calc.addition(40, 2))', limit=1)", 2,
+        "uses the attribute timed of sympy",
+    ),
+    (
+        "import typing\nt = typing.get_args(typing.List[\"print(__import__('calc').addition(40, 2))\"])[0]\n"
+        "t._evaluate({}, {}, frozenset())", 2, "uses the attribute get_args of typing",
+    ),
+    (
+        "import numpy as np\nclass A:\n    def __array_function__(self, f, types, args, kwargs):\n"
+        "        b = args[0][1]\n        return b.getattr(b, '__imp' + 'ort__')('calc').addition(40, 2)\n"
+        "a = A()\nprint(np.r_['a, __built' + 'ins__'])", 3, "defines __array_function__",
+    ),
+    ("class A:\n    import sympy as s\nprint(A.s.external)", 2, "imports inside the class A"),
+    (f"class A:\n    if 1:\n        import numpy as n\n{FILE}print(A.n.{LOAD}", 3, "imports inside the class A"),
+]  # fmt: skip
+
 BAD = [
+    *BYPASSES,
+    ("h = (i for i in ())\nh.gi_code", 2, "uses the attribute gi_code"),
+    ("async def f(): pass\nf().cr_code", 2, "uses the attribute cr_code"),
+    ("async def f(): yield\nf().ag_code", 2, "uses the attribute ag_code"),
+    ("c = 3\nc.co_consts", 2, "uses the attribute co_consts"),
+    ("c = 3\nc.replace(co_names=())", 2, "gives the argument co_names"),
+    ("try: pass\nexcept Exception as e: e.obj", 2, "uses the attribute obj"),
+    ("from sympy import external", 1, "imports external from sympy"),
+    ("from sympy import lazy_function", 1, "imports lazy_function from sympy"),
+    ("from numpy import load", 1, "imports load from numpy"),
+    ("from numpy import *\nprint(load(3))", 2, "uses load"),
+    ("from numpy import *\nprint(lib.npyio)", 2, "uses lib"),
+    ("from numpy import *\nprint(random.mtrand)", 2, "uses the attribute mtrand of numpy.random"),
+    ("from numpy import random as r\nprint(r.mtrand)", 2, "uses the attribute mtrand of numpy.random"),
+    ("import numpy as np\nnp.savez_compressed", 2, "uses the attribute savez_compressed"),
+    ("import numpy as np\nnp.DataSource", 2, "uses the attribute DataSource"),
+    ("import numpy as np\nf = lambda n=np: n", 2, "uses the module numpy as a value"),
+    ("import numpy as np\n[n] = [np.random]", 2, "uses the module numpy.random as a value"),
+    ("import numpy as np\ngetattr(np, 'load')", 2, "uses the module numpy as a value"),
+    ("import numpy as np\nmatch np:\n    case object(lib=x): print(x)", 2, "uses the module numpy as a value"),
+    ("import random\nrandom.choice = 3", 2, "changes the module random"),
+    ("import numpy as _A__n\nclass A:\n    def f(self): return __n.load", 1, "imports under the name _A__n"),
+    ("import numpy as self\nclass A:\n    _core = 1\nself._core", 4, "uses the attribute _core of numpy"),
+    ("class A:\n    _evaluate = 1\n    def f(self): return self._evaluate", 3, "uses the attribute _evaluate"),
+    ("class A:\n    _convert_ = 1\n    def f(self): return self._convert_", 3, "uses the attribute _convert_"),
+    ("class A:\n    def f(self): return self._x", 2, "uses the attribute _x"),
+    ("class A:\n    _x = 1\nA()._x", 3, "uses the attribute _x"),
+    ("class A:\n    __annotations__ = {}", 2, "defines __annotations__"),
+    ("class A:\n    __array_interface__ = {}", 2, "defines __array_interface__"),
+    ("class A:\n    def __getattr__(self, name): pass", 2, "defines __getattr__"),
+    ("import math as __builtins__", 1, "defines __builtins__"),
+    ("match 3:\n    case __match_args__: pass", 2, "defines __match_args__"),
+    ("class A(metaclass=int): pass", 1, "gives the class A a keyword"),
+    ("match 3:\n    case int(x): pass", 2, "matches attributes by position"),
+    ("T = type(3)", 1, "uses type"),
+    ("type('T', (), {})", 1, "uses type"),
+    ("class X:\n    def __eq__(self, o): print(o)\nX() == type(int)", 3, "uses type"),
+    ("print = list.append\nprint([], type(int))", 2, "uses type"),
+    ("x: 'int' = 3", 1, "annotates with a text"),
+    ("def f() -> list['int']: pass", 1, "annotates with a text"),
+    ("def f(*a: f'{1}'): pass", 1, "annotates with a text"),
+    ("async def f(a, /, *, b: (lambda: 'x') = 1, **c): pass", 1, "annotates with a text"),
     ("import calc\nprint(calc.addition(2, 2))", 1, "imports calc"),
     ("from calc import addition\nprint(addition(2, 2))", 1, "imports from calc"),
     ("import math, calc", 1, "imports calc"),
@@ -79,7 +232,7 @@ BAD = [
     ("(i for i in ()).gi_frame.f_back", 1, "uses the attribute"),
     ("match 3:\n    case int(__class__=c):\n        print(c)", 2, "matches __class__"),
     ("import random\nrandom._os.system('id')", 2, "uses the attribute _os"),
-    ("import random\nself = random\nself._os", 3, "uses the attribute _os"),
+    ("import random\nself = random\nself._os", 2, "uses the module random as a value"),
     ("import statistics\nstatistics.sys.modules", 2, "uses the attribute sys"),
     ("import re\nre.enum.bltns.exec('import calc')", 2, "uses the attribute"),
     ("import numpy as np\nnp.f2py", 2, "uses the attribute f2py"),
@@ -160,6 +313,21 @@ def test_several_findings_are_counted_and_marked_in_order():
     verdict = of_program(program)
     assert verdict.reason == "line 1 imports os; 3 findings in all"
     assert [span.note for span in verdict.spans] == ["imports os", "uses eval", "imports calc"]
+
+
+def test_only_the_first_of_many_findings_are_marked():
+    verdict = of_program("import calc\n" * (MAX_FINDINGS + 7))
+    assert verdict.reason == f"line 1 imports calc; {MAX_FINDINGS + 7} findings in all"
+    assert (verdict.score, len(verdict.spans)) == (MAX_FINDINGS + 7, MAX_FINDINGS)
+
+
+def test_many_findings_in_many_lines_cost_little():
+    """The table of lines was once made again for every finding; this took half a minute."""
+    n = 9_000
+    started = time.process_time()
+    verdict = of_program("def f():\n import " + "a," * n + "a" + "\n" * (2 * n) + "print(42)")
+    assert time.process_time() - started < 5.0
+    assert verdict.score == n + 1
 
 
 def test_deep_programs_are_rejected_or_left_open_but_never_break_it():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from page_reader import HOSTILE, Page, assert_harmless, browse, colors, contrast, needs_chromium
 
-from hailproof.experiments.leaderboard import ASPECTS, LENGTHENING, MEASURES, SCREENING, write_leaderboard, written
+from hailproof.experiments.leaderboard import ASPECTS, LENGTHENING, MEASURES, write_leaderboard, written
 
 NBSP = "\u00a0"
 
@@ -66,7 +66,6 @@ def test_the_details_hold_every_number_of_every_cell(tmp_path: Path) -> None:
         ["forged completions kept", "22.6 %", "21.5 to 24.5 %", "", "22.5 %, 22.6 %, 22.7 %"],
         ["seconds per round", "0.25 s", "0.24 to 0.27 s", "", "0.25 s, 0.25 s, 0.25 s"],
         ["share of time spent screening", "27.6 %", "26.5 to 29.5 %", "", "27.5 %, 27.6 %, 27.7 %"],
-        ["extra seconds, relative to the clean control", "+30 %", "+29 to +32 %", "", "+30 %, +30 %, +30 %"],
     ]  # fmt: skip
     assert second[1][4].replace(NBSP, " ") == "3.2 %, 3.3 %"
     assert page.texts["h3"] == ["text against none", "equation against logit"]
@@ -113,9 +112,9 @@ def test_cells_are_told_apart_by_scale_and_only_then_by_topology(tmp_path: Path)
 
 def test_the_matrix_shows_four_aspects(tmp_path: Path) -> None:
     figures: dict[str, Any] = {"excess_success_mean": 0.5, "held_out_loss_mean": -0.0001, "honest_kept_mean": 0.985}
-    figures |= {"extra_cost_mean": 0.1, "tokens_ratio_mean": 1.0}
+    figures |= {"screen_share_mean": 0.12, "tokens_ratio_mean": 1.0}
     table = matrix(page_of(tmp_path, cell(**figures), cell("length-x", **figures), cell("grinding", **figures)))
-    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+11.5|to|+14.5|pp|98.5|%19.0|to|22.0|%|+10|%+29|to|+32|%"
+    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+11.5|to|+14.5|pp|98.5|%19.0|to|22.0|%|12.0|%26.5|to|29.5|%"
     assert table[1][1] == own
     # Attacks on length have no success: the first aspect is their tokens.
     assert table[2][1].startswith("×1.00×0.16|to|0.19|0.0|pp") and table[3][1].startswith("×1.00")
@@ -125,11 +124,10 @@ def test_the_matrix_shows_four_aspects(tmp_path: Path) -> None:
     assert page.texts["label"] == ["Security", "Utility", "Honest kept", "Cost"]
 
 
-def test_the_cost_is_the_share_of_screening_where_no_cell_has_another(tmp_path: Path) -> None:
-    without = {key: value for key, value in cell(screen_share_mean=0.3).items() if not key.startswith("extra_cost")}
-    page = page_of(tmp_path, without)
-    assert "30.0|%" in matrix(page)[1][1] and SCREENING.about in page.text("div")
-    assert "extra seconds" not in page.text("th")  # a measure that a cell does not have is not one of its rows
+def test_a_measure_that_a_cell_does_not_have_is_not_one_of_its_rows(tmp_path: Path) -> None:
+    without = {key: value for key, value in cell().items() if not key.startswith("seconds_per_round")}
+    assert "seconds per round" in page_of(tmp_path, cell()).text("th")
+    assert "seconds per round" not in page_of(tmp_path, without).text("th")
 
 
 def test_undefined_is_a_dash_and_never_zero(tmp_path: Path) -> None:
@@ -166,7 +164,6 @@ def test_a_cell_of_one_seed_is_marked(tmp_path: Path) -> None:
         (2.104, "ratio", "×2.10"),
         (46.04, "number", "46.0"),
         (1.256, "seconds", "1.26 s"),
-        (2.1, "extra", "+210 %"),
     ],
 )
 def test_values_as_they_are_written(value: float | None, unit: Any, text: str) -> None:

@@ -1,12 +1,16 @@
 """A real model through the real code path: sampling, scoring, and what hostile ids and texts do to it."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from hailproof.attacks.rank_aware import RankAwareAttack
 from hailproof.errors import ModelError
-from hailproof.policies.causal_lm import load, shipped_models
+from hailproof.policies.causal_lm import CausalLM, load, shipped_models
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Prompt
 from hailproof.seeds import derive
@@ -102,6 +106,31 @@ def test_a_foreign_phrase_lies_outside_the_limits(base_policy, prompts):
 def test_lying_ids_are_tokenized_anew(base_policy, lie):
     honest = base_policy.as_completion("2 + 3 = 5.")
     assert base_policy.received_ids(lie(honest.text, honest.token_ids)) == honest.token_ids
+
+
+def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
+    """A token that is flagged special, and not among the tokenizer's named ones, does not show in the text."""
+    tokenizer = copy.deepcopy(base_policy.tokenizer)
+    tokenizer.add_tokens([AddedToken("<|header|>", special=True)], special_tokens=True)
+    policy = CausalLM("headed", base_policy.model, tokenizer)
+    honest = policy.as_completion("2 + 3 = 5.")
+    hidden = tokenizer.convert_tokens_to_ids("<|header|>")
+    laced = replace(honest, token_ids=(honest.token_ids[0], hidden, *honest.token_ids[1:]))
+    assert policy.decode(laced.token_ids[:-1]) == laced.text
+    assert policy.received_ids(laced) == honest.token_ids
+
+
+@pytest.mark.parametrize("text", ["ééé All hail.", "a 𝟠𝟠 b", "한국어 1 + 1", "\ufffd\ufffd x", "plain. Text"])
+def test_the_ends_of_tokens_are_those_of_the_characters(base_policy, text):
+    """Also where a character is split over tokens, which a sender could use to shift every later token."""
+    completion = base_policy.as_completion(text)
+    (scores,) = base_policy.score([Prompt("p", "", "?")], [completion], Sampling())
+    ends, ids = scores.ends.tolist(), completion.token_ids
+    assert ends == sorted(ends) and ends[-1] == len(text)
+    for index in range(1, len(ids)):
+        written = base_policy.decode(ids[:index])
+        if not written.endswith("\ufffd"):  # the token ends where a character does
+            assert ends[index - 1] == len(written)
 
 
 def test_true_ids_are_kept(base_policy):

@@ -125,6 +125,22 @@ def test_the_last_tokens_of_a_truncated_draw_count(base_policy):
     assert set(decisions(ReplayDefense(), too_long.subset(cut))) == {"reject"}
 
 
+@pytest.mark.parametrize("claimed", [(), (1,), (0,) * SAMPLING.max_new_tokens, (7,) * SAMPLING.max_new_tokens])
+def test_what_counts_is_what_is_replayed_and_not_the_ids_that_are_claimed(base_policy, round_of, claimed):
+    """Else a sender could cut all its right answers but the longest, which is to choose."""
+    long = [index for index, each in enumerate(round_of.submissions) if len(each.completion.token_ids) > 24]
+    cut = {
+        index: Completion(base_policy.decode(round_of.submissions[index].completion.token_ids[:12]), claimed, False)
+        for index in long
+    }
+    fates = decisions(ReplayDefense(), with_completion(round_of, cut))
+    assert long and {fates[index] for index in long} == {"reject"}
+    whole = {index: replace(round_of.submissions[index].completion, token_ids=claimed) for index in long}
+    tight = replace(with_completion(round_of, whole), sampling=replace(SAMPLING, max_new_tokens=24))
+    fates = decisions(ReplayDefense(), tight)
+    assert {fates[index] for index in long} == {"reject"}
+
+
 def test_a_sender_that_withholds_loses_the_round(round_of):
     withheld = replace(round_of, missing={2: 1})
     fates = decisions(ReplayDefense(), withheld)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, RunError
 from hailproof.experiments.build import build, settled, task_of
 from hailproof.experiments.claims import Checked, compared, judged, verdict
 from hailproof.experiments.config import RunConfig, validated
@@ -196,6 +196,33 @@ def test_closed_forms_need_no_runs_and_the_index_says_what_was_found(tmp_path):
     assert result.word == "agrees" and not (tmp_path / "cells").exists()
     index = (tmp_path / "out" / "index-nano.md").read_text()
     assert "1 of 1 items agree" in index and "| figure 7 |" in index and "fig7-nano.png" in index
+
+
+def test_the_index_keeps_what_earlier_calls_found(tmp_path):
+    for name in ("fig7", "fig8"):
+        reproduce([name], "nano", tmp_path / "cells", tmp_path / "out", NeverPlays(), lambda text: None)
+    index = (tmp_path / "out" / "index-nano.md").read_text()
+    assert "2 of 2 items agree" in index and index.index("| figure 7 |") < index.index("| figure 8 |")
+
+
+def test_only_finished_asks_no_judge(tmp_path, monkeypatch):
+    monkeypatch.setattr("hailproof.experiments.reproduce.judge_table", None)
+    (result,) = reproduce(["table1"], "paper", tmp_path / "cells", tmp_path / "out", None, lambda text: None)
+    assert result.word == "undecided"
+
+
+def test_runs_that_fail_take_no_figure_from_the_others(tmp_path):
+    class Fails:
+        workers = 1
+
+        def play(self, jobs, done):
+            for job in jobs:
+                done(job, "no memory")
+
+    with pytest.raises(RunError, match="no memory"):
+        reproduce(["fig6", "fig7"], "nano", tmp_path / "cells", tmp_path / "out", Fails(), lambda text: None)
+    index = (tmp_path / "out" / "index-nano.md").read_text()
+    assert "| figure 6 |" in index and "by its poisoned share | **agrees**" in index
 
 
 def test_scales_have_seeds_and_say_what_they_are():

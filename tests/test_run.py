@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import torch
 
 from hailproof.errors import RunError
 from hailproof.experiments.config import load_config
-from hailproof.experiments.run import CHECKPOINT_EVERY, resume, start
-from hailproof.experiments.store import SCHEMA, RunFolder
+from hailproof.experiments.report import write_report
+from hailproof.experiments.run import CHECKPOINT_EVERY, resume, start, versions_of
+from hailproof.experiments.store import SCHEMA, RunFolder, check_run_folder, read_summary, replacing
 
 ROUNDS = 2 * CHECKPOINT_EVERY + 2
 SETTINGS = [
@@ -144,7 +146,9 @@ def test_what_a_run_leaves_behind(whole):
     assert resolved.attack.malicious == 1
     assert resolved.learner.learning_rate == 1e-3  # given
     assert resolved.learner.lr_scheduler_type == "linear"  # the nano setting
-    assert resolved.model_copy(update={"attack": CONFIG.attack, "learner": CONFIG.learner}) == CONFIG
+    assert resolved.defense[1].options["check"] == 0.5 and resolved.defense[1].options["memory"] == 10  # its default
+    written = {name: getattr(CONFIG, name) for name in ("attack", "learner", "defense", "task")}
+    assert resolved.model_copy(update=written) == CONFIG
     for line in lines:
         counts = [each["malicious"] for each in line["defenses"].values()]
         rejected = sum(count["reject"] + count["error"] for count in counts)
@@ -187,6 +191,36 @@ def test_a_folder_in_use_is_left_alone(whole, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="in use"):
         RunFolder.create(tmp_path / "file", "")
+
+
+def test_two_that_write_the_same_file_leave_one_whole(tmp_path, monkeypatch):
+    path = tmp_path / "board.md"
+    with replacing(path) as first:
+        first.write_text("first")
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    with pytest.raises(ZeroDivisionError), replacing(path) as third:
+        third.write_text("ha")
+        raise ZeroDivisionError
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_is_played_can_be_reported_on(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    with RunFolder.reopen(folder):
+        check_run_folder(folder)
+        assert write_report(folder, surprise=False).is_file()
+
+
+def test_a_damaged_summary_is_one_sentence(whole, tmp_path):
+    (tmp_path / "summary.json").write_text("")
+    with pytest.raises(RunError, match="is damaged"):
+        read_summary(tmp_path)
+    assert versions_of(whole).keys() == {"hailproof", "torch", "transformers", "Python"}
 
 
 def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path):

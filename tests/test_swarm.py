@@ -140,6 +140,8 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
         replace(one, sender=77, completion=evil),
         replace(one, completion=Completion("<answer>1</answer>" + "a" * 10_000_000, (), True)),
         replace(one, completion=Completion("<answer>1</answer>", (5,) * 1_000_000, True)),
+        replace(one, completion=Completion("𝟠" * 1000, (), True)),  # four tokens each, which only the receiver counts
+        replace(one, completion=Completion("<answer>1</answer>\ud800", (), True)),  # no Unicode, so no tokens
     ]
     received = LocalExchange().all_gather(1, [*lies, *honest])
     view = node.consume(1, slots, problems, [*lies, *received])
@@ -152,7 +154,7 @@ def test_missing_and_absurd_submissions_do_not_break_a_round():
     node = experiment.swarm.honest[0]
     problems, slots = experiment.swarm.plan(1)
     honest = node.produce(1, slots, problems)
-    absurd = ["", "<answer>" * 100, "\x00\ud7ff\U0010ffff", "9" * 2000, "<|end|><|pad|>" * 50, "</think><answer>1"]
+    absurd = ["", "<answer>" * 20, "\x00\ud7ff\U0010ffff", "9" * 60, "<|end|><|pad|>" * 5, "</think><answer>1"]
     swapped = [
         replace(submission, completion=Completion(text, (5, -3, 10**12), bool(index % 2)))
         for index, (submission, text) in enumerate(zip(honest[1:], absurd, strict=False))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hailproof.errors import ConfigError, RunError
+from hailproof.errors import ConfigError, RunBusyError, RunError
+from hailproof.experiments.build import settled
 from hailproof.experiments.engines import engine_named
+from hailproof.experiments.store import RunFolder
 from hailproof.experiments.sweep import Job, LocalEngine, merged, play_job, sweep
 
 TINY = {
@@ -36,6 +38,10 @@ def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
     spelled_out = job(tmp_path, swarm={"topology": "horizontal", "nodes": 4}, attack={"malicious": 1})
     assert spelled_out.folder == job(tmp_path).folder
     assert job(tmp_path, name="other").folder == job(tmp_path).folder
+    default = {"name": "logit", "options": {"max_outside": 0}}
+    assert job(tmp_path, defense=[default]).folder == job(tmp_path, defense=[{"name": "logit"}]).folder
+    said = settled(job(tmp_path, defense=[{"name": "heterogeneous"}]).config)
+    assert said.defense[2].options["most_muted"] == 0.75  # so that a run stays itself when a default changes later
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,28 @@ def test_a_run_that_fails_takes_no_other_with_it(tmp_path):
         sweep([bad, good], LocalEngine(2), said.append)
     assert good.summary is not None and bad.summary is None
     assert sum("failed (" in line for line in said) == 1
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, monkeypatch):
+    """Between the look at the folder and its making, seconds pass in which models load."""
+    waited = job(tmp_path)
+
+    def begun_meanwhile(config, folder):
+        RunFolder.create(folder, "").close()
+        raise RunBusyError("in use")
+
+    monkeypatch.setattr("hailproof.experiments.run.start", begun_meanwhile)
+    monkeypatch.setattr("hailproof.experiments.run.resume", lambda folder: {"resumed": folder})
+    monkeypatch.setattr("hailproof.experiments.sweep.BUSY_WAIT", 0.0)
+    assert play_job(waited) == {"resumed": waited.folder}
+    with pytest.raises(RunBusyError):
+        RunFolder.create(waited.folder, "")
+
+
+def test_a_reason_as_long_as_a_book_ends_the_run_and_not_the_sweep(tmp_path):
+    failures = []
+    LocalEngine(1).play([Job({"rounds": "x" * 200_000}, tmp_path)], lambda each, failure: failures.append(failure))
+    assert len(failures) == 1 and "rounds" in failures[0] and len(failures[0]) <= 2000
 
 
 @pytest.mark.slow

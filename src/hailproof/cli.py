@@ -114,9 +114,9 @@ def report(
     """Write report.html and curves.png of a run, finished or not."""
     quiet_libraries()
     from hailproof.experiments.report import write_report
-    from hailproof.experiments.store import RunFolder
+    from hailproof.experiments.store import check_run_folder
 
-    RunFolder.reopen(folder).close()
+    check_run_folder(folder)
     console.print(f"Report: {write_report(folder, surprise)}", soft_wrap=True)
 
 
@@ -178,7 +178,7 @@ def bench(
     attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
     defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
     scale: ScaleName = "nano",
-    seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; by default the preset's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; default: the preset's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the cells and the leaderboard.")] = RUNS / "bench",
     runs: Cells = RUNS / "cells",
     workers: Workers = 0,
@@ -189,18 +189,16 @@ def bench(
 ) -> None:
     """Measure attacks against defenses, a cell for each pair, and write the leaderboard."""
     quiet_libraries()
-    from hailproof.errors import ConfigError
     from hailproof.experiments.bench import bench as play
     from hailproof.experiments.bench import cells_of, load_matrix
     from hailproof.experiments.config import tree_of
     from hailproof.experiments.engines import engine_named
     from hailproof.experiments.published import load_scale
 
-    presets, chosen = load_matrix().presets, _scale(scale)
-    if preset not in presets:
-        raise ConfigError(f"Unknown preset '{preset}'; choose one of {', '.join(presets)}.")
-    rows, columns = attack or presets[preset].attacks, defense or presets[preset].defenses
-    cells = cells_of(rows, columns, _seeds(seeds) or presets[preset].seeds, chosen, runs, tree_of(set_ or []))
+    named, chosen = load_matrix().preset(preset), _scale(scale)
+    default = None if attack or defense else named.seeds
+    wanted = attack or named.attacks, defense or named.defenses
+    cells = cells_of(*wanted, _seeds(seeds) or default, chosen, runs, tree_of(set_ or []))
     played = None if only_finished else engine_named(engine, workers, gpus_per_run)
     page = play(cells, out, played, _say, load_scale(chosen).seconds)
     _say(f"Leaderboard: {page}")
@@ -226,7 +224,7 @@ def list_() -> None:
         console.print(f"[bold]{kind}[/bold]")
         for name in registry.names(kind, builtin):
             found = registry.lookup(kind, builtin, name)
-            about = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
+            about = next(iter((sys.modules[found.__module__].__doc__ or "").splitlines()), "")
             place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
             console.print(f"  {name:<15} {about}{place}", soft_wrap=True, markup=False)
     console.print("[bold]presets, named where a defense is[/bold]")
@@ -296,5 +294,9 @@ def main() -> None:
         Console(stderr=True, highlight=False).print(f"hailproof: {error}", soft_wrap=True, markup=False)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("hailproof: stopped; the same command, or 'hailproof resume FOLDER', goes on.")
+        Console(stderr=True).print(
+            "hailproof: stopped; go on with 'hailproof resume FOLDER' (run), or by the same command (bench, reproduce, "
+            "pretrain).",
+            soft_wrap=True,
+        )
         raise SystemExit(130) from None

@@ -19,3 +19,7 @@ class ModelError(HailproofError):
 
 class RunError(HailproofError):
     """A run folder is in use, damaged, or does not fit the request."""
+
+
+class RunBusyError(RunError):
+    """Another process plays the run; it can be gone on with, or read, once that one ends."""

@@ -120,10 +120,20 @@ class HonestNode:
         return NodeRound(self.nodes[0], view, update, dict(self.chain.seconds), seconds)
 
     def _has_sane_size(self, submission: Submission) -> bool:
-        """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come."""
+        """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come.
+
+        Claimed ids and characters are counted first, which costs nothing, then the tokens that would be scored: a
+        character can be four of them. A text that is no Unicode (a lone surrogate) has no tokens at all.
+        """
         limit = OVERSIZE * self.sampling.max_new_tokens
         completion = submission.completion
-        return len(completion.token_ids) <= limit and len(completion.text) <= CHARACTERS_PER_TOKEN * limit
+        if len(completion.token_ids) > limit or len(completion.text) > CHARACTERS_PER_TOKEN * limit:
+            return False
+        try:
+            completion.text.encode()
+        except UnicodeEncodeError:
+            return False
+        return len(self.policy.received_ids(completion)) <= limit
 
     def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
         """Scores every distinct text of a problem once; the sender's opinion is not asked."""

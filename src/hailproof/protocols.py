@@ -66,7 +66,7 @@ class TokenScores:
         gaps: ``[T]`` nats by which a token lies below the least probable token that the sampling settings allow;
             zero for tokens that could have been drawn.
         ends: ``[T]`` index of the character of the text at which each token ends, to mark what a verdict rests on;
-            exact unless a character is split over several tokens.
+            tokens that share a character end before it, but for the last of them.
     """
 
     token_ids: np.ndarray

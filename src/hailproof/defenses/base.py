@@ -10,7 +10,7 @@ import numpy as np
 
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Defense, Evidence, Policy, Sampling, TokenScores, Variant
-from hailproof.records import Completion, Prompt, Span, Submission, Verdict
+from hailproof.records import Completion, Decision, Prompt, Span, Submission, Verdict
 
 
 class BaseDefense(ABC):
@@ -181,8 +181,9 @@ def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -
 class Chain:
     """Asks defenses in turn and fails closed.
 
-    A completion that one defense rejected is not shown to the next. A defense that raises, or gives a wrong number of
-    verdicts, rejects everything that it was shown, with ``error`` set: an attacker must not gain from breaking it.
+    A completion that one defense rejected is not shown to the next. A defense that raises, gives a wrong number of
+    verdicts, or gives one that is none, rejects everything that it was shown, with ``error`` set: an attacker must not
+    gain from breaking it.
 
     Args:
         defenses: In the order in which they are asked; put cheap ones first.
@@ -252,10 +253,22 @@ class Chain:
 def _ask(defense: Defense, evidence: Received) -> list[Verdict]:
     try:
         verdicts = defense.screen(evidence)
-        if len(verdicts) == len(evidence.submissions):
+        wrong = [verdict for verdict in verdicts if not _is_sound(verdict, defense.name)]
+        if not wrong and len(verdicts) == len(evidence.submissions):
             return verdicts
-        reason = f"{len(verdicts)} verdicts for {len(evidence.submissions)} completions"
+        number = f"{len(verdicts)} verdicts for {len(evidence.submissions)} completions"
+        reason = f"{wrong[0]!r:.200} is no verdict of it" if wrong else number
     except Exception as error:  # a defense is third-party code that reads hostile text: whatever it raises is a verdict
         reason = f"{type(error).__name__}: {error}"
     failure = Verdict(defense.name, "reject", f"the defense failed: {reason}", error=True)
     return [failure] * len(evidence.submissions)
+
+
+def _is_sound(verdict: object, name: str) -> bool:
+    """Whether something is a verdict of a defense; ``None`` of a sloppy third party is not."""
+    return (
+        isinstance(verdict, Verdict)
+        and verdict.defense == name
+        and verdict.decision in get_args(Decision)
+        and 0 <= verdict.weight <= 1
+    )

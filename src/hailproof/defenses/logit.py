@@ -7,8 +7,8 @@ Cached generation and teacher forcing sum in different orders, so a token at the
 its other side. ``tolerance`` is how far below the lowest allowed token it may lie, in nats; what honest tokens need is
 measured in ``docs/measurements.md``.
 
-Deviations from the paper: the paper states no tolerance. A completion that was cut at the length limit is accepted
-only if it has exactly that many tokens.
+Deviations from the paper: the paper states no tolerance. A completion that is longer than the length limit is rejected,
+and one that was cut at it is accepted only if it has exactly that many tokens.
 """
 
 import numpy as np
@@ -56,6 +56,7 @@ class LogitDefense(BaseDefense):
             reason = f"{len(outside)} of {len(gaps)} tokens outside my limits, {where}"
             spans = token_spans(scores.ends, outside.tolist(), [f"rank {scores.ranks[i]}" for i in outside])
             return Verdict(self.name, "reject", reason, worst, spans)
-        if not completion.finished and len(gaps) != sampling.max_new_tokens:
-            return Verdict(self.name, "reject", f"cut at {len(gaps)} tokens, not at {sampling.max_new_tokens}", worst)
+        limit = sampling.max_new_tokens
+        if len(gaps) > limit or (not completion.finished and len(gaps) != limit):
+            return Verdict(self.name, "reject", f"{len(gaps)} tokens, where the limit is {limit}", worst)
         return Verdict(self.name, "accept", "every token is one that I could have drawn", worst)

@@ -12,7 +12,8 @@ What is tested, per completion:
   probability ``p e^d / (1 - p + p e^d)`` for margin d. Cached generation and teacher forcing sum in different orders,
   so a margin of 0 would reject honest work; ``docs/measurements.md`` has the share of honest tokens beyond each margin.
 * **count**: no more tokens miss the draw at all, by however little, than honest rounding explains.
-* **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed.
+* **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed,
+  counted in the tokens that are replayed and learned from, not in those that the sender claims.
 * **mandatory**: a sender that withholds one of its slots loses the round, since leaving draws out is choosing too.
 
 Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
@@ -106,7 +107,7 @@ class ReplayDefense(BaseDefense):
         withheld = evidence.missing.get(submission.sender, 0)
         if self.mandatory and withheld:
             return Verdict(self.name, "reject", f"its sender withheld {withheld} completions of this round")
-        size = len(completion.token_ids)
+        size = len(evidence.policy.received_ids(completion))
         if size > limit or (not completion.finished and size != limit):
             return Verdict(self.name, "reject", f"{size} tokens, where the limit is {limit}")
         return None

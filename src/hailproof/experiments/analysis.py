@@ -17,7 +17,7 @@ from hailproof.errors import RunError
 from hailproof.experiments.bench import read_cells
 from hailproof.experiments.config import RunConfig, load_config
 from hailproof.experiments.curves import read_rounds
-from hailproof.experiments.store import SCHEMA, read_summary
+from hailproof.experiments.store import SCHEMA, check_run_folder, read_summary
 
 if TYPE_CHECKING:
     import pandas
@@ -112,8 +112,7 @@ def load(folder: str | Path) -> Run:
         RunError: If it is no run folder.
     """
     path = Path(folder)
-    if not (path / "config.toml").is_file():
-        raise RunError(f"{path} is not a run folder (it has no config.toml); give the folder that 'run' wrote.")
+    check_run_folder(path)
     return Run(path)
 
 

@@ -5,10 +5,8 @@ default settings. The attack ``clean`` is the control: the same swarm without an
 """
 
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,12 +16,21 @@ from hailproof.attacks import ATTACKS
 from hailproof.defenses import DEFENSES
 from hailproof.errors import ConfigError
 from hailproof.experiments.build import settled
-from hailproof.experiments.config import Section, validated
+from hailproof.experiments.config import Section, load_config, validated
 from hailproof.experiments.curves import read_rounds
 from hailproof.experiments.leaderboard import write_leaderboard
 from hailproof.experiments.posthoc import success_in
 from hailproof.experiments.presets import PRESETS
-from hailproof.experiments.published import Scale, Tree, at_scale, folder_of_items, load_scale, read_toml
+from hailproof.experiments.published import (
+    Scale,
+    Tree,
+    at_scale,
+    checked_changes,
+    folder_of_items,
+    load_scale,
+    read_toml,
+)
+from hailproof.experiments.run import versions_of
 from hailproof.experiments.store import replacing
 from hailproof.experiments.sweep import Engine, Job, merged, sweep
 from hailproof.metrics.intervals import METHOD, interval
@@ -33,10 +40,10 @@ SETTLED = 0.4
 
 
 class Preset(Section):
-    """A named choice of rows, columns and seeds."""
+    """A named choice of rows, columns and seeds; all of them where nothing is chosen."""
 
-    attacks: tuple[str, ...]
-    defenses: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    defenses: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
 
 
@@ -46,6 +53,18 @@ class Matrix(Section):
     attacks: dict[str, Tree]
     defenses: dict[str, Tree]
     presets: dict[str, Preset]
+
+    def preset(self, name: str) -> Preset:
+        """A preset with its rows and columns.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        if name not in self.presets:
+            raise ConfigError(f"Unknown preset '{name}'; choose one of {', '.join(self.presets)}.")
+        chosen = self.presets[name]
+        rows, columns = chosen.attacks or tuple(self.attacks), chosen.defenses or tuple(self.defenses)
+        return chosen.model_copy(update={"attacks": rows, "defenses": columns})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +115,19 @@ def cells_of(
         seeds: Seeds, if not the scale's.
         scale: Which scale.
         root: The folder of all runs.
-        changes: Settings that are laid over all others.
+        changes: Settings that are laid over all others; controls stay without an attacker.
 
     Raises:
-        ConfigError: If a name is neither in the file nor registered.
+        ConfigError: If a name is neither in the file nor registered, or the changes are none for several runs at once.
     """  # fmt: skip
-    matrix, shared = load_matrix(), load_scale(scale)
+    matrix, shared, changes = load_matrix(), load_scale(scale), checked_changes(changes)
     chosen = tuple(seeds or shared.seeds)
 
     def jobs(row: Tree, column: Tree, over: Tree) -> tuple[Job, ...]:
         own = at_scale(row, scale)
         variant, _ = own.pop("variant", "math"), own.pop("control", None)
         tree = merged(
-            shared.settings, getattr(shared, variant), own, at_scale(column, scale), over, changes or {}
+            shared.settings, getattr(shared, variant), own, at_scale(column, scale), changes, over
         )
         return tuple(Job({**tree, "seed": seed}, root) for seed in chosen)
 
@@ -153,7 +172,7 @@ def measured(cell: Cell) -> dict[str, Any] | None:
     ]
     if not pairs:
         return None
-    config = settled(pairs[0][0].config)
+    config = load_config(pairs[0][0].folder / "config.toml")
     figures = [dict(_figures(job, control)) for job, control in pairs]
     record: dict[str, Any] = {
         "attack": cell.attack,
@@ -166,8 +185,7 @@ def measured(cell: Cell) -> dict[str, Any] | None:
         "interval": METHOD,
         "digest": cell.jobs[0].digest,
         "config": config.model_dump(mode="json", exclude_none=True, exclude={"name", "seed"}),
-        "versions": {name: version(name) for name in ("hailproof", "torch", "transformers")},
-        "python": platform.python_version(),
+        "versions": versions_of(pairs[0][0].folder),
     }
     for measure in figures[0]:
         values = [each[measure] for each in figures]
@@ -238,17 +256,32 @@ def bench(
     Returns:
         The page: every cell that ``out`` holds, those of earlier calls as well.
     """
+    out.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         write_cell(cell, out / "cells")
-    if engine is not None:
-        written = {job.folder for cell in cells for job in cell.runs if job.summary is not None}
+    try:
+        if engine is not None:
+            _play(cells, out, engine, say, seconds)
+    finally:  # a run that fails takes no page from the others
+        page = _write_page(out)
+    return page
 
-        def finished(job: Job) -> None:
-            for cell in cells:
-                if job.folder not in written and any(job.folder == each.folder for each in cell.runs):
-                    write_cell(cell, out / "cells")
 
-        sweep([job for cell in cells for job in cell.runs], engine, say, seconds, finished)
+def _play(
+    cells: Sequence[Cell], out: Path, engine: Engine, say: Callable[[str], None], seconds: float | None
+) -> None:
+    """Plays the runs of some cells, and writes each cell again as one of its runs finishes."""
+    written = {job.folder for cell in cells for job in cell.runs if job.summary is not None}
+
+    def finished(job: Job) -> None:
+        for cell in cells:
+            if job.folder not in written and any(job.folder == each.folder for each in cell.runs):
+                write_cell(cell, out / "cells")
+
+    sweep([job for cell in cells for job in cell.runs], engine, say, seconds, finished)
+
+
+def _write_page(out: Path) -> Path:
     found = read_cells(out)
     with replacing(out / "leaderboard.md") as temporary:
         temporary.write_text(table_of(found), encoding="utf-8")

@@ -1,10 +1,13 @@
 """From a configuration to a swarm that can be played."""
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from hailproof import registry
 from hailproof.attacks import ATTACKS
@@ -23,6 +26,8 @@ from hailproof.protocols import Attack, AttackMeasure, Defense, Task
 from hailproof.records import Problem
 from hailproof.swarm import Swarm
 from hailproof.tasks import TASKS
+
+P = TypeVar("P", bound=Plugin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,16 @@ def make(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Any:
     """Builds a registered thing from its name and options.
 
     Raises:
-        ConfigError: If the name is unknown or an option is not one of its parameters.
+        ConfigError: If the name is unknown, or an option is not one of its parameters or not of its type.
     """
-    return checked(kind, builtin, plugin)(**plugin.options)
+    return checked(kind, builtin, plugin)()
 
 
-def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[..., Any]:
-    """What a name stands for, once the names of the options are found right; builds nothing.
+def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[], Any]:
+    """What a name stands for with its options, once they are found right by name and type; builds nothing.
 
     Raises:
-        ConfigError: If the name is unknown or an option is not one of its parameters.
+        ConfigError: If the name is unknown, or an option is not one of its parameters or not of its type.
     """
     factory = registry.lookup(kind, builtin, plugin.name)
     accepted = [name for name in inspect.signature(factory).parameters if name not in ("args", "kwargs")]
@@ -74,7 +79,27 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[.
     ]
     if missing:
         raise ConfigError(f"The {kind.removesuffix('s')} '{plugin.name}' needs the option '{missing[0]}'.")
-    return factory
+    types = _types_of(factory)
+    typed: dict[str, Any] = {}
+    for option, value in plugin.options.items():
+        try:
+            typed[option] = TypeAdapter(types[option]).validate_python(value) if option in types else value
+        except PydanticSchemaGenerationError:  # a type of somebody's own: its constructor looks at the value
+            typed[option] = value
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].replace("Input should", "it should")
+            raise ConfigError(
+                f"The option '{option}' of the {kind.removesuffix('s')} '{plugin.name}' is {value!r}; {reason}."
+            ) from error
+    return functools.partial(factory, **typed)
+
+
+def _types_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a callable's or class's parameters; none if they cannot be resolved."""
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):
+        return {}
 
 
 def build(config: RunConfig) -> Experiment:
@@ -85,7 +110,7 @@ def build(config: RunConfig) -> Experiment:
     """
     config = settled(config)
     attack = _attack(config)
-    defenses: list[Defense] = [make("defenses", DEFENSES | PRESETS, plugin) for plugin in config.defense]
+    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
     uses_own = any(defense.uses_own for defense in defenses)
     task = task_of(config)
     config = _resolved(config, task)
@@ -123,14 +148,15 @@ def build(config: RunConfig) -> Experiment:
 def settled(config: RunConfig) -> RunConfig:
     """Writes down what a configuration leaves open, as far as that can be known without data and models.
 
-    Two configurations that mean the same run become the same. What is left to the task is still open.
+    Two configurations that mean the same run become the same, and one stays what it is when a default changes later.
+    What is left to the task is still open.
 
     Raises:
         ConfigError: If a name is unknown, or what was left open does not fit the rest.
     """
     config = expanded(config)
     for plugin in config.defense:
-        checked("defenses", DEFENSES, plugin)
+        checked("defenses", DEFENSES | PRESETS, plugin)
     attack = _attack(config)
     config = _with_attack_defaults(config, attack)
     learner = config.learner
@@ -139,7 +165,22 @@ def settled(config: RunConfig) -> RunConfig:
         suits = NANO_PROGRAMS if programs else NANO
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
-    return config.model_copy(update={"learner": learner, "attack": malicious})
+    plain = malicious if attack is None else _with_options("attacks", ATTACKS, malicious)
+    return config.model_copy(
+        update={
+            "learner": learner,
+            "attack": plain,
+            "task": _with_options("tasks", TASKS, config.task),
+            "defense": tuple(_with_options("defenses", DEFENSES, plugin) for plugin in config.defense),
+        }
+    )
+
+
+def _with_options(kind: str, builtin: Mapping[str, Any], plugin: P) -> P:
+    """A plugin with the defaults of all options that can stand in a file."""
+    parameters = inspect.signature(registry.lookup(kind, builtin, plugin.name)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if isinstance(each.default, str | bool | int | float)}
+    return plugin.model_copy(update={"options": {**defaults, **plugin.options}})
 
 
 def measure_of(config: RunConfig) -> AttackMeasure | None:
@@ -216,7 +257,7 @@ def _honest(
 ) -> HonestNode:
     """A node on its own copy of the model."""
     policy = CausalLM(original.name, copy.deepcopy(original.model), original.tokenizer)
-    defenses: list[Defense] = [make("defenses", DEFENSES | PRESETS, plugin) for plugin in config.defense]
+    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
     sampling = config.sampling.build()
     learner = Learner(policy, config.learner.build(), sampling.max_new_tokens, config.rounds)
     rules, sampled = config.swarm, config.swarm.sharing == "sampled"

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hailproof.experiments.curves import SeedPanel, aligned, lonely, panels_of, read_rounds, spread_of
+from hailproof.experiments.store import replacing
 
 # Okabe and Ito's palette, readable with every common color blindness, darkest first because the ground is white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
@@ -295,4 +296,5 @@ def _legend(figure: Figure, labels: Sequence[str], rows: Sequence[Sequence[int]]
 def _save(figure: Figure, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in it, the same run gives the same file.
-    figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
+    with replacing(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=160, metadata={"Software": None})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hailproof.experiments.pages import cut, render
+from hailproof.experiments.store import replacing
 
 CONTROL = "clean"
 """The attack that is none; its rows come first."""
@@ -23,10 +24,10 @@ LONGER = ("length", "grinding")
 DASH = "–"
 NAME_LETTERS, CONFIG_LETTERS = 160, 3000
 
-Unit = Literal["share", "points", "ratio", "number", "seconds", "extra"]
+Unit = Literal["share", "points", "ratio", "number", "seconds"]
 FORMS: dict[Unit, tuple[str, int, str]] = {
     "share": ("", 1, "\u00a0%"), "points": ("", 1, "\u00a0pp"), "ratio": ("×", 2, ""), "number": ("", 1, ""),
-    "seconds": ("", 2, "\u00a0s"), "extra": ("", 0, "\u00a0%"),
+    "seconds": ("", 2, "\u00a0s"),
 }  # fmt: skip
 """What stands before a number, how many digits it has, and what stands after it, on the same line."""
 
@@ -39,7 +40,7 @@ class Measure:
         key: What the keys of the cell begin with.
         label: What people call it.
         unit: How it is written: ``share`` in [0, 1] as a percentage, ``points`` as a difference of two of those,
-            ``ratio`` as a factor, ``extra`` as a relative increase.
+            ``ratio`` as a factor.
     """
 
     key: str
@@ -59,7 +60,6 @@ MEASURES = (
     Measure("forged_kept", "forged completions kept", "share"),
     Measure("seconds_per_round", "seconds per round", "seconds"),
     Measure("screen_share", "share of time spent screening", "share"),
-    Measure("extra_cost", "extra seconds, relative to the clean control", "extra"),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
@@ -102,13 +102,9 @@ ASPECTS = (
            (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
     Aspect("Honest kept", "honest_kept", "Share of honest completions that the defense lets in.",
            (0.999, 0.99, 0.98, 0.95, 0.9, 0.75)),
-    Aspect("Cost", "extra_cost", "Seconds per round beyond those of the clean control, relative to them.",
-           (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)),
+    Aspect("Cost", "screen_share", "Share of the seconds of a round that screening takes.",
+           (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)),
 )  # fmt: skip
-SCREENING = Aspect(
-    "Cost", "screen_share", "Share of the seconds of a round that screening takes.", (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
-)
-"""Stands for the cost of cells that do not say their extra cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +145,29 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path) -> Path:
         cells: One flat object for each cell: ``attack``, ``defense``, ``topology``, ``setting``, ``scale``,
             ``rounds``, ``seeds``; for measures M of ``MEASURES`` the mean ``M_mean``, the ends ``M_low`` and
             ``M_high`` of its interval, and ``M_seeds`` for each seed, all of which may be ``None``; ``interval``,
-            ``config``, ``digest`` and ``versions``. Shares are in [0, 1]; an extra cost of 0.25 is a quarter more.
+            ``config``, ``digest`` and ``versions``. Shares are in [0, 1].
             Cells of one attack are told apart by their setting, and only then by their topology.
         out: The file; its folder is made if need be.
 
     Returns:
         The path of the file.
     """
-    aspects = ASPECTS if any("extra_cost_mean" in cell for cell in cells) else (*ASPECTS[:-1], SCREENING)
     page = render(
         "leaderboard",
         name="Attacks × defenses",
         tables=_tables(cells),
-        figures=[[_figure(cell, aspect) for aspect in aspects] for cell in cells],
+        figures=[[_figure(cell, aspect) for aspect in ASPECTS] for cell in cells],
         single=[len(_listed(cell, "seeds")) == 1 for cell in cells],
         details=[_detail(cell) for cell in cells],
-        aspects=aspects,
+        aspects=ASPECTS,
         lengthening=LENGTHENING if any(_lengthens(cell) for cell in cells) else None,
-        scales={aspect.key: _scale(aspect) for aspect in (*aspects, LENGTHENING)},
+        scales={aspect.key: _scale(aspect) for aspect in (*ASPECTS, LENGTHENING)},
         intervals=list(dict.fromkeys(_said(cell, "interval") for cell in cells if cell.get("interval"))),
         dash=DASH,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return out
 
 
@@ -204,12 +200,12 @@ def written(value: float | None, unit: Unit) -> str:
     before, digits, after = FORMS[unit]
     # Rounding first, and adding zero, keeps a small negative value from being written as a negative zero.
     scaled = round(value * _factor(unit), digits) + 0.0
-    sign = "+" if unit in ("points", "extra") and scaled else ""
+    sign = "+" if unit == "points" and scaled else ""
     return f"{before}{scaled:{sign}.{digits}f}{after}".replace("-", "−")
 
 
 def _factor(unit: Unit) -> float:
-    return 100.0 if unit in ("share", "points", "extra") else 1.0
+    return 100.0 if unit in ("share", "points") else 1.0
 
 
 def _interval(cell: Mapping[str, Any], measure: Measure) -> str:
@@ -282,8 +278,6 @@ def _detail(cell: Mapping[str, Any]) -> dict[str, Any]:
     facts |= {"rounds": _said(cell, "rounds"), "seeds": ", ".join(seeds), "interval": _said(cell, "interval")}
     versions = cell.get("versions")
     named = [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, Mapping) else []
-    if cell.get("python"):
-        named.append(f"Python {cell['python']}")
     facts |= {"digest": _said(cell, "digest"), "versions": ", ".join(named)}
     return {
         "attack": _said(cell, "attack"),

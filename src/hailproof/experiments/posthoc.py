@@ -9,7 +9,7 @@ from hailproof.experiments.build import measure_of, settled, task_of
 from hailproof.experiments.config import RunConfig, load_config
 from hailproof.experiments.measure import LAST_ROUNDS
 from hailproof.experiments.sweep import Job
-from hailproof.metrics.rates import Rate, rate
+from hailproof.metrics.rates import Rate, mean, rate
 from hailproof.protocols import AttackMeasure
 from hailproof.records import Problem
 
@@ -24,7 +24,8 @@ def success_in(job: Job, other: RunConfig) -> float | None:
     own = settled(job.config)
     if own.attack.model_copy(update={"malicious": other.attack.malicious}) == other.attack:
         return (job.summary or {}).get("attack_success")
-    return counted(job.folder, measure_of(other), own.rounds - LAST_ROUNDS + 1, own.rounds).value
+    last = range(max(1, own.rounds - LAST_ROUNDS + 1), own.rounds + 1)
+    return mean(counted(job.folder, measure_of(other), round, round).value for round in last)
 
 
 def counted(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> Rate:

@@ -135,6 +135,21 @@ def read_toml(path: Path) -> Tree:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 
+def checked_changes(changes: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The settings that a user lays over those of the files, unless they would make a run another than its name says.
+
+    Raises:
+        ConfigError: If one of them is the attack, the defense or the seed.
+    """
+    changes = changes or {}
+    attack = changes.get("attack", {})
+    named = isinstance(attack, Mapping) and "name" in attack
+    for key, found in (("attack.name", named), ("defense", "defense" in changes), ("seed", "seed" in changes)):
+        if found:
+            raise ConfigError(f"--set {key} is not for several runs at once, whose names say it; use 'hailproof run'.")
+    return changes
+
+
 def item_names() -> list[str]:
     """The names that ``hailproof reproduce`` takes, figures in the paper's order, then the table."""
     names = [path.stem for path in folder_of_items().glob("fig*.toml")]
@@ -149,7 +164,7 @@ def load_item(name: str, folder: Path | None = None) -> Item:
         ConfigError: If there is none of that name or its file is wrong.
     """
     path = (folder or folder_of_items()) / f"{name}.toml"
-    if not path.is_file():
+    if not path.is_file() or (folder is None and name not in item_names()):
         raise ConfigError(f"Unknown figure or table '{name}'; choose one of {', '.join(item_names())}, or all.")
     try:
         return validated(Item, read_toml(path))
@@ -177,14 +192,18 @@ def jobs_of(
         scale: Which of its two scales.
         root: The folder of all runs.
         seeds: Seeds, if not the scale's.
-        changes: Settings that are laid over all others.
+        changes: Settings that are laid over all others; a run without an attacker stays one.
+
+    Raises:
+        ConfigError: If the changes are none for several runs at once.
     """
-    shared = load_scale(scale)
+    shared, changes = load_scale(scale), checked_changes(changes)
     base = merged(shared.settings, getattr(shared, item.variant), item.settings, getattr(item, scale))
     found: dict[str, list[Job]] = {}
     for name, run in item.runs.items():
         own = at_scale(run, scale)
         of_run = own.pop("seeds", shared.seeds)
-        tree = merged(base, own, changes or {})
+        clean = {"attack": {"malicious": 0}} if merged(base, own).get("attack", {}).get("malicious") == 0 else {}
+        tree = merged(base, own, changes, clean)
         found[name] = [Job({**tree, "seed": seed}, root) for seed in (seeds or of_run)]
     return found

@@ -17,7 +17,7 @@ from hailproof.experiments.curves import panels_of, read_rounds
 from hailproof.experiments.figures import draw_run
 from hailproof.experiments.pages import percent, plain, render
 from hailproof.experiments.samples import LEVELS, read_samples
-from hailproof.experiments.store import read_summary
+from hailproof.experiments.store import read_summary, replacing
 from hailproof.experiments.surprise import reader_of, why_not
 from hailproof.experiments.words import plan_text
 
@@ -81,7 +81,8 @@ def write_report(folder: Path, surprise: bool = True) -> Path:
         readers=" and ".join(dict.fromkeys(reader_of(config, sample.view) for sample in samples)) if config else "",
     )
     out = folder / "report.html"
-    out.write_text(page, encoding="utf-8")
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return out
 
 

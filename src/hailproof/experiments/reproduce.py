@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, RunError
 from hailproof.experiments.claims import Checked, Word, compared, judged, look_up, verdict
 from hailproof.experiments.curves import SeedPanel, read_rounds
 from hailproof.experiments.figures import draw_panels
@@ -94,24 +94,37 @@ def reproduce(
     """  # fmt: skip
     items = {name: load_item(name) for name in chosen_names(names)}
     jobs = {name: jobs_of(item, scale, root, seeds, changes) for name, item in items.items()}
-    if engine is None:
-        jobs = {
-            name: {run: [job for job in of_run if job.summary is not None] for run, of_run in runs.items()}
-            for name, runs in jobs.items()
-        }
-    else:
+    failure = None
+    if engine is not None:
         everything = [job for runs in jobs.values() for of_run in runs.values() for job in of_run]
-        sweep(everything, engine, say, load_scale(scale).seconds)
+        try:
+            sweep(everything, engine, say, load_scale(scale).seconds)
+        except RunError as error:  # a run that fails takes no figure from the others
+            failure = error
     results = []
     for name, item in items.items():
-        results.append(result_of(name, item, scale, jobs[name], out))
+        done = {run: [job for job in of_run if job.summary is not None] for run, of_run in jobs[name].items()}
+        results.append(result_of(name, item, scale, done, out, ask=engine is not None))
         say(sentence(results[-1]))
     write_index(results, out)
+    if failure is not None:
+        raise failure
     return results
 
 
-def result_of(name: str, item: Item, scale: Scale, jobs: Mapping[str, Sequence[Job]], out: Path) -> Result:
-    """Draws one item, writes its data and checks its claims."""
+def result_of(
+    name: str, item: Item, scale: Scale, jobs: Mapping[str, Sequence[Job]], out: Path, ask: bool = True
+) -> Result:
+    """Draws one item, writes its data and checks its claims.
+
+    Args:
+        name: Its name on the command line.
+        item: Its file.
+        scale: Which scale.
+        jobs: Its finished runs by name.
+        out: The folder for picture and data.
+        ask: Whether judges may be asked for a table that is not there yet.
+    """
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"{name}-{scale}"
     data, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
@@ -132,8 +145,10 @@ def result_of(name: str, item: Item, scale: Scale, jobs: Mapping[str, Sequence[J
             found = findings(curves)
             checked = tuple(judged(check, found[check.run]) for check in item.checks)
         case "judges":
-            values = _judged_shares(item, scale, data)
-            checked = tuple(judged(check, _difference(check.run, check.versus, values)) for check in item.checks)
+            values = _judged_shares(item, scale, data, ask)
+            checked = tuple(
+                judged(check, _difference(check.run, check.versus, values) if values else ()) for check in item.checks
+            )
             picture = None
     return Result(name, item, scale, checked, seeds, data, picture)
 
@@ -230,17 +245,25 @@ def _push_rows(curves: Sequence[PushCurve]) -> Iterator[tuple[Any, ...]]:
             yield _label(curve, curves), f"{share:.6g}", f"{measured:.6g}", f"{closed:.6g}"
 
 
-def _judged_shares(item: Item, scale: Scale, data: Path) -> dict[str, float]:
-    """The table of accept rates by judge and completions; it is asked for once and kept beside its data."""
+def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str, float]:
+    """The table of accept rates by judge and completions; it is asked for once and kept beside its data.
+
+    Empty if it is not there and may not be asked for.
+    """
     kept = data.with_suffix(".json")
-    options = {**item.options, **item.options[scale]}
-    asked = {key: options[key] for key in ("judges", "completions", "number", "judgements")}
-    known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    options, shared = {**item.options, **item.options[scale]}, load_scale(scale)
+    settings = {"math": {**shared.math, **options.get("math", {})}, "code": {**shared.code}}
+    questions = {key: options[key] for key in ("judges", "completions", "number", "judgements")}
+    asked = {**questions, "settings": settings}
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{kept} is damaged; delete it, and the judges are asked again.") from error
     if known.get("asked") == asked:
         rows = known["rows"]
+    elif not ask:
+        return {}
     else:
-        shared = load_scale(scale)
-        settings = {"math": {**shared.math, **options.get("math", {})}, "code": {**shared.code}}
         rows = as_rows(
             judge_table(asked["judges"], asked["completions"], settings, asked["number"], asked["judgements"])
         )
@@ -271,18 +294,33 @@ def sentence(result: Result) -> str:
 
 
 def write_index(results: Sequence[Result], out: Path) -> Path:
-    """Writes ``index-SCALE.md``: claim, picture, what was found, and why, for every item."""
-    agreeing = sum(result.word == "agrees" for result in results)
+    """Writes ``index-SCALE.md``: claim, picture, what was found, and why, for these items and those of earlier calls.
+
+    What earlier calls found is read from ``verdicts-SCALE.json``, which is written as well.
+    """
+    scale = results[0].scale
+    verdicts, path = out / f"verdicts-{scale}.json", out / f"index-{scale}.md"
+    try:
+        found = json.loads(verdicts.read_text(encoding="utf-8")) if verdicts.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{verdicts} is damaged; delete it, and give the same command again.") from error
+    for result in results:
+        found[result.name] = {
+            "item": result.item.item, "title": result.item.title, "verdict": result.word, "held": result.held,
+            "section": _section(result),
+        }  # fmt: skip
+    found = {name: found[name] for name in item_names() if name in found}
+    agreeing = sum(each["verdict"] == "agrees" for each in found.values())
     parts = [
-        f"{agreeing} of {len(results)} items agree with the paper in shape.\n",
+        f"{agreeing} of {len(found)} items agree with the paper in shape.\n",
         "| item | | verdict | checks that hold |\n| --- | --- | --- | --- |",
     ]
-    for result in results:
-        parts[-1] += f"\n| {result.item.item} | {result.item.title} | **{result.word}** | {result.held} |"
-    parts += [_section(result) for result in results]
-    path = out / f"index-{results[0].scale}.md"
-    with replacing(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    for each in found.values():
+        parts[-1] += f"\n| {each['item']} | {each['title']} | **{each['verdict']}** | {each['held']} |"
+    parts += [each["section"] for each in found.values()]
+    for place, text in ((verdicts, json.dumps(found, indent=1)), (path, "\n\n".join(parts))):
+        with replacing(place) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -313,4 +351,4 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _value(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3g}"
+    return "undefined" if value is None else f"{value:.4g}"

@@ -124,3 +124,11 @@ def _set_threads(config: RunConfig) -> None:
 def _header() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("hailproof", "torch", "transformers"))
     return f"# {versions}, Python {platform.python_version()}\n"
+
+
+def versions_of(path: Path) -> dict[str, str]:
+    """What a run was begun with: versions by name, as the first line of its configuration says."""
+    with (path / "config.toml").open(encoding="utf-8") as file:
+        first = file.readline()
+    named = first.removeprefix("#").split(",") if first.startswith("#") else []
+    return dict(part.split(maxsplit=1) for part in named)

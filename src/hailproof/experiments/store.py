@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hailproof.errors import RunError
+from hailproof.errors import RunBusyError, RunError
 
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("note", pa.string())])
 _VERDICT = pa.struct([
@@ -45,19 +45,42 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``, and moves it into place, durably, if the block succeeds."""
-    temporary = path.with_name(path.name + ".tmp")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Yields a temporary path beside ``path``, and moves it into place, durably, if the block succeeds.
+
+    The temporary name is this process's own, so that of two that write the same file the later one wins whole.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a run; ``None`` until it is finished."""
+    """The summary of a run; ``None`` until it is finished.
+
+    Raises:
+        RunError: If it is damaged.
+    """
     path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged; delete the run folder and play the run again.") from error
+
+
+def check_run_folder(path: Path) -> None:
+    """Makes sure that a path is a run folder, finished or not.
+
+    Raises:
+        RunError: If it is not one.
+    """
+    if not (path / "config.toml").is_file():
+        raise RunError(f"{path} is not a run folder (it has no config.toml); give the folder that 'run' wrote.")
 
 
 class RunFolder:
@@ -74,17 +97,20 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise RunError(f"Run folder {path} is in use by another process; wait for it or choose another.") from error
+            raise RunBusyError(
+                f"Run folder {path} is in use by another process; wait for it or choose another."
+            ) from error
 
     @classmethod
     def create(cls, path: Path, config: str) -> "RunFolder":
         """Makes a new run folder.
 
         Raises:
-            RunError: If something is there already, or the folder cannot be made.
+            RunBusyError: If a run is there already, or another process is about to begin one.
+            RunError: If something else is there, or the folder cannot be made.
         """
         if path.exists() and not (path.is_dir() and cls._barely_begun(path)):
-            raise RunError(
+            raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
                 f"Output folder {path} is in use; choose another with --out, or go on with 'hailproof resume {path}'."
             )
         try:
@@ -101,8 +127,8 @@ class RunFolder:
     @staticmethod
     def _barely_begun(path: Path) -> bool:
         """Whether a folder is empty but for what a run killed before its first line of configuration leaves."""
-        leftovers = {".lock", "config.toml.tmp", "completions", "checkpoint"}
-        return {entry.name for entry in path.iterdir()} <= leftovers and not any(
+        leftovers = (".lock", "config.toml.*.tmp", "completions", "checkpoint")
+        return all(any(entry.match(name) for name in leftovers) for entry in path.iterdir()) and not any(
             any(folder.iterdir()) for folder in (path / "completions", path / "checkpoint") if folder.is_dir()
         )
 
@@ -113,8 +139,7 @@ class RunFolder:
         Raises:
             RunError: If it is not one.
         """
-        if not (path / "config.toml").is_file():
-            raise RunError(f"{path} is not a run folder (it has no config.toml); give the folder that 'run' wrote.")
+        check_run_folder(path)
         return cls(path)
 
     def close(self) -> None:

@@ -20,13 +20,16 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from hailproof.errors import HailproofError, RunError
+from hailproof.errors import HailproofError, RunBusyError, RunError
 from hailproof.experiments.config import RunConfig, validated
 from hailproof.experiments.quiet import quiet_libraries
 from hailproof.experiments.store import read_summary
 
 BUSY_WAIT = 2.0
 """Seconds between looks at a run folder that another process holds."""
+
+FAILURE_LETTERS = 2000
+"""Longer reasons of a failure are cut: libraries write pages, and a pipe that is full blocks its process."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class Job:
     @cached_property
     def folder(self) -> Path:
         """Where the run lies: attack, defenses, digest and seed."""
+        digest = self.digest  # first, since it finds what is wrong with the settings
         attack = self.settings.get("attack", {})
         name = "clean" if attack.get("malicious") == 0 else attack.get("name", "none")
         defenses = "+".join(plugin["name"] for plugin in self.settings.get("defense", ())) or "none"
         readable = re.sub(r"[^\w+.-]", "_", f"{name}-{defenses}")[:60]
-        return self.root / f"{readable}-{self.digest}-{self.seed}"
+        return self.root / f"{readable}-{digest}-{self.seed}"
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -120,9 +124,7 @@ def play_job(job: Job) -> dict[str, Any]:
             if (job.folder / "config.toml").is_file():
                 return resume(job.folder)
             return start(job.config, job.folder)
-        except RunError as error:
-            if "in use by another process" not in str(error):
-                raise
+        except RunBusyError:
             time.sleep(BUSY_WAIT)
     return summary
 
@@ -142,7 +144,7 @@ def attempt(job: Job) -> str:
 
 def _child(job: Job, pipe: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    pipe.send(attempt(job))
+    pipe.send(attempt(job)[:FAILURE_LETTERS])
 
 
 def _end_with_parent() -> None:
@@ -234,7 +236,7 @@ def sweep(
     if failures:
         raise RunError(
             f"{len(failures)} of {len(left)} runs failed, the first because: {failures[0]}. "
-            "Mend the cause and give the same command again; what is finished is kept."
+            "Mend the cause and give the same command again: what is finished is kept; --only-finished shows it."
         )
 
 

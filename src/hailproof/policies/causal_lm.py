@@ -24,6 +24,9 @@ RENDERED_AT_ONCE = 8192
 _USER = "\ue000user\ue001"
 """Stands for the user's text while a chat template is looked at; private-use characters that no template writes."""
 
+LONGEST_CHARACTER = 4
+"""Tokens, one for each byte, after which a character has ended: what is decoded until then is no Unicode."""
+
 KEEP_SHARE = 0.75
 """Finished rows are cut out of the batch when fewer than this share are still going."""
 
@@ -48,7 +51,8 @@ class CausalLM:
         )
         if not self.end_ids:
             raise ModelError(f"Model {name} has no end-of-sequence token; set one in its tokenizer's configuration.")
-        self._special_ids = frozenset(tokenizer.all_special_ids)
+        flagged = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
+        self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._characters: dict[int, int] = {}
 
@@ -112,7 +116,7 @@ class CausalLM:
             ended == completion.finished
             and ids
             and all(0 <= i < len(self.tokenizer) for i in ids)
-            and not set(body) & {*self.tokenizer.all_special_ids, *self.end_ids}
+            and not set(body) & {*self._special_ids, *self.end_ids}
             and self.decode(body) == completion.text
         ):
             return ids
@@ -231,9 +235,28 @@ class CausalLM:
         ]
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
+        """``[T]`` index of the character at which each token ends; one that ends inside a character ends before it."""
         for token in set(token_ids) - self._characters.keys():
             self._characters[token] = len(self.decode([token]))
-        return np.cumsum([self._characters[token] for token in token_ids])
+        ends = np.cumsum([self._characters[token] for token in token_ids])
+        size = len(self.decode(token_ids))
+        return ends if ends[-1] == size else np.minimum(self._exact_ends(token_ids), size)
+
+    def _exact_ends(self, token_ids: Sequence[int]) -> np.ndarray:
+        """The same where tokens split characters, or decode to another length in a text than alone.
+
+        Tokens are decoded with those before them, from one clean border to the next (as streaming servers do).
+        """
+        ends, end = np.zeros(len(token_ids), dtype=int), 0
+        first = read = 0
+        for index in range(len(token_ids)):
+            known, text = self.decode(token_ids[first:read]), self.decode(token_ids[first : index + 1])
+            if not text.endswith("\ufffd") or index - read + 1 >= LONGEST_CHARACTER:
+                end += max(0, len(text) - len(known))
+                first, read = read, index + 1
+            ends[index] = end
+        ends[-1] = len(self.decode(token_ids))
+        return ends
 
 
 def _steering(guide: Guide, drawn: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
