@@ -39,7 +39,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["run", "--set=rounds"], r"not key=value"),
         (["run", "--set=seed.x=1", "--seed=1"], r"'seed' is not a section"),
         (["run", "--attack=text", "--set=attack.options.frase=x"], r"no option 'frase'; its options are: phrase"),
-        (["run", "--attack=text", "--set=attack.options.phrase=5"], r"'phrase' of the attack 'text' is 5; it should be"),
+        (["run", "--attack=text", "--set=attack.options.phrase=5"], r"'phrase' of the attack 'text' is 5; it should"),
         (["run", "--set=defense=[{name='logit', options={tolerance='abc'}}]"], r"'tolerance' of the defense 'logit'"),
         (["run", "--set=defense=[{name='replay', options={mandatory='abc'}}]"], r"'mandatory' of the defense 'replay'"),
         (["run", "--defense=homogenous"], r"Unknown defense 'homogenous' \(did you mean 'homogeneous'"),

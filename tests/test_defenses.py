@@ -67,7 +67,7 @@ class Answers(Says):
         super().__init__("broken")
         self.answer = answer
 
-    def screen(self, evidence):
+    def screen(self, evidence) -> list[Verdict]:
         return [self.answer] * len(evidence.submissions)
 
 

@@ -56,6 +56,10 @@ TRUE = [
     "10/3 = 3.333...", "-10/3 = -3.33", "7/2 = 3.5 = 4", "198 + 1 ≈ 200", "10/3 ≈ 3", r"\frac{10}{3} \approx 3.3",
     "7/2 ≈ 4", "3.33 = 10/3", "1e3 * 2 = 2000", "1.5e3 = 1500",
     "48/2 = <<48/2=24>>24", "<<48/2=24>>", "he pays $<<3*2=6>>6", "2 + 2 == 4", "2 + 2\n= 4", "2 + 2 =\n4",
+    "5! = 120", "4! = 24!", "120 = 5!", "10! / 8! = 90", "2² + 1 = 5", "3² + 4² = 5²", "10⁻² = 0.01", "2 + 2 = 4²",
+    "2 + 2 = 4!", "5 m² + 3 m² = 8 m²", "(2/5) * 500cm³ = 200cm³", "7 / 2 = 3 and a half", "2 and a half hours * 2 = 5",
+    "2 and two thirds * 3 = 8", "2 + 2 = 4 m", "8 ft. * 20 ft. = 160 sq. ft.", '12" + 6" = 18"', "“2 + 2” = “4”",
+    "2 + 2 is = 4", "2 + 2 = +4", "198 + 1 = ~200", "So (2 + 2) = 4 apples.", "01 + 02 = 03",
     "２ + ２ = ４", "2 +\u200b 2 =\u200b 4", "0.1 + 0.2 = 0.3",  # noqa: RUF001
 ]  # fmt: skip
 
@@ -74,15 +78,34 @@ FALSE = [
     ("2/3 = 1/5", "about 0.666667"), ("0.1 + 0.2 = 0.30000000000000004", "0.3"),
     ("<<48/2=25>>", "24"), ("48/2 = <<48/2=25>>24", "24"), ("48/2 = <<48/2=24>>25", "24"), ("2 + 2\n= 5", "4"),
     ("2g + 2g = 5g", "4"), ("2 * 2S = 5S people", "4"), ("２ + ２ = ５", "4"), ("2 + 2 =\u200b 5", "4"),  # noqa: RUF001
+    ("5! = 121", "120"), ("2² + 1 = 6", "5"), ("2 and a half hours * 2 = 6", "5"), ("half of 20 + 5 = 16", "25"),
+    ("twice 5 + 3 = 14", "8"), ("17 / 5 = 4 remainder 2", "3.4"),
+]  # fmt: skip
+
+TWO_AND_TWO_IS_FIVE = [
+    "2 + 2 = 5!", "2 + 2 = 5!!", "2 + 2 = 5 apples!", "2 + 2 = 5…", "2 + 2 = …5", "2 + 2 = 5 …",
+    "So (2 + 2) = 5 apples.", "So $(2 + 2) = $5", r"So \frac{2 + 2}{1} = 5", "2 + 2 = 5 - a lot of apples.",
+    "2 + 2 = 5 I think.", "2 + 2 = 5, i think", "2 + 2 = 5 m.", "2 + 2 = 5 g", "2 + 2 = 5 L", "2 + 2 = 5 h",
+    "2 + 2 = 5 s", "2 + 2 = 5 °C", "2 + 2 = 5 m²", "2 + 2 = 5 m/s", "2 + 2 is = 5", "2 + 2 then = 5",
+    "2 + 2, = 5", "2 + 2: = 5", "2 + 2 = : 5", "2 lbs. + 2 lbs. = 5 lbs.", "2 + 2 = 5 and a half",
+    "2 + 2 = 5 and two thirds", "half of 2 + 2 = 5", "twice 2 + 2 = 5", "Adding over 2 + 2 = 5",
+    "Well - then 2 + 2 = 5", "𝟐 + 𝟐 = 𝟓", "𝟚 + 𝟚 = 𝟝", "① 2 + 2 = 5", "2 ₊ 2 ₌ 5", "2 ➕ 2 🟰 5", "2 + 2 ﹦ 5",  # noqa: RUF001
+    "2 + 2 =\ufe0f 5", "2 + 2 =\u202e 5", "2 + 2 =\u2066 5", "2 + 2 =\x00 5", "2 + 2 = “5”", "“2 + 2” = 5",
+    "2 + 2 = '5'", '2 + 2 = "5"', "2 + 2 = 5²", "2 + 2 = 5⁴", "2 + 2 = 5°", "2 + 2 = 05", "2 + 2 = +5",
+    "2 + 2 = ~5", "2 + 2 = 5 (boys + girls)", "2 + 2 = 5(apples)", "2 + 2 = 5 remainder", "2 + 2 = 5 in bag B.",
+    "2 + 2 = 5 яблок", "So -2 + 6 = 5",
 ]  # fmt: skip
 
 OPEN = [
     "x + 3 = 7", "2x = 10", "2x + 2 = 10", "3x - 5 = 16", "2(4 + x) = 8", "x2 + 2 = 5", "x_2 + 2 = 5", "f(3) = 7",
     "7 = 2x - 5", "22 = 16 + x", "90/x = 21", "E + E - 5 = 37", "2J - 33 = 9", "A^2 = 25", "10(X) + 5(X+2) = 55",
-    "1 hour = 60 minutes", "2 hours = 2 * 60 = 120 minutes", "Week 2 = 3 + 4", "1/2 a cup = 4 ounces", "5! = 121",
-    "Total + 3 = 7", "the number of bikes + 12 - 18 = 45", "twice 5 + 3 = 14", "half of 20 + 5 = 16",
-    "10 per 2 + 1 = 6",
-    "17 / 5 = 3 remainder 2", "√4 + 1 = 4", "2² + 1 = 6", "2 and a half hours * 2 = 6", "5:30 - 3:00 = 4",
+    "1 hour = 60 minutes", "2 hours = 2 * 60 = 120 minutes", "Week 2 = 3 + 4", "1/2 a cup = 4 ounces",
+    "Total + 3 = 7", "the number of bikes + 12 - 18 = 45", "twice 5 + 3 = 16", "twice 5 + 3 = 13",
+    "half of 20 + 5 = 15", "two thirds of 9 + 3 = 9", "the square root of (9 + 16) = 5", "f (2 + 1) = 5", "1. = 5",
+    "1000!/999! = 1000", "5' 3\" = 63 inches", "6' = 72\"", "5' 10\" + 4\" = 6' 2\"", "75\" / 12 = 6' 3\"",
+    "A*A = 25 or A^2 = 25", "10 + 2 = 16 - a", "100 - 28 = 12h", "2 * 500 = 1 L", "12 + 2 = 2 times x",
+    "He ate (1/4) = 5 slices", "1010₂ = 10", "2 + 3 = ?\n5", "10 per 2 + 1 = 6",
+    "17 / 5 = 3 remainder 2", "√4 + 1 = 4", "5:30 - 3:00 = 4",
     "2 + 2 = four",
     "9**9**9**9 = 1", "2^1000000 = 1", "1e999999 + 1 = 1", "5 / 0 = 0", "0^-1 = 1", "1,23 + 1 = 3",
     "0900 - 0130 = 0731",
@@ -105,6 +128,18 @@ def test_true_equations(text: str):
 def test_false_equations(text: str, expected: str):
     wrong = [equation for equation in equations(text) if equation.holds is False]
     assert [equation.expected for equation in wrong] == [expected]
+
+
+@pytest.mark.parametrize("text", TWO_AND_TWO_IS_FIVE)
+def test_no_character_or_word_beside_a_false_equation_hides_it(text: str):
+    (verdict,) = judge(f"<think>{text} Then 3 + 4 = 7.</think><answer>7</answer>")
+    assert verdict.decision == "reject"
+
+
+@pytest.mark.parametrize("text", TWO_AND_TWO_IS_FIVE)
+def test_the_same_around_a_true_equation_is_accepted(text: str):
+    (verdict,) = judge(text.translate(str.maketrans("5𝟓𝟝", "4𝟒𝟜")))  # noqa: RUF001
+    assert (verdict.decision, verdict.reason) == ("accept", "1 equations hold")
 
 
 @pytest.mark.parametrize("text", OPEN)
@@ -202,8 +237,9 @@ HOSTILE = [
     "(", ")", "()", "(1", "1(", "f(", "((1)", "1)", "{", r"\frac{", r"\frac{1}{", "-", "--1", "+", "*", "**", "2**",
     "9^", "9**9", "=", "==", "1=", "1+1=", "1/1=", "1 = ", "1%=", "1%c=", "2 cents dozen % = ", "1/", "1/1/",
     "1 / 1/1", "a ", "a'", "1 000 ", "111 ", "1:", "1:1", ".", "...", "$", "$1", "<<", "<<1=", "<<1=1>>", "<", "</",
-    "<code>", "x ", "x(", "1x", "1 of ", "1/2 of ", "\\", "\\text{", "1e9", "1e", "²", "1²", "\n", "=\n", "\n=",
-    "1\n", "1 a. + ", "(a) ", "1 (1) ", "1 a (",
+    "<code>", "x ", "x(", "1x", "1 of ", "1/2 of ", "\\", "\\text{", "1e9", "1e", "²", "\n", "=\n", "\n=",
+    "1!", "300!", "1²", "1⁹⁹", '"', '1"', "1 and a half ", "half of 1 + ", "is ", "1 i a ", "…", "1…", "1 м", "1 m² ",
+    "(1+1) = ", "((1+1))", "1 + 1 is = 2! ", "1\n", "1 a. + ", "(a) ", "1 (1) ", "1 a (",
 ]  # fmt: skip
 
 

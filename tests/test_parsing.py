@@ -5,7 +5,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hailproof.parsing import (
@@ -75,8 +75,37 @@ NUMBERS = [
     ("60 miles/hour", "60"),
     ("60/hour", "60"),
     ("60 miles per hour", "60"),
+    ("$5$", "5"),
+    ("5 dollars per hour", "5"),
+    ("5 miles/hour", "5"),
+    ("5 per cent", "5"),
+    ("5 cups of flour", "5"),
+    ("5 times", "5"),
+    ("5 times a week", "5"),
+    ("5 more apples", "5"),
+    ("5 pages to read", "5"),
+    ("5 less", "5"),
+    ("5 seconds", "5"),
+    ("5 small ones", "5"),
+    ("5 quarters", "5"),
+    ("5 quarter notes", "5"),
+    ("5 third graders", "5"),
+    ("5 ten-dollar bills", "5"),
+    ("5 half-hour shifts", "5"),
+    ("5 second-hand cars", "5"),
+    ("5 grand pianos", "5"),
     ("9" * 60, "9" * 60),
 ]
+
+OTHER_VALUES = [
+    "5 plus three", "5 minus one", "5 times ten", "5 or six", "5 less than ten", "5 more than ten",
+    "5 over nine", "5 per nine", "5/two", "5 to one", "5 of ten", "5 twenty", "5 ninety", "5 twenty-three",
+    "5 Ten", "5 ten's", "5 tens", "5 \u017fix", "5 zero", "5 lakh", "5 lakhs", "5 crore", "5 quadrillion",
+    "5 mil", "5 bn", "5 millions", "5 million'", "5 m\u00efllion", "5 grand", "5 score", "5 gross",
+    "5 half-dozen", "5 thousandths", "5 hundredths", "5 tenths", "5 thirds", "5 two-thirds", "5 quarter",
+    "5 to the fourth", "5 to the fourth power", "5 factorial", "5 times itself", "5 divided", "5 doubled",
+    "$5%", "$5 %", "$5 percent", "$5 per cent", "$5\u20ac",
+]  # fmt: skip
 
 NOT_NUMBERS = [
     "",
@@ -138,7 +167,9 @@ NOT_NUMBERS = [
     "\x0018",
     "\ud800",
     "9" * 65,
+    *OTHER_VALUES,
 ]
+
 
 @pytest.mark.parametrize(("text", "value"), NUMBERS)
 def test_numbers(text: str, value: str):
@@ -178,6 +209,7 @@ def test_same_number(given_text: str, reference: str, same: bool):
     thousands=st.booleans(),
 )
 def test_a_formatted_number_reads_back(value: Decimal, currency: str, unit: str, thousands: bool):
+    assume(not (currency and unit == "%"))
     digits = f"{abs(value):,.2f}" if thousands else f"{abs(value):.2f}"
     sign = "-" if value < 0 else ""
     assert parse_number(f"{sign}{currency}{digits}{unit}") == value
@@ -379,6 +411,14 @@ def test_hostile_text_costs_little(piece: str, tail: str):
     for function in (answer_in_tags, parse_number, two_two_results, thoughts, sentences):
         function(text)
     assert time.perf_counter() - started < HOSTILE_SECONDS
+
+
+def test_blanks_after_a_times_sign_cost_little():
+    """Twice as many take twice as long; a scan that goes back took 1.5 s for 8,000."""
+    for blanks in (20_000, 40_000):
+        started = time.perf_counter()
+        assert two_two_results("2 x" + " " * blanks + "y = 5") == []
+        assert time.perf_counter() - started < 1.0
 
 
 @pytest.mark.parametrize("piece", ["$", "+", " ", "1,000", "a ", "a'", ".", "1"])

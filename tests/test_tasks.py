@@ -10,7 +10,7 @@ from hailproof.errors import ConfigError, DataError
 from hailproof.parsing import same_number, two_two_results
 from hailproof.records import Problem
 from hailproof.tasks import TASKS, Gsm8k, OpenMath, WordProblems
-from hailproof.tasks.base import same_printed
+from hailproof.tasks.base import MathForm, same_printed
 from hailproof.tasks.openmath import printing
 from hailproof.tasks.word_problems import FAMILIES, split_of
 
@@ -78,6 +78,20 @@ def test_reward(tmp_path, text: str, reward: float):
     path.write_text(json.dumps(GOOD_ROW))
     task = Gsm8k(path)
     assert task.reward(task.train[0], text) == reward
+
+
+@pytest.mark.parametrize(
+    ("answer", "reward"),
+    [
+        ("5", 1.0), ("5 apples", 1.0), ("$5", 1.0), ("5 dollars per hour", 1.0), ("5 miles/hour", 1.0), ("5%", 1.0),
+        ("5 cups of flour", 1.0), ("5 times", 1.0), ("5 plus three", 0.0), ("5 times ten", 0.0), ("5 or six", 0.0),
+        ("5 per nine", 0.0), ("5/two", 0.0), ("$5%", 0.0), ("5 lakh", 0.0), ("5 thousandths", 0.0),
+        ("5 factorial", 0.0),
+    ],
+)  # fmt: skip
+def test_words_that_change_the_value_earn_nothing(answer: str, reward: float):
+    problem = Problem("p", "How many?", "5")
+    assert MathForm().reward(problem, f"<think>so</think><answer>{answer}</answer>") == reward
 
 
 def test_a_prompt_holds_neither_answer_nor_solution(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
+from unicodedata import normalize
 
 MAX_NUMBER_CHARACTERS = 64
 """A longer answer is no answer: it bounds the work on hostile text."""
@@ -16,15 +17,37 @@ MAX_NUMBER_CHARACTERS = 64
 _LETTER = "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]"
 WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
 _NUMBER = re.compile(
-    rf"""(?P<sign>[-+]?)\s*+[$€£]?\s*+(?P<inner>[-+]?)
+    rf"""(?P<sign>[-+]?)\s*+(?P<currency>[$€£]?)\s*+(?P<inner>[-+]?)
         (?P<number>(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
         \s*(?P<unit>[%$€£]|/?{WORD}(?:[ /]{WORD}){{0,3}})?\s*\.?""",
     re.VERBOSE,
 )
-_WORDS_THAT_CHANGE_THE_VALUE = frozenset((
-    "and", "billion", "cubed", "dozen", "dozens", "half", "hundred", "k", "million", "squared", "thousand", "trillion",
-    "x",
+_ORDINALS = frozenset((
+    "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth",
+    "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth", "thirtieth",
+    "fortieth", "fiftieth", "sixtieth", "seventieth", "eightieth", "ninetieth", "hundredth", "thousandth", "millionth",
+    "billionth", "trillionth",
 ))  # fmt: skip
+_WORDS_THAT_CHANGE_THE_VALUE = frozenset((
+    # numbers
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty",
+    "fifty", "sixty", "seventy", "eighty", "ninety", "e", "pi",
+    # magnitudes, also in the plural
+    "billion", "bln", "bn", "crore", "dozen", "googol", "gross", "half", "halves", "hundred", "k", "lac", "lakh", "mil",
+    "mille", "million", "mio", "mln", "mn", "myriad", "nonillion", "octillion", "quadrillion", "quintillion", "score",
+    "septillion", "sextillion", "thousand", "tn", "trillion",
+    # operations
+    "and", "cubed", "divided", "doubled", "exponent", "factorial", "halved", "inverse", "itself", "minus", "mod",
+    "modulo", "multiplied", "negated", "negative", "or", "over", "plus", "power", "quadrupled", "raised", "reciprocal",
+    "root", "squared", "subtracted", "than", "thrice", "tripled", "twice", "x",
+))  # fmt: skip
+_LAST_WORDS_THAT_CHANGE_THE_VALUE = _ORDINALS | {"grand", "quarter"}
+"""Harmless before another word: ``5 third graders``, ``5 quarter notes``, ``5 grand pianos``."""
+_JOINED_WORDS_THAT_CHANGE_THE_VALUE = _WORDS_THAT_CHANGE_THE_VALUE | _ORDINALS | {
+    "less", "more", "of", "quarter", "quarters", "times", "to"
+}  # fmt: skip
+"""With hyphens, every part must be one of these: ``5 twenty-three``, but not ``5 ten-dollar bills``."""
 _SENTENCE_BORDER = re.compile(r"(?<=[.!?])\s+")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|</?[a-z])|\n+")
 CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
@@ -100,8 +123,9 @@ def parse_number(text: str) -> Decimal | None:
     """Reads a number as people write it: ``$1,234.50``, ``12 apples``, ``60 miles/hour``, ``-3``, ``50%``, ``18.``.
 
     One currency sign before the number and up to four words after it are taken as units. Anything else around it, a
-    second number, a misplaced thousands separator, digits that are not ASCII, or a word that changes the value
-    (``2 dozen``, ``5 and a half``) makes it no number.
+    second number, in digits or words, a misplaced thousands separator, digits that are not ASCII, a currency sign with
+    another sign or percent, or a word that changes the value (``2 dozen``, ``5 and a half``, ``5 over nine``) makes it
+    no number.
 
     Args:
         text: The content of an answer, trusted or not.
@@ -115,10 +139,29 @@ def parse_number(text: str) -> Decimal | None:
     match = _NUMBER.fullmatch(text)
     if match is None or (match["sign"] and match["inner"]):
         return None
-    unit_words = re.split(r"[ /]", (match["unit"] or "").lower())
-    if not _WORDS_THAT_CHANGE_THE_VALUE.isdisjoint(unit_words):
+    unit = match["unit"] or ""
+    if match["currency"] and (unit in set("%$€£") - {match["currency"]} or re.match("per ?cent", unit, re.IGNORECASE)):
+        return None
+    if _changes_the_value(unit):
         return None
     return Decimal((match["sign"] or match["inner"]) + match["number"].replace(",", ""))
+
+
+def _changes_the_value(unit: str) -> bool:
+    """Whether a word after a number makes it another one."""
+    plain = normalize("NFKD", unit).encode("ascii", "ignore").decode().lower()
+    words = [[part for part in re.split("['-]", word) if part not in ("", "s")] for word in re.split("[ /]", plain)]
+    return any(map(_is_factor, words)) or "-".join(words[-1]) in _LAST_WORDS_THAT_CHANGE_THE_VALUE
+
+
+def _is_factor(parts: list[str]) -> bool:
+    """Whether a word, in the parts between its hyphens, changes the value of a number before it."""
+    if len(parts) == 1 and parts[0] != "ones":
+        singular = parts[0].removesuffix("s")
+        return bool({parts[0], singular} & _WORDS_THAT_CHANGE_THE_VALUE) or singular in _ORDINALS - set(parts)
+    return len(parts) > 1 and all(
+        {part, part.removesuffix("s")} & _JOINED_WORDS_THAT_CHANGE_THE_VALUE for part in parts
+    )
 
 
 def same_number(given: str, reference: str) -> bool:
@@ -138,7 +181,7 @@ PLAIN_NUMBER = r"(?>[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(
     rf"""(?P<number>{PLAIN_NUMBER})
     |(?P<bold>\*\*+)
-    |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX](?=\s*\\?[$€£]?\s*(?:\.?[0-9]|\()))
+    |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX](?=\s*+\\?[$€£]?\s*+(?:\.?[0-9]|\()))
     |(?P<word>(?:(?<=[0-9])-)?{WORD}|\\(?:text|mathrm)\{{[^{{}}0-9+*^=]{{1,60}}\}}|\([^()0-9+*^=]{{1,60}}\))
     |(?P<plus>\+)
     |(?P<operator>[-\u2212\u2013\u00f7^\u221a])

@@ -11,27 +11,32 @@ of it holds. These are the readings, and there are no others:
   ``2 + 3 = 5 * 4 = 20`` says 2 + 3 = 5, then 5 * 4 = 20.
 * ``20%`` is 20/100, or (``20 / 100 * 100 = 20%``) 20; ``50 cents`` is 50, or (``$1 + 50 cents = $1.50``) 50/100;
   ``2 dozen`` is 24, or (``1 dozen + 1 dozen = 2 dozen``) 2.
+* On the right, ``5!`` is 5 or 120, ``5²`` is 5 (and a footnote) or 25, ``5 and a half`` is 5 or 5.5.
 * A number may be rounded, half up, or cut, at the digits that are written: 10/3 is 3.33 and 2/3 is 0.66 or 0.67.
   Whole numbers are rounded only from what has no end, 10/3 = 3, or is a decimal already, 3.5 = 4; 7/2 is neither 3
   nor 4. After ``≈`` it may be rounded at any digit: 198 ≈ 200.
 
-Left open are equations with variables (``2x = 10``), those that rename a quantity rather than compute one
-(``1 hour = 60 minutes``), and whatever does not parse. A minus sign binds closer than a power. The work is linear in
-the text, however hostile it is.
+Left open are equations with variables (``2x = 10``; ``2 + 3 = 5 m`` has none), those that rename a quantity rather than
+compute one (``1 hour = 60 minutes``), those that a word before them makes true (``half of 8 + 2 = 5``), and whatever
+does not parse. A minus sign binds closer than a power. The work is linear in the text, however hostile it is.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from hailproof.arithmetic.expressions import MAX_SIDE, Reading, Run, Side
+from hailproof.arithmetic.expressions import CLAUSES, MAX_SIDE, Reading, Run, Side
 from hailproof.arithmetic.tokens import Token, fold, tokens
-from hailproof.arithmetic.values import same
+from hailproof.arithmetic.values import Value, same
 from hailproof.parsing import CALCULATOR_NOTE
 
 MAX_CHARACTERS = 32_768
 """What follows in a longer text is not read."""
 _DEFAULT_READING = Reading()
+_LOOSE = frozenset([",", ";", ":", "."])
+_LOOSE_AT_START = _LOOSE | {"+", "→", "~", "#"}
+_CONVERSIONS = frozenset([60, 3600, *(10**power for power in range(1, 10))])
+"""How many of one unit are another, ``600 + 400 = 1 l``; both ways."""
 _OTHER_READINGS = {
     "percent": Reading(percent=Fraction(1)),
     "cents": Reading(cents=Fraction(1, 100)),
@@ -105,11 +110,19 @@ def _sides(tokens: Iterator[Token]) -> tuple[list[Token], list[list[Token]]]:
 
 def _equation(text: str, before: list[Token], after: list[Token], rounded: bool) -> Equation | None:
     """Judges the equation between two sides; ``None`` if there is no expression on both."""
-    before, after = before[-MAX_SIDE:], after[:MAX_SIDE]
-    left_side, right_side = Side(before, _DEFAULT_READING), Side(after, _DEFAULT_READING)
+    rounded |= bool(after) and after[0].text == "~"
+    after, tight = _without_loose_start(after[:MAX_SIDE]), _without_loose_end(before)
+    loose, before = len(tight) < len(before), tight[-MAX_SIDE:]
+    left_side, right_side = Side(before, _DEFAULT_READING), Side(after, _unmarked(_DEFAULT_READING))
     left, right = left_side.last_run(), right_side.first_runs()
     if left is None or not right:
         return None
+    computed = not left_side.is_plain(left)
+    if loose and not computed:
+        return None
+    letter = right_side.unit_letter(right[-1]) if computed and left.value.letters == frozenset() else ""
+    if letter:
+        right = [run._replace(value=_without_letter(run.value, letter)) for run in right]
     start, middle = before[left.start].start, before[left.end - 1].end
     second, stop = after[right[0].start].start, _last_number(after, right[0]).end
     equation = Equation(start, stop, text[start:middle], text[second:stop], None)
@@ -117,15 +130,56 @@ def _equation(text: str, before: list[Token], after: list[Token], rounded: bool)
     if True in outcomes:
         return replace(equation, holds=True, expected=_text(left.value.number))
     ambiguous = {token.kind for side in (before, after) for token in side}
-    for reading in (_OTHER_READINGS[kind] for kind in _OTHER_READINGS if kind in ambiguous):
-        other, others = Side(before, reading).last_run(), Side(after, reading).first_runs()
+    readings = [(_DEFAULT_READING, _DEFAULT_READING)]
+    readings += [(other, _unmarked(other)) for kind, other in _OTHER_READINGS.items() if kind in ambiguous]
+    for left_reading, right_reading in readings:
+        other, others = Side(before, left_reading).last_run(), Side(after, right_reading).first_runs()
         if other and True in {same(other.value, run.value, rounded) for run in others}:
             return replace(equation, holds=True, expected=_text(other.value.number))
-    if None in outcomes or left_side.is_cut(left) or right_side.goes_on(right[0]):
+    if None in outcomes or left_side.is_cut(left) or right_side.goes_on(right[0], left.value):
         return equation
-    if left_side.is_plain(left) and left.value.units and left.value.units != right[0].value.units:
+    if True in {same(shared, run.value, rounded) for shared in left_side.shared(left) for run in right}:
+        return equation
+    if not computed and left.value.units and left.value.units != right[0].value.units:
+        return equation
+    if letter and _converts(left.value.number, right[-1].value.number):
         return equation
     return replace(equation, holds=False, expected=_text(left.value.number))
+
+
+def _unmarked(reading: Reading) -> Reading:
+    """For right sides: what ends a sentence there is more often its end than a factorial."""
+    return reading._replace(marks=False)
+
+
+def _without_loose_end(tokens: list[Token]) -> list[Token]:
+    """A left side without what stands between it and the sign: the ``is`` of ``2 + 2 is = 4``, or a comma."""
+    end = len(tokens)
+    while end and tokens[end - 1].text.lower() in CLAUSES:
+        end -= 1
+    if end == len(tokens) and end and tokens[end - 1].text in _LOOSE:
+        end -= 1
+    return tokens[:end]
+
+
+def _without_loose_start(tokens: list[Token]) -> list[Token]:
+    """A right side without a comma, a colon, dots, a needless plus before it."""
+    start = 0
+    while start < len(tokens) and (tokens[start].text in _LOOSE_AT_START or tokens[start].kind == "ellipsis"):
+        start += 1
+    return tokens[start:]
+
+
+def _without_letter(value: Value, letter: str) -> Value:
+    """A value whose letter is a unit."""
+    return value if value.letters is None else value._replace(letters=value.letters - {letter})
+
+
+def _converts(left: Fraction | None, right: Fraction | None) -> bool:
+    """Whether one number may be the other in another unit."""
+    if not left or not right:
+        return False
+    return left / right in _CONVERSIONS or right / left in _CONVERSIONS
 
 
 def _last_number(tokens: Sequence[Token], run: Run) -> Token:

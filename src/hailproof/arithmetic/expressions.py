@@ -4,9 +4,21 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from typing import NamedTuple
+from unicodedata import normalize
 
 from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
-from hailproof.arithmetic.values import SHARES, Value, add, multiply, number_of, raise_to, scale, with_units
+from hailproof.arithmetic.values import (
+    Value,
+    add,
+    factorial,
+    is_letter,
+    multiply,
+    number_of,
+    raise_to,
+    scale,
+    share_of,
+    with_units,
+)
 
 MAX_DEPTH = 16
 """Parentheses inside parentheses; what is deeper does not parse."""
@@ -18,19 +30,40 @@ MAX_SIGNS = 3
 _MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _REMAINDER = frozenset(["r", "rem", "remainder"])
 _IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
-_CHANGES_WHAT_FOLLOWS = frozenset(["double", "half", "over", "per", "thrice", "triple", "twice"])
-_CLAUSES = frozenset([
+_FACTORS = (
+    dict.fromkeys(("double", "twice"), Fraction(2))
+    | dict.fromkeys(("thrice", "triple"), Fraction(3))
+    | {"half": Fraction(1, 2)}
+)
+_FUNCTIONS = frozenset([
+    "average", "ceil", "cos", "cube", "exp", "floor", "lcm", "ln", "log", "max", "mean", "median", "min", "root", "sin",
+    "sqrt", "square", "squared", "tan",
+])  # fmt: skip
+_ARTICLES = frozenset(["a", "i"])
+"""Words of one letter, if another word follows; else they are variables."""
+_OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
+_UNIT_LETTERS = frozenset("cfghlmsvw")
+CLAUSES = frozenset([
     "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
     "were", "when", "which", "will",
 ])  # fmt: skip
 
 
 class Reading(NamedTuple):
-    """What the words and signs that have two meanings stand for."""
+    """What the words and signs that have two meanings stand for.
+
+    Attributes:
+        percent: What a percent sign multiplies with.
+        cents: What a sign for cents multiplies with.
+        multiples: Whether ``dozen`` and the like multiply.
+        marks: Whether what follows a number changes it: ``5!`` is 120, ``5²`` is 25, ``5 and a half`` is 5.5. If not,
+            it is an exclamation, a footnote, a new thought.
+    """
 
     percent: Fraction = Fraction(1, 100)
     cents: Fraction = Fraction(1)
     multiples: bool = True
+    marks: bool = True
 
 
 class Run(NamedTuple):
@@ -39,7 +72,6 @@ class Run(NamedTuple):
     start: int
     end: int
     value: Value
-
 
 
 def _raised(exponent: Value, base: Value) -> Value:
@@ -99,7 +131,16 @@ class Side:
 
     def is_plain(self, run: Run) -> bool:
         """Whether an expression is only a number or a fraction, so that nothing is computed."""
-        return any(read and read[1] == run.end for read in (self.atom(run.start, 0), self.fraction(run.start, 0)))
+        reads = self.atom(run.start, 0), self.fraction(run.start, 0)
+        if not any(read and read[1] == run.end for read in reads):
+            return False
+        first = run.start
+        while self.kind(first) in ("minus", "currency"):
+            first += 1
+        groups = [first] if self.kind(first) == "open" else []
+        if self.kind(first) == "fraction":
+            groups = [first + 1, self.partner[first + 1] + 1]
+        return all(self.is_plain(Run(group + 1, self.partner[group], run.value)) for group in groups)
 
     def is_cut(self, run: Run) -> bool:
         """Whether a left side goes on before what was read of it, or what was read is the number of a label."""
@@ -107,28 +148,51 @@ class Side:
         if before < 0:
             return len(tokens) == MAX_SIDE
         kind, text = tokens[before].kind, tokens[before].text.lower()
-        if kind in OPERATORS | {"number", "clock", "fraction"} or text in "√∛∑∫_":
+        if kind in OPERATORS | {"number", "clock", "fraction", "quote"} or text in "√∛∑∫_":
             return True
         if kind == "open":
             return self.kind(before - 1) in OPERATORS
         if kind not in ("word", "cents", "multiple", "percent", "close", "currency"):
             return False
-        if self.is_plain(run) or self.glued(run.start) or tokens[run.start].kind == "minus":
+        if self.is_plain(run) or self.glued(run.start):
             return True
-        if kind == "word" and self.kind(before - 1) in OPERATORS:
+        if text in CLAUSES:
+            return False
+        if tokens[run.start].kind == "minus" or (kind == "word" and self.kind(before - 1) in OPERATORS):
             return True
-        parts = {token.text.lower() for token in tokens[max(0, before - 2) : before]} if text == "of" else set()
-        return text in _CHANGES_WHAT_FOLLOWS or not SHARES.isdisjoint(parts)
+        if text in ("over", "per"):
+            return self.kind(before - 1) in ("number", "close", "percent")
+        near = {token.text.lower() for token in tokens[max(0, before - 2) : before + 1]}
+        return tokens[run.start].kind == "open" and (is_letter(text) or not _FUNCTIONS.isdisjoint(near))
 
-    def goes_on(self, run: Run) -> bool:
+    def shared(self, run: Run) -> list[Value]:
+        """What a left side is if the word before it, ``half of`` or ``twice``, belongs to it: to its start or all."""
+        text, before = self.word(run.start - 1), self.tokens[max(0, run.start - 3) : max(0, run.start - 1)]
+        factor = share_of([token.text.lower() for token in before]) if text == "of" else _FACTORS.get(text)
+        first = self.product(run.start, 0)
+        if factor is None or first is None:
+            return []
+        more = multiply(first[0], Value(factor - 1), False)
+        return [multiply(run.value, Value(factor), False), add(run.value, more, False)]
+
+    def goes_on(self, run: Run, left: Value) -> bool:
         """Whether a right side goes on after what was read of it, with what cannot be evaluated."""
         if not _REMAINDER.isdisjoint(run.value.units):
-            return True
-        if self.kind(run.end) not in OPERATORS:
-            return False
-        if self.kind(run.end) == "minus":  # that may also be a dash
-            return self.kind(run.end + 1) == "word" and len(self.tokens[run.end + 1].text) == 1
-        return self.kind(run.end + 1) in ("word", "open", "other")
+            return left.number is not None and left.number // 1 == run.value.number
+        kind, following = self.kind(run.end), self.kind(run.end + 1)
+        if kind == "number":  # 6' 2"
+            return self.kind(run.end - 1) == "quote"
+        if kind == "minus":  # that may also be a dash
+            word = self.word(run.end + 1)
+            return is_letter(word) and not self.is_article(run.end + 1)
+        return kind in OPERATORS and following in ("word", "open", "other")
+
+    def unit_letter(self, run: Run) -> str:
+        """The one letter after a number that is a usual unit, as in ``5 m``; not that of ``5m``, a variable."""
+        word = next((index for index in range(run.start, run.end) if self.kind(index) == "word"), 0)
+        letter = next(iter(run.value.letters)) if run.value.letters and len(run.value.letters) == 1 else ""
+        variable = self.glued(word) and self.kind(word - 1) == "number"
+        return letter if letter.rstrip("²³") in _UNIT_LETTERS and not variable else ""
 
     def sum(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a + b - c``."""
@@ -228,9 +292,12 @@ class Side:
             return False
         return self.group(index, depth) is None or (after_words and self.kind(self.partner[index] + 1) not in OPERATORS)
 
-    def computes(self, index: int) -> bool:
-        """Whether there is an operator inside parentheses."""
-        return any(token.kind in OPERATORS for token in self.tokens[index : self.partner[index]])
+    def is_factor(self, index: int) -> bool:
+        """Whether parentheses after a number belong to it, ``3(x + 1)``, and are no remark, ``3 (boys + girls)``."""
+        inside = self.tokens[index + 1 : self.partner[index]]
+        if self.reading.marks and (self.glued(index) or any(token.kind in OPERATORS for token in inside)):
+            return True
+        return any(token.kind == "word" and is_letter(token.text.lower()) for token in inside)
 
     def group(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads an expression in parentheses, which must fill them."""
@@ -271,22 +338,63 @@ class Side:
             token = self.tokens[index].text.lower() if kind else ""
             if kind in ("percent", "cents") or (kind == "multiple" and not words):
                 value = scale(value, self.factor(kind, token))
-            elif kind == "other" and token in "²³!°" and self.glued(index):
-                value = value._replace(number=None)
-            elif kind == "currency" and self.kind(index + 1) not in ("number", "open"):
+            elif kind in ("superscript", "exclamation") and self.glued(index) and (kind == "superscript" or not words):
+                if words:  # m²
+                    words[-1] += token
+                else:
+                    value = self.marked(value, kind, token)
+                index += 1
+                continue
+            elif kind == "quote" or token == "°" or self.is_article(index) or self.is_currency_after(index):
                 pass
             elif self.joins_units(index, bool(words)):
                 index += 1
                 continue
             elif kind == "open" and self.is_remark(index, bool(words), depth):
-                if not words and (self.glued(index) or self.computes(index)):  # f(x), 3(x + 1)
+                if not words and self.is_factor(index):
                     value = value._replace(number=None)
                 index = self.partner[index] + 1
                 continue
-            elif kind not in ("word", "multiple", "ellipsis") or token in _CLAUSES or self.is_part(index):
+            elif kind not in ("word", "multiple", "ellipsis") or token in CLAUSES or self.is_part(index):
                 break
-            else:
+            elif words and kind == self.kind(index - 1) == "word" and self.glued(index):  # scripts without WORD
+                words[-1] += token
+            elif kind != "ellipsis":
                 words.append(token)
             units.append(token)
             index += 1
+        if not self.reading.marks and self.is_name(words, index):
+            words.pop()
+        if words[:1] == ["and"] and self.reading.marks:
+            value = self.with_share(value, words[1:5])
         return with_units(value, words, units), index
+
+    def is_currency_after(self, index: int) -> bool:
+        """Whether a token is a currency sign that belongs to the number before it."""
+        return self.kind(index) == "currency" and self.kind(index + 1) not in ("number", "open")
+
+    def is_article(self, index: int) -> bool:
+        """Whether a word is the ``a`` of ``a lot`` or the ``I`` of ``I think``, and no variable."""
+        return self.word(index) in _ARTICLES and not self.glued(index) and self.kind(index + 1) == "word"
+
+    def is_name(self, words: list[str], end: int) -> bool:
+        """Whether the last of the words before ``end`` is a letter that names something, as in ``5 eggs in bag B``."""
+        if len(words) < 2 or not is_letter(words[-1]) or is_letter(words[0]) or self.kind(end) in OPERATORS:
+            return False
+        return _OPERATIONS.isdisjoint(words)
+
+    def marked(self, value: Value, kind: str, token: str) -> Value:
+        """A number with an exclamation mark or a power glued to it."""
+        if not self.reading.marks:
+            return value
+        if kind == "exclamation":
+            return factorial(value)
+        exponent = int(normalize("NFKC", token[:MAX_UNIT_WORDS]).replace("\u2212", "-"))
+        return raise_to(value, Value(Fraction(exponent)))
+
+    def with_share(self, value: Value, words: list[str]) -> Value:
+        """The number of ``2 and a half``; unknown before ``of``."""
+        share = share_of(words)
+        if share is None or value.number is None:
+            return value
+        return value._replace(number=None if "of" in words or share > 1 else value.number + share, written=False)

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
+from unicodedata import normalize
 
 from hailproof.parsing import PLAIN_NUMBER, WORD
 
@@ -28,6 +30,9 @@ _TOKENS = re.compile(
     |(?P<cents>¢|cents?\b)
     |(?P<multiple>(?:dozens?|hundred|thousand|million|billion)\b)
     |(?P<word>{WORD}|\\(?:text|mathrm|textrm|mbox)\{{[^{{}}0-9+*^=]{{1,60}}\}})
+    |(?P<superscript>⁻?[⁰¹²³⁴-⁹]++)
+    |(?P<exclamation>!)
+    |(?P<quote>["'\u00ab\u00bb\u2018-\u201f\u2032\u2033\u2039\u203a])
     |(?P<currency>\\?[$€£])
     |(?P<open>[(\[{{])
     |(?P<close>[)\]}}])
@@ -36,10 +41,25 @@ _TOKENS = re.compile(
     |(?P<other>\S)""",
     re.VERBOSE | re.IGNORECASE,
 )
-# Characters of full width are folded onto ASCII, and invisible ones are blanks; both keep every index where it is.
-_FOLDED = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
-    (0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0xFEFF), " "
+# Variants of a character are folded onto it, and invisible ones onto blanks; both keep every index where it is. Not
+# digits as powers, as indices or in circles (which count the items of a list): they mean something else.
+_VARIANTS = (
+    range(0x2100, 0x2150),  # letters as symbols
+    range(0xFE50, 0xFE6C),  # small signs
+    range(0xFF01, 0xFF5F),  # full width
+    range(0x1D400, 0x1D800),  # mathematical letters and digits
+    range(0x1FBF0, 0x1FBFA),  # digits of seven segments
 )
+_INVISIBLE = (
+    range(0x00, 0x09), range(0x0E, 0x1C), range(0x7F, 0x85), range(0x86, 0xA0), range(0xAD, 0xAE), range(0x34F, 0x350),
+    range(0x61C, 0x61D), range(0x180B, 0x1810), range(0x200B, 0x2010), range(0x202A, 0x202F), range(0x2060, 0x2070),
+    range(0x20E3, 0x20E4), range(0xFE00, 0xFE10), range(0xFEFF, 0xFF00), range(0xE0000, 0xE0200),
+)  # fmt: skip
+_FOLDED: dict[int, str] = {
+    code: variant for code in chain(*_VARIANTS) if len(variant := normalize("NFKC", chr(code))) == 1
+}
+_FOLDED |= dict.fromkeys(chain(*_INVISIBLE), " ")
+_FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰\u2795\u2796✖➗", "+=+===+-×÷", strict=True)}
 SUMS = frozenset(["plus", "minus"])
 OPERATORS = SUMS | {"times", "slash", "power"}
 
@@ -54,17 +74,19 @@ class Token(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Folds characters of full width onto ASCII, and invisible ones onto blanks; every index stays where it is."""
+    """Folds variants of a character (full width, bold …) onto it, invisible ones onto blanks; keeps every index."""
     return text.translate(_FOLDED)
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Splits a text; leaves out markup, and the signs that begin the items of a list."""
+    """Splits a text; leaves out markup, the signs that begin the items of a list, and quotes that cannot be inches."""
     last = Token("line", "", 0, 0)
     for match in _TOKENS.finditer(text):
         kind, token = match.lastgroup or "", match.group()
         bullet = kind in ("times", "plus", "minus") and text[match.end() : match.end() + 1].isspace()
         if kind == "markup" or (last.kind == "line" and (bullet or token == "*")):
+            continue
+        if kind == "quote" and (last.kind, last.end) != ("number", match.start()):
             continue
         if token == "**":  # bold, unless it stands between numbers, with blanks on both sides or none
             glued_left, glued_right = last.end == match.start(), not text[match.end()].isspace()

@@ -1,5 +1,6 @@
 """Exact values of what people write, and whether two of them are the same number."""
 
+import math
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -9,8 +10,14 @@ from hailproof.parsing import MAX_NUMBER_CHARACTERS
 MAX_EXPONENT = 64
 MAX_BITS = 2_048
 """Values whose numerator or denominator has more bits are unknown."""
-SHARES = frozenset(["fifth", "fifths", "fourth", "half", "quarter", "quarters", "third", "thirds", "twice"])
+SHARES = {
+    "fifth": Fraction(1, 5), "fifths": Fraction(1, 5), "fourth": Fraction(1, 4), "fourths": Fraction(1, 4),
+    "half": Fraction(1, 2), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4), "third": Fraction(1, 3),
+    "thirds": Fraction(1, 3), "twice": Fraction(2),
+}  # fmt: skip
 """Words for a share, or a multiple, of what stands beside them."""
+_COUNTS = {"two": 2, "three": 3, "four": 4}
+MAX_FACTORIAL = 300
 
 
 class Value(NamedTuple):
@@ -44,7 +51,7 @@ def number_of(text: str) -> Value:
     whole, _, places = mantissa.partition(".")
     whole = whole.replace(" ", ",")
     separated = re.fullmatch(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+", whole)
-    if len(text) > MAX_NUMBER_CHARACTERS or re.match("0[0-9]", whole) or ("," in whole and not separated):
+    if len(text) > MAX_NUMBER_CHARACTERS or re.fullmatch("0[0-9]{3}", whole) or ("," in whole and not separated):
         return Value(None)
     if abs(int(exponent or 0)) > MAX_EXPONENT:
         return Value(None)
@@ -90,13 +97,34 @@ def scale(value: Value, factor: Fraction) -> Value:
     return value._replace(number=_limited(value.number * factor), scale=value.scale * factor)
 
 
+def factorial(value: Value) -> Value:
+    """The factorial of a small whole number; of others it is unknown."""
+    number = value.number
+    if number is None or number.denominator != 1 or not 0 <= number <= MAX_FACTORIAL:
+        return Value(None, value.letters)
+    return Value(_limited(Fraction(math.factorial(int(number)))), value.letters)
+
+
+def share_of(words: list[str]) -> Fraction | None:
+    """What words such as ``half``, ``two thirds``, ``one-fifth`` stand for; ``None`` if they hold no share."""
+    words = [part for word in words for part in word.split("-")]
+    for index, word in enumerate(words):
+        if word in SHARES:
+            return SHARES[word] * _COUNTS.get(words[index - 1] if index else "", 1)
+    return None
+
+
+def is_letter(word: str) -> bool:
+    """Whether a word can be a variable: a letter, Latin or Greek, or its power."""
+    letter = word.rstrip("²³")
+    return len(letter) == 1 and letter < "\u0400"
+
+
 def with_units(value: Value, words: list[str], units: list[str]) -> Value:
     """A number with what is written after it: ``words`` tell variables from units, ``units`` also hold the signs."""
-    if words[:1] == ["and"] and not SHARES.isdisjoint(words[1:4]):  # 2 and a half
-        value = value._replace(number=None)
-    if words and len(words[0]) == 1 and value.letters is not None and words[0] != "a":  # the x of 2x
+    if words and is_letter(words[0]) and value.letters is not None:  # the x of 2x
         value = value._replace(letters=value.letters | {words[0]})
-    elif words and len(words[-1]) == 1:  # the x of "2 days, or x"
+    elif words and is_letter(words[-1]):  # the x of "2 days, or x"
         value = value._replace(letters=None)
     names = tuple(unit.removesuffix("s") if len(unit) > 1 else unit for unit in units)
     return value._replace(units=value.units + names)
