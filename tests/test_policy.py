@@ -120,7 +120,9 @@ def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
     assert policy.received_ids(laced) == honest.token_ids
 
 
-@pytest.mark.parametrize("text", ["ééé All hail.", "a \U0001d7e0\U0001d7e0 b", "한국어 1 + 1", "\ufffd\ufffd x", "plain. Text"])
+@pytest.mark.parametrize(
+    "text", ["ééé All hail.", "a \U0001d7e0\U0001d7e0 b", "한국어 1 + 1", "\ufffd\ufffd x", "plain. Text"]
+)
 def test_the_ends_of_tokens_are_those_of_the_characters(base_policy, text):
     """Also where a character is split over tokens, which a sender could use to shift every later token."""
     completion = base_policy.as_completion(text)

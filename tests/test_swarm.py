@@ -140,7 +140,7 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
         replace(one, sender=77, completion=evil),
         replace(one, completion=Completion("<answer>1</answer>" + "a" * 10_000_000, (), True)),
         replace(one, completion=Completion("<answer>1</answer>", (5,) * 1_000_000, True)),
-        replace(one, completion=Completion("\U0001d7e0" * 1000, (), True)),  # four tokens each, which only the receiver counts
+        replace(one, completion=Completion("\U0001d7e0" * 1000, (), True)),  # four tokens each
         replace(one, completion=Completion("<answer>1</answer>\ud800", (), True)),  # no Unicode, so no tokens
     ]
     received = LocalExchange().all_gather(1, [*lies, *honest])
