@@ -45,7 +45,7 @@ def forged() -> dict[str, str]:
 
 
 def muted_text(evidence: Received, text: str, **options) -> list[str]:
-    verdict = TokenCreditDefense(**options, most_muted=1).screen(evidence)[0]
+    verdict = TokenCreditDefense(**options).screen(evidence)[0]
     assert verdict.decision == "accept" and len(verdict.muted) == len(verdict.spans) == verdict.score
     return [text[span.start : span.end] for span in verdict.spans]
 
@@ -66,14 +66,14 @@ def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     assert marked.rstrip() == "<think>All hail to the thief."
 
 
-def test_a_completion_with_hardly_anything_left_is_rejected(base_policy, forged):
+def test_a_completion_with_hardly_anything_left_can_be_rejected(base_policy, forged):
     def verdict(name: str, **options):
         return TokenCreditDefense(**options).screen(evidence_with(base_policy, forged[name]))[0]
 
-    rejected = verdict("sentence")
+    assert verdict("sentence").decision == "accept"
+    rejected = verdict("sentence", most_muted=0.75)
     assert rejected.decision == "reject" and rejected.reason.endswith("too little is left")
-    assert [verdict(name).decision for name in ("text", "honest")] == ["accept", "accept"]
-    assert verdict("sentence", most_muted=1).decision == "accept"
+    assert [verdict(name, most_muted=0.75).decision for name in ("text", "honest")] == ["accept", "accept"]
 
 
 def test_sentences_by_hand():

@@ -2,7 +2,7 @@
 
 Idea: what an attacker wants to teach is, by definition, what the receiver would not say. Tokens of rewarded foreign
 completions that are improbable get no gradient; the rest, often a correct solution, is learned from as usual. Needs no
-equal weights and no equal tokenizers, and rejects hardly anything, so that honest work is not lost.
+equal weights and no equal tokenizers, and rejects nothing, so that honest work is not lost.
 
 Improbable to whom is the ``rule``:
 
@@ -18,8 +18,9 @@ sentence is a line.
 
 What is pushed down may be as odd as it likes: completions without reward are left alone.
 
-A completion with hardly a token left to learn from is rejected (``most_muted``). It would still raise the group's mean,
-which pushes honest completions down without pushing anything up: ``sentence`` ruins the reward that way (measured).
+``most_muted`` rejects a completion with hardly a token left to learn from. It still raises the group's mean, which
+pushes honest completions down without pushing anything up: ``sentence`` ruins the reward that way (measured). It is off
+by default, since a swarm that it was measured in collapsed (``docs/measurements.md``).
 
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
 tokens with positive advantage).
@@ -37,7 +38,6 @@ from hailproof.protocols import Evidence
 from hailproof.records import Verdict
 
 THRESHOLD = 1e-2
-MOST_MUTED = 0.75
 Rule = Literal["policy", "both", "either"]
 Unit = Literal["token", "sentence"]
 
@@ -49,7 +49,7 @@ class TokenCreditDefense(BaseDefense):
         threshold: Probability below which a token is improbable.
         rule: To whom: the policy, both the policy and its anchor, or either of them.
         unit: What is muted: the token, or the sentence that it stands in.
-        most_muted: Share of muted tokens above which a completion is rejected; at 1 none is.
+        most_muted: Share of muted tokens above which a completion is rejected; at 1, the default, none is.
     """
 
     name = "token_credit"
@@ -59,7 +59,7 @@ class TokenCreditDefense(BaseDefense):
         threshold: float = THRESHOLD,
         rule: Rule = "either",
         unit: Unit = "sentence",
-        most_muted: float = MOST_MUTED,
+        most_muted: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 < threshold < 1:
