@@ -98,6 +98,8 @@ def test_rows_and_columns_begin_with_the_controls_and_say_what_is_missing(tmp_pa
         "cleancontrol|of|length", "cleancontrol|of|text", "text", "length"
     ]  # fmt: skip
     assert table[0][1:] == ["none", "logit"]
+    ordered = write_leaderboard([cell("text", "mine"), *cells], tmp_path / "ordered.html", ["none", "judge", "logit"])
+    assert matrix(Page(ordered.read_text(encoding="utf-8")))[0][1:] == ["none", "logit", "mine"]
     assert [row[2] == "not|run" for row in table[1:]] == [True, True, False, True]
 
 

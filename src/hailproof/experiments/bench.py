@@ -285,7 +285,7 @@ def _write_page(out: Path) -> Path:
     found = read_cells(out)
     with replacing(out / "leaderboard.md") as temporary:
         temporary.write_text(table_of(found), encoding="utf-8")
-    return write_leaderboard(found, out / "leaderboard.html")
+    return write_leaderboard(found, out / "leaderboard.html", list(load_matrix().defenses))
 
 
 def read_cells(out: Path) -> list[dict[str, Any]]:

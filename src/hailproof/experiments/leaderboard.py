@@ -138,7 +138,7 @@ class Table:
     rows: tuple[tuple[str, str, tuple[tuple[int, ...], ...]], ...]
 
 
-def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path) -> Path:
+def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path, columns: Sequence[str] = ()) -> Path:
     """Writes the page of a bench as one self-contained HTML file.
 
     Args:
@@ -148,6 +148,7 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path) -> Path:
             ``config``, ``digest`` and ``versions``. Shares are in [0, 1].
             Cells of one attack are told apart by their setting, and only then by their topology.
         out: The file; its folder is made if need be.
+        columns: The order of the defenses; others follow as they come.
 
     Returns:
         The path of the file.
@@ -155,7 +156,7 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path) -> Path:
     page = render(
         "leaderboard",
         name="Attacks × defenses",
-        tables=_tables(cells),
+        tables=_tables(cells, columns),
         figures=[[_figure(cell, aspect) for aspect in ASPECTS] for cell in cells],
         single=[len(_listed(cell, "seeds")) == 1 for cell in cells],
         details=[_detail(cell) for cell in cells],
@@ -233,17 +234,19 @@ def _scale(aspect: Aspect) -> list[str]:
     return [f"{first} {edges[0]}", *(f"to {edge}" for edge in edges[1:]), f"{edges[-1]} {last}"]
 
 
-def _tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
+def _tables(cells: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Table]:
     """One table for each scale, or for each topology in it if a place would hold cells of several."""
-    defenses = _ordered((_said(cell, "defense") for cell in cells), UNDEFENDED)
+    found = list(dict.fromkeys(_said(cell, "defense") for cell in cells))
+    known = [name for name in columns if name in found]
+    defenses = _ordered((*known, *found), UNDEFENDED)
     tables = []
     for scale, held in _grouped(cells, range(len(cells)), "scale"):
         places = {(*_row_of(cells[index]), _said(cells[index], "defense")) for index in held}
         parts = [("", held)] if len(places) == len(held) else _grouped(cells, held, "topology")
         for topology, indices in parts:
-            columns = [name for name in defenses if any(_said(cells[i], "defense") == name for i in indices)]
+            shown = [name for name in defenses if any(_said(cells[i], "defense") == name for i in indices)]
             caption = ", ".join([f"scale {scale}"] * bool(scale) + [f"topology {topology}"] * bool(topology))
-            tables.append(Table(caption, tuple(columns), tuple(_rows(cells, indices, columns))))
+            tables.append(Table(caption, tuple(shown), tuple(_rows(cells, indices, shown))))
     return tables
 
 
