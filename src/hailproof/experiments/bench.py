@@ -31,7 +31,7 @@ from hailproof.experiments.published import (
     read_toml,
 )
 from hailproof.experiments.run import versions_of
-from hailproof.experiments.store import replacing
+from hailproof.experiments.store import read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, merged, sweep
 from hailproof.metrics.intervals import METHOD, interval
 
@@ -295,12 +295,8 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
         ConfigError: If a file is damaged.
     """
     matrix = load_matrix()
-    cells = []
-    for path in sorted((out / "cells").glob("*.json")):
-        try:
-            cells.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ConfigError(f"{path} is damaged; delete it and run the bench again.") from error
+    paths = sorted((out / "cells").glob("*.json"))
+    cells = [read_json(path, "delete it and run the bench again") for path in paths]
     rows, columns = ["clean", *matrix.attacks], list(matrix.defenses)
 
     def place(cell: Mapping[str, Any]) -> tuple[int, int]:

@@ -24,24 +24,35 @@ def success_in(job: Job, other: RunConfig) -> float | None:
     own = settled(job.config)
     if own.attack.model_copy(update={"malicious": other.attack.malicious}) == other.attack:
         return (job.summary or {}).get("attack_success")
-    last = range(max(1, own.rounds - LAST_ROUNDS + 1), own.rounds + 1)
-    return mean(counted(job.folder, measure_of(other), round, round).value for round in last)
+    last = counted_by_round(job.folder, measure_of(other), own.rounds - LAST_ROUNDS + 1, own.rounds)
+    return mean(each.value for each in last.values())
 
 
 def counted(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> Rate:
     """Successes among the eligible honest completions of some rounds, as the first computed receiver saw them."""
+    rounds = counted_by_round(folder, measure, first, last).values()
+    return Rate(sum(each.successes for each in rounds), sum(each.trials for each in rounds))
+
+
+def counted_by_round(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> dict[int, Rate]:
+    """The same of each of these rounds; the file is read once."""
     if measure is None:
-        return Rate(0, 0)
+        return {}
     config = load_config(folder / "config.toml")
     table = pyarrow.parquet.read_table(
         folder / "completions.parquet",
-        columns=["view", "malicious", "problem_id", "text"],
+        columns=["round", "view", "malicious", "problem_id", "text"],
         filters=[("round", ">=", first), ("round", "<=", last), ("malicious", "=", False)],
     )
     rows = table.to_pylist()
-    first = min((row["view"] for row in rows), default=0)
+    view = min((row["view"] for row in rows), default=0)
     problems = _problems(config)
-    return rate(measure.success(problems[row["problem_id"]], row["text"]) for row in rows if row["view"] == first)
+    found: dict[int, list[bool | None]] = {}
+    for row in rows:
+        if row["view"] == view:
+            success = measure.success(problems[row["problem_id"]], row["text"])
+            found.setdefault(row["round"], []).append(success)
+    return {round: rate(successes) for round, successes in found.items()}
 
 
 def _problems(config: RunConfig) -> dict[str, Problem]:

@@ -203,7 +203,8 @@ def jobs_of(
     for name, run in item.runs.items():
         own = at_scale(run, scale)
         of_run = own.pop("seeds", shared.seeds)
-        clean = {"attack": {"malicious": 0}} if merged(base, own).get("attack", {}).get("malicious") == 0 else {}
-        tree = merged(base, own, changes, clean)
+        tree = merged(base, own)
+        clean = {"attack": {"malicious": 0}} if tree.get("attack", {}).get("malicious") == 0 else {}
+        tree = merged(tree, changes, clean)
         found[name] = [Job({**tree, "seed": seed}, root) for seed in (seeds or of_run)]
     return found

@@ -14,7 +14,7 @@ from hailproof.experiments.figures import draw_panels
 from hailproof.experiments.judge_table import as_rows, judge_table
 from hailproof.experiments.published import Item, LineSpec, PanelSpec, Scale, item_names, jobs_of, load_item, load_scale
 from hailproof.experiments.pushes import PushCurve, findings, push_curve
-from hailproof.experiments.store import replacing
+from hailproof.experiments.store import read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, sweep
 
 TITLES = {
@@ -255,10 +255,7 @@ def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str,
     settings = {"math": {**shared.math, **options.get("math", {})}, "code": {**shared.code}}
     questions = {key: options[key] for key in ("judges", "completions", "number", "judgements")}
     asked = {**questions, "settings": settings}
-    try:
-        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(f"{kept} is damaged; delete it, and the judges are asked again.") from error
+    known = read_json(kept, "delete it, and the judges are asked again") or {}
     if known.get("asked") == asked:
         rows = known["rows"]
     elif not ask:
@@ -300,10 +297,7 @@ def write_index(results: Sequence[Result], out: Path) -> Path:
     """
     scale = results[0].scale
     verdicts, path = out / f"verdicts-{scale}.json", out / f"index-{scale}.md"
-    try:
-        found = json.loads(verdicts.read_text(encoding="utf-8")) if verdicts.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(f"{verdicts} is damaged; delete it, and give the same command again.") from error
+    found = read_json(verdicts, "delete it, and give the same command again") or {}
     for result in results:
         found[result.name] = {
             "item": result.item.item, "title": result.item.title, "verdict": result.word, "held": result.held,

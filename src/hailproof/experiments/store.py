@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hailproof.errors import RunBusyError, RunError
+from hailproof.errors import ConfigError, HailproofError, RunBusyError, RunError
 
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("note", pa.string())])
 _VERDICT = pa.struct([
@@ -60,17 +60,30 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def read_json(path: Path, advice: str, error: type[HailproofError] = ConfigError) -> Any:
+    """What a JSON file of ours holds; ``None`` if there is none.
+
+    Args:
+        path: The file.
+        advice: What to do if it is damaged.
+        error: What is raised then.
+
+    Raises:
+        HailproofError: If it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as reason:
+        raise error(f"{path} is damaged; {advice}.") from reason
+
+
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a run; ``None`` until it is finished.
 
     Raises:
         RunError: If it is damaged.
     """
-    path = folder / "summary.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        raise RunError(f"{path} is damaged; delete the run folder and play the run again.") from error
+    return read_json(folder / "summary.json", "delete the run folder and play the run again", RunError)
 
 
 def check_run_folder(path: Path) -> None:

@@ -53,6 +53,7 @@ class CausalLM:
             raise ModelError(f"Model {name} has no end-of-sequence token; set one in its tokenizer's configuration.")
         flagged = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
         self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
+        self._never_inside = self._special_ids | set(self.end_ids)
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._characters: dict[int, int] = {}
 
@@ -116,7 +117,7 @@ class CausalLM:
             ended == completion.finished
             and ids
             and all(0 <= i < len(self.tokenizer) for i in ids)
-            and not set(body) & {*self._special_ids, *self.end_ids}
+            and self._never_inside.isdisjoint(body)
             and self.decode(body) == completion.text
         ):
             return ids
@@ -240,9 +241,9 @@ class CausalLM:
             self._characters[token] = len(self.decode([token]))
         ends = np.cumsum([self._characters[token] for token in token_ids])
         size = len(self.decode(token_ids))
-        return ends if ends[-1] == size else np.minimum(self._exact_ends(token_ids), size)
+        return ends if ends[-1] == size else self._exact_ends(token_ids, size)
 
-    def _exact_ends(self, token_ids: Sequence[int]) -> np.ndarray:
+    def _exact_ends(self, token_ids: Sequence[int], size: int) -> np.ndarray:
         """The same where tokens split characters, or decode to another length in a text than alone.
 
         Tokens are decoded with those before them, from one clean border to the next (as streaming servers do).
@@ -255,8 +256,8 @@ class CausalLM:
                 end += max(0, len(text) - len(known))
                 first, read = read, index + 1
             ends[index] = end
-        ends[-1] = len(self.decode(token_ids))
-        return ends
+        ends[-1] = size
+        return np.minimum(ends, size)
 
 
 def _steering(guide: Guide, drawn: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
