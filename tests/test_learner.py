@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hailproof.learner.advantages import advantages
+from hailproof.learner.advantages import advantages, length_neutral
 from hailproof.learner.loss import k3_divergence, token_weights
 from hailproof.learner.update import Learner, LearnerConfig
 from hailproof.policies.causal_lm import CausalLM
@@ -176,15 +178,51 @@ def test_learning_rate_by_hand(base_policy):
     assert falling == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
 
 
-def test_a_weight_scales_what_a_completion_pulls_and_not_the_baseline(fresh_policy):
+def gradient(policy: CausalLM, group: Group, **settings) -> torch.Tensor:
+    learner = Learner(policy, LearnerConfig(learning_rate=1e-12, max_grad_norm=0, **settings), 64, 10)
+    learner.update([group])
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+
+def with_shares(policy: CausalLM, group: Group, shares: list[float], how: str) -> Group:
+    """The group with this much of each completion learned from: by its weight, or by muting the last tokens."""
+    members = []
+    for scored, share in zip(group.completions, shares, strict=True):
+        length = len(policy.received_ids(scored.submission.completion))
+        muted = frozenset(range(round(share * length), length))
+        members.append(replace(scored, weight=share) if how == "weight" else replace(scored, muted=muted))
+    return Group(group.prompt, tuple(members))
+
+
+@pytest.mark.parametrize("how", ["weight", "muted"])
+@pytest.mark.parametrize("neutral", [False, True])
+def test_what_is_not_learned_from_has_no_place_in_the_baseline(fresh_policy, how, neutral):
+    """A completion of share 0 leaves the gradient of the others as if it had been dropped, but for the group's size."""
     (group, _) = groups_for(fresh_policy)
+    some = Group(group.prompt, (*group.completions, scored(fresh_policy, 5, "four, I think, or five", 1.0)))
+    silent = with_shares(fresh_policy, some, [1, 1, 1, 1, 1, 0], how)
+    settings = {"length_neutral": neutral, "loss_type": "dr_grpo"}
+    expected = gradient(fresh_policy, group, **settings)
+    # dr_grpo divides by the size of the group: four of its completions are admitted, and with the silent one five
+    torch.testing.assert_close(5 / 4 * gradient(fresh_policy, silent, **settings), expected, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(5 / 4 * gradient(fresh_policy, some, **settings), expected, rtol=1e-2)
 
-    def gradient(*weights: float) -> torch.Tensor:
-        members = tuple(replace(each, weight=w) for each, w in zip(group.completions, weights, strict=True))
-        learner = Learner(fresh_policy, LearnerConfig(learning_rate=1e-12, max_grad_norm=0), 64, 10)
-        learner.update([Group(group.prompt, members)])
-        return torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
 
-    whole, without, half = gradient(1, 1, 1, 1, 1), gradient(1, 1, 0, 1, 1), gradient(1, 1, 0.5, 1, 1)
-    assert not torch.allclose(whole, without)
-    torch.testing.assert_close(half, (whole + without) / 2, rtol=1e-3, atol=1e-6)
+def test_weighted_advantages_by_hand():
+    # mean (1 + 0.5) / 3.5 = 3/7; squares 1 * 16/49 + 0.5 * 16/49 + 2 * 9/49 = 6/7; freedom 3.5 - 3.25 / 3.5 = 18/7
+    (values,) = advantages([[1, 1, 0, 0]], "group", [[1, 0.5, 1, 1]])
+    assert values == pytest.approx([x / (math.sqrt(1 / 3) + 1e-4) for x in (4 / 7, 4 / 7, -3 / 7, -3 / 7)])
+    assert advantages([[1, 0], [1]], "group", [[0, 0], [0.3]]) == [[0, 0], [0]]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0, 1), st.integers(1, 50)), max_size=8),
+    st.sampled_from(["group", "batch", "none"]),
+)
+def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
+    """The property for which shares are in the baseline: ``sum share * A = 0``, length-neutral or not."""
+    rewards, shares, lengths = ([member[part] for member in members] for part in range(3))
+    (values,) = advantages([rewards], scale, [shares])
+    for pushes in (values, length_neutral(values, lengths, shares)):
+        size = max([1.0, *map(abs, pushes)])
+        assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size

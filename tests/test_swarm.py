@@ -347,12 +347,11 @@ def test_the_heterogeneous_preset_rejects_or_mutes_what_is_forged(attack):
         if scored.submission.sender in experiment.roster.malicious and scored.raw_reward == 1 and scored.verdicts
     ]
     assert forged
-    if attack == "text":
-        assert all(scored.admitted and scored.muted for scored in forged)
-    else:
-        rejected_by = {scored.verdicts[-1].defense for scored in forged if not scored.admitted}
-        assert rejected_by == {"equations" if attack == "equation" else "imports"}
+    if attack == "code":
+        assert {scored.verdicts[-1].defense for scored in forged} == {"imports"}
         assert not any(scored.admitted for scored in forged)
+    else:
+        assert all(scored.admitted and scored.muted for scored in forged)
     line = round_line(experiment, record)
     assert line["honest_acceptance"] is None or line["honest_acceptance"] >= 0.9
 

@@ -41,7 +41,7 @@ def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
     default = {"name": "logit", "options": {"max_outside": 0}}
     assert job(tmp_path, defense=[default]).folder == job(tmp_path, defense=[{"name": "logit"}]).folder
     said = settled(job(tmp_path, defense=[{"name": "heterogeneous"}]).config)
-    assert said.defense[2].options["most_muted"] == 1  # so that a run stays itself when a default changes later
+    assert said.defense[2].options["rule"] == "either"  # so that a run stays itself when a default changes later
 
 
 @pytest.mark.parametrize(

@@ -66,16 +66,6 @@ def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     assert marked.rstrip() == "<think>All hail to the thief."
 
 
-def test_a_completion_with_hardly_anything_left_can_be_rejected(base_policy, forged):
-    def verdict(name: str, **options):
-        return TokenCreditDefense(**options).screen(evidence_with(base_policy, forged[name]))[0]
-
-    assert verdict("sentence").decision == "accept"
-    rejected = verdict("sentence", most_muted=0.75)
-    assert rejected.decision == "reject" and rejected.reason.endswith("too little is left")
-    assert [verdict(name, most_muted=0.75).decision for name in ("text", "honest")] == ["accept", "accept"]
-
-
 def test_sentences_by_hand():
     text = "<think>Ab cd. Ef 1.5 gh!</think><answer>4</answer>"
     ends = np.array([7, 10, 13, 17, 21, 24, 32, 50, 50])  # "<think>", "Ab ", "cd.", " Ef ", …, and the end token
@@ -124,23 +114,40 @@ def test_a_policy_that_was_walked_there_still_does_not_hear_what_its_anchor_woul
 
 
 def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, forged):
-    """With every token muted nothing moves; with none muted, and with some, the weights differ."""
+    """With every token muted nothing moves; parts of a completion add up to the whole.
+
+    With a share s heard, the baseline is s / (1 + s): the right completion is pulled by 1 / (1 + s), the other one by
+    -s / (1 + s), so that 1 + s times the gradient is additive in what is heard.
+    """
     evidence = evidence_with(fresh_policy, forged["text"])
     length = len(evidence.submissions[0].completion.token_ids)
 
-    def gradient(muted: frozenset[int]) -> torch.Tensor:
+    def pushes(muted: frozenset[int]) -> torch.Tensor:
         scored = (
             ScoredCompletion(evidence.submissions[0], 1.0, 1.0, muted=muted),
-            ScoredCompletion(evidence.submissions[1], 0.0, 0.0, muted=frozenset(range(99))),
+            ScoredCompletion(evidence.submissions[1], 0.0, 0.0),
         )
-        learner = Learner(fresh_policy, LearnerConfig(learning_rate=1e-12), 96, 10)
+        config = LearnerConfig(learning_rate=1e-12, max_grad_norm=0, scale_rewards="none")
+        learner = Learner(fresh_policy, config, 96, 10)
         learner.update([Group(evidence.prompts[0], scored)])
-        return torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
+        gradient = torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
+        return (2 - len(muted) / length) * gradient
 
-    assert gradient(frozenset(range(length))).abs().max() == 0
-    whole, first, rest = gradient(frozenset()), gradient(frozenset({0})), gradient(frozenset(range(1, length)))
-    assert not torch.equal(whole, first)
+    whole, first, rest = pushes(frozenset()), pushes(frozenset({0})), pushes(frozenset(range(1, length)))
+    assert not torch.allclose(whole, first, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(first + rest, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_a_completion_of_which_nothing_is_heard_pushes_nothing(fresh_policy, forged):
+    evidence = evidence_with(fresh_policy, forged["text"])
+    members = tuple(
+        ScoredCompletion(submission, reward, reward, muted=frozenset(range(99)) if reward else frozenset())
+        for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
+    )
+    before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
+    stats = Learner(fresh_policy, LearnerConfig(), 96, 10).update([Group(evidence.prompts[0], members)])
+    assert stats.passes == stats.trained == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))
 
 
 def test_bad_options_are_one_sentence():
@@ -150,5 +157,3 @@ def test_bad_options_are_one_sentence():
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unit"):
         TokenCreditDefense(unit="word")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match="share of tokens"):
-        TokenCreditDefense(most_muted=0)

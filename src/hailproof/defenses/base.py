@@ -9,6 +9,7 @@ from typing import Any, final, get_args
 import numpy as np
 
 from hailproof.errors import ConfigError
+from hailproof.parsing import sentence_borders
 from hailproof.protocols import Admission, Defense, Evidence, Policy, Sampling, TokenScores, Variant
 from hailproof.records import Completion, Decision, Prompt, Span, Submission, Verdict
 
@@ -175,6 +176,24 @@ def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -
     """
     starts = np.concatenate([[0], ends[:-1]])
     return tuple(Span(int(starts[i]), int(ends[i]), note) for i, note in zip(tokens, notes, strict=True))
+
+
+def in_sentences_with(tokens: np.ndarray, ends: np.ndarray, text: str) -> np.ndarray:
+    """Which tokens stand in a sentence that holds a given token.
+
+    Args:
+        tokens: ``[T]`` which tokens are given.
+        ends: ``[T]`` index of the character at which each token ends.
+        text: The completion's text.
+
+    Returns:
+        ``[T]``. The end token, which has no character, goes with the last sentence only if it is given itself.
+    """
+    borders = np.array(sentence_borders(text))
+    starts = np.concatenate([[0], ends[:-1]])
+    sentence = np.searchsorted(borders, starts, side="right")
+    spelled = starts < ends
+    return tokens | (np.isin(sentence, sentence[tokens & spelled]) & spelled)
 
 
 @final

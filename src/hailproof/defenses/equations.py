@@ -5,15 +5,27 @@ EQUATION attack lives on that. Every equation of the text is evaluated exactly (
 no usual reading makes true rejects the completion. A completion without an equation to evaluate is left to others.
 So is one that earned no reward: it is pushed down anyway, and without the wrong ones a group has nothing to teach.
 
+With ``unit = "sentence"`` only the sentences with a wrong equation are lost: nothing is learned from them, and the rest
+of the completion, often right, is learned from as usual, so that an honest slip does not cost the whole answer. Where
+sentences lie among the tokens is asked of the receiver's own policy, as in ``token_credit``.
+
 Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
 tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
 """
 
 import re
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
-from hailproof.defenses.base import TextDefense
+from hailproof.defenses.base import TextDefense, in_sentences_with
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Evidence
 from hailproof.records import Span, Verdict
+
+Unit = Literal["completion", "sentence"]
 
 MAX_QUOTED = 120
 """Characters of each part of an equation that a reason repeats."""
@@ -21,14 +33,37 @@ _PROGRAM = re.compile(r"<code>.*?(?:</code>|\Z)", re.DOTALL)
 
 
 class EquationsDefense(TextDefense):
-    """Rejects completions with an equation that does not hold.
+    """Rejects completions with an equation that does not hold, or mutes the sentences that hold it.
 
     Args:
         rewarded_only: Whether completions without reward are left alone.
         admission: What happens to rejected completions.
+        unit: What a wrong equation costs: the completion, or the sentence that it stands in.
     """
 
     name = "equations"
+
+    def __init__(self, rewarded_only: bool = True, admission: Admission = "drop", unit: Unit = "completion") -> None:
+        super().__init__(rewarded_only, admission)
+        if unit not in get_args(Unit):
+            raise ConfigError(f"Defense option unit = {unit} is unknown; use completion or sentence.")
+        self.unit: Unit = unit
+
+    def screen(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion; its score is the number of wrong equations."""
+        verdicts = super().screen(evidence)
+        if self.unit == "completion":
+            return verdicts
+        found = [index for index, verdict in enumerate(verdicts) if verdict.spans]
+        part = evidence.subset(found)
+        for index, submission, score in zip(found, part.submissions, part.scores, strict=True):
+            wrong = np.zeros(len(score.ends), dtype=bool)
+            starts = np.concatenate([[0], score.ends[:-1]])
+            for span in verdicts[index].spans:
+                wrong |= (starts < span.end) & (score.ends > span.start)
+            muted = np.flatnonzero(in_sentences_with(wrong, score.ends, submission.completion.text))
+            verdicts[index] = replace(verdicts[index], decision="accept", muted=tuple(muted.tolist()))
+        return verdicts
 
     def read(self, text: str) -> Verdict:
         """The verdict on a completion's text; its score is the number of wrong equations."""

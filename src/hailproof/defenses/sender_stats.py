@@ -22,10 +22,9 @@ is screened: one that comes later starts with a capital of 1 and dilutes the ave
 little weight.
 
 Not guaranteed: where honest senders differ (other models, other data, or the receiver's own policy being one of
-theirs), differences that are no malice are found too, and only ``phrases``, if anything, makes sense. A convicted
-sender's completions still count in the baseline of their groups. An attacker whose work ranks as that of honest senders
-does, because it poisons little, or in nothing that is compared, is not found; one that stops is cleared, and may begin
-again.
+theirs), differences that are no malice are found too, and only ``phrases``, if anything, makes sense. An attacker whose
+work ranks as that of honest senders does, because it poisons little, or in nothing that is compared, is not found; one
+that stops is cleared, and may begin again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,9 +18,8 @@ sentence is a line.
 
 What is pushed down may be as odd as it likes: completions without reward are left alone.
 
-``most_muted`` rejects a completion with hardly a token left to learn from. It still raises the group's mean, which
-pushes honest completions down without pushing anything up: ``sentence`` ruins the reward that way (measured). It is off
-by default, since a swarm that it was measured in collapsed (``docs/measurements.md``).
+A completion has the place in its group's baseline that its tokens leave it (``learner/advantages.py``). Without that,
+right answers of which nothing is heard raise the mean, which pushes honest completions down and pushes nothing up.
 
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
 tokens with positive advantage).
@@ -31,9 +30,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hailproof.defenses.base import UNREWARDED, BaseDefense, token_spans
+from hailproof.defenses.base import UNREWARDED, BaseDefense, in_sentences_with, token_spans
 from hailproof.errors import ConfigError
-from hailproof.parsing import sentence_borders
 from hailproof.protocols import Evidence
 from hailproof.records import Verdict
 
@@ -43,24 +41,17 @@ Unit = Literal["token", "sentence"]
 
 
 class TokenCreditDefense(BaseDefense):
-    """Mutes the tokens that the receiver would not say, and accepts the completion if enough are left.
+    """Accepts every completion, and mutes the tokens that the receiver would not say.
 
     Args:
         threshold: Probability below which a token is improbable.
         rule: To whom: the policy, both the policy and its anchor, or either of them.
         unit: What is muted: the token, or the sentence that it stands in.
-        most_muted: Share of muted tokens above which a completion is rejected; at 1, the default, none is.
     """
 
     name = "token_credit"
 
-    def __init__(
-        self,
-        threshold: float = THRESHOLD,
-        rule: Rule = "either",
-        unit: Unit = "sentence",
-        most_muted: float = 1.0,
-    ) -> None:
+    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ConfigError(f"Defense option threshold = {threshold} is outside (0, 1); it is a probability.")
@@ -68,10 +59,7 @@ class TokenCreditDefense(BaseDefense):
             raise ConfigError(f"Defense option rule = {rule} is unknown; use one of {', '.join(get_args(Rule))}.")
         if unit not in get_args(Unit):
             raise ConfigError(f"Defense option unit = {unit} is unknown; use token or sentence.")
-        if not 0 < most_muted <= 1:
-            raise ConfigError(f"Defense option most_muted = {most_muted} is outside (0, 1]; it is a share of tokens.")
         self.threshold = threshold
-        self.most_muted = most_muted
         self.unit: Unit = unit
         self.rule: Rule = rule
         self.needs_anchor = rule != "policy"
@@ -98,14 +86,9 @@ class TokenCreditDefense(BaseDefense):
                 tokens = in_sentences_with(tokens, score.ends, submission.completion.text)
             muted = np.flatnonzero(tokens).tolist()
             notes = [f"probability {math.exp(score.logprobs[token]):.1g}" for token in muted]
-            enough = len(muted) <= self.most_muted * len(tokens)
-            reason = f"{len(muted)} of {len(tokens)} tokens are not learned{'' if enough else ': too little is left'}"
-            verdicts.append(
-                Verdict(
-                    self.name, "accept" if enough else "reject", reason, float(len(muted)),
-                    token_spans(score.ends, muted, notes), muted=tuple(muted),
-                )
-            )  # fmt: skip
+            reason = f"{len(muted)} of {len(tokens)} tokens are not learned"
+            spans = token_spans(score.ends, muted, notes)
+            verdicts.append(Verdict(self.name, "accept", reason, float(len(muted)), spans, muted=tuple(muted)))
         return verdicts
 
     def _improbable(self, evidence: Evidence) -> list[np.ndarray]:
@@ -122,21 +105,3 @@ class TokenCreditDefense(BaseDefense):
         for index, score in zip(asked, anchored, strict=True):
             improbable[index] = combine(improbable[index], score.logprobs < limit)
         return improbable
-
-
-def in_sentences_with(tokens: np.ndarray, ends: np.ndarray, text: str) -> np.ndarray:
-    """Which tokens stand in a sentence that holds a given token.
-
-    Args:
-        tokens: ``[T]`` which tokens are given.
-        ends: ``[T]`` index of the character at which each token ends.
-        text: The completion's text.
-
-    Returns:
-        ``[T]``. The end token, which has no character, goes with the last sentence only if it is given itself.
-    """
-    borders = np.array(sentence_borders(text))
-    starts = np.concatenate([[0], ends[:-1]])
-    sentence = np.searchsorted(borders, starts, side="right")
-    spelled = starts < ends
-    return tokens | (np.isin(sentence, sentence[tokens & spelled]) & spelled)

@@ -35,7 +35,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "heterogeneous": Preset(
         "For swarms of different models: exact checks, then learn nothing that is foreign to the own model.",
-        (Plugin(name="equations"), Plugin(name="imports"), Plugin(name="token_credit")),
+        (
+            Plugin(name="equations", options={"unit": "sentence"}),
+            Plugin(name="imports"),
+            Plugin(name="token_credit"),
+        ),
         {"learner": {"length_neutral": True}},
     ),
 }

@@ -1,7 +1,9 @@
 """Group-relative advantages (Shao et al. 2024, arXiv 2402.03300; the names of the options are TRL's)."""
 
+import math
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 ScaleRewards = Literal["group", "batch", "none"]
@@ -13,54 +15,84 @@ RESIDUE = 1e-12
 """Share of the largest advantage below which what a projection leaves is rounding."""
 
 
-def advantages(groups: Sequence[Sequence[float]], scale_rewards: ScaleRewards = "group") -> list[list[float]]:
+def advantages(
+    groups: Sequence[Sequence[float]],
+    scale_rewards: ScaleRewards = "group",
+    shares: Sequence[Sequence[float]] | None = None,
+) -> list[list[float]]:
     """Advantages of the rewards of some groups.
+
+    A completion has the place in its group's baseline that it has in the update, so that ``sum share * A`` is zero in
+    every group. Otherwise right answers from which hardly anything is learned would raise the mean, push the others
+    down, and push nothing up (``docs/measurements.md`` has what that does; NeMo RL's pull request 3467 shows the same
+    for completions that are masked whole).
 
     Args:
         groups: Rewards of the admitted completions of each group; a group may be empty.
         scale_rewards: ``group`` divides by the group's standard deviation (the paper), ``batch`` by that of all
             rewards, ``none`` does not divide (Dr. GRPO). The standard deviation has n - 1 degrees of freedom.
+        shares: How much of each completion is learned from, in [0, 1]; without, all of all of them.
 
     Returns:
         ``(r - mean of the group) / (std + 1e-4)``, in the shape of ``groups``. A group of one, or without variance,
-        has advantage 0.
+        has advantage 0, and so has what is not learned from. Mean and standard deviation are weighted by the shares,
+        which are taken as reliabilities: a completion of share 0 counts as if it were not there.
     """
-    batch_deviation = _deviation([reward for rewards_G in groups for reward in rewards_G])
+    if shares is None:
+        shares = [[1.0] * len(rewards_G) for rewards_G in groups]
+    batch_deviation = _deviation(list(chain(*groups)), list(chain(*shares)))
     result = []
-    for rewards_G in groups:
-        mean = statistics.fmean(rewards_G) if rewards_G else 0.0
+    for rewards_G, shares_G in zip(groups, shares, strict=True):
+        mean = _mean(rewards_G, shares_G)
         match scale_rewards:
             case "group":
-                divisor = _deviation(rewards_G) + EPSILON
+                divisor = _deviation(rewards_G, shares_G) + EPSILON
             case "batch":
                 divisor = batch_deviation + EPSILON
             case "none":
                 divisor = 1.0
-        result.append([(reward - mean) / divisor for reward in rewards_G])
+        result.append(
+            [(reward - mean) / divisor if share else 0.0 for reward, share in zip(rewards_G, shares_G, strict=True)]
+        )
     return result
 
 
-def length_neutral(advantages_G: Sequence[float], lengths_G: Sequence[int]) -> list[float]:
+def length_neutral(
+    advantages_G: Sequence[float], lengths_G: Sequence[int], shares_G: Sequence[float] | None = None
+) -> list[float]:
     """Takes out of a group's advantages what goes along with length: ``A - b (L - mean L)``, least squares.
 
-    The push of a group on length is, to first order, ``sum A (L - mean L)``: afterwards it is zero, and so is
-    ``sum A`` still. Where right and wrong go with long and short exactly, as in a group of one long right answer and
-    worthless decoys, nothing is left to learn, for an honest group as well.
+    The push of a group on length is, to first order, ``sum share * A (L - mean L)``: afterwards it is zero, and so is
+    ``sum share * A`` still. Where right and wrong go with long and short exactly, as in a group of one long right
+    answer and worthless decoys, nothing is left to learn, for an honest group as well.
 
     Args:
-        advantages_G: Advantages of the admitted completions of a group; they sum to zero.
+        advantages_G: Advantages of the admitted completions of a group.
         lengths_G: Their lengths in tokens, as they are trained on.
+        shares_G: How much of each is learned from, as in :func:`advantages`.
     """
-    mean = statistics.fmean(lengths_G) if lengths_G else 0.0
+    if shares_G is None:
+        shares_G = [1.0] * len(lengths_G)
+    mean = _mean(lengths_G, shares_G)
     offsets = [length - mean for length in lengths_G]
-    spread = sum(offset**2 for offset in offsets)
+    spread = sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
     if not spread:
         return list(advantages_G)
-    slope = sum(a * offset for a, offset in zip(advantages_G, offsets, strict=True)) / spread
+    slope = sum(s * a * offset for s, a, offset in zip(shares_G, advantages_G, offsets, strict=True)) / spread
     neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
     residue = RESIDUE * max(map(abs, advantages_G))
     return [a if abs(a) > residue else 0.0 for a in neutral]
 
 
-def _deviation(rewards: Sequence[float]) -> float:
-    return statistics.stdev(rewards) if len(rewards) > 1 else 0.0
+def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
+    return statistics.fmean(values, shares) if any(shares) else 0.0
+
+
+def _deviation(rewards: Sequence[float], shares: Sequence[float]) -> float:
+    """The weighted standard deviation; with shares of 1 it has n - 1 degrees of freedom."""
+    mean, total = _mean(rewards, shares), math.fsum(shares)
+    freedom = total - math.fsum(share**2 for share in shares) / total if total else 0.0
+    if freedom <= 0:
+        return 0.0
+    squares = math.fsum(share * (reward - mean) ** 2 for reward, share in zip(rewards, shares, strict=True))
+    return math.sqrt(squares / freedom)

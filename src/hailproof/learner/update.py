@@ -12,7 +12,7 @@ from hailproof.learner.advantages import ScaleRewards, advantages, length_neutra
 from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.scoring import TOKEN_BUDGET, Row, batches, forward
-from hailproof.records import Group, UpdateStats
+from hailproof.records import Group, ScoredCompletion, UpdateStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +153,22 @@ class Learner:
             ]
             for group, kept in zip(groups, admitted, strict=True)
         ]
-        advantages_BG = advantages([[s.reward for s in kept] for kept in admitted], self.config.scale_rewards)
         lengths_BG = [[len(row.completion) for row in rows_G] for rows_G in rows]
+        shares_BG = [
+            [_share(*pair) for pair in zip(kept, lengths_G, strict=True)]
+            for kept, lengths_G in zip(admitted, lengths_BG, strict=True)
+        ]
+        rewards_BG = [[scored.reward for scored in kept] for kept in admitted]
+        advantages_BG = advantages(rewards_BG, self.config.scale_rewards, shares_BG)
         if self.config.length_neutral:
-            advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, strict=True)]
+            advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, shares_BG, strict=True)]
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         policy: dict[tuple[Row, frozenset[int]], float] = {}
         kl: dict[tuple[Row, frozenset[int]], float] = {}
         trained = 0
-        for kept, rows_G, advantages_G, weights_G in zip(admitted, rows, advantages_BG, weights_BG, strict=True):
-            for scored, row, advantage, weight in zip(kept, rows_G, advantages_G, weights_G, strict=True):
-                pull = weight * scored.weight * advantage
+        for kept, *columns in zip(admitted, rows, advantages_BG, weights_BG, shares_BG, strict=True):
+            for scored, row, advantage, weight, share in zip(kept, *columns, strict=True):
+                pull = weight * scored.weight * advantage if share else 0.0
                 trained += pull != 0
                 if pull or self.config.beta:
                     key = (row, scored.muted)
@@ -180,6 +185,12 @@ class Learner:
         """Takes up a saved state."""
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _share(scored: ScoredCompletion, length: int) -> float:
+    """How much of a completion is learned from: its weight, times the share of its tokens that is not muted."""
+    muted = sum(0 <= token < length for token in scored.muted)
+    return scored.weight * (1 - muted / length) if length else 0.0
 
 
 def _heard(mask: Tensor, muted: Sequence[frozenset[int]]) -> Tensor:
