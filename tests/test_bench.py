@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from synthetic_run import row, run, verdict
 
 from hailproof.attacks.text import TextAttack
 from hailproof.errors import ConfigError
-from hailproof.experiments.bench import cells_of, kept, load_matrix, measured, read_cells, write_cell
+from hailproof.experiments.bench import cells_of, kept, learned, load_matrix, measured, read_cells, write_cell
 from hailproof.experiments.build import settled
 from hailproof.experiments.posthoc import counted
 from hailproof.experiments.sweep import play_job
@@ -80,6 +81,25 @@ def test_acceptance_over_a_run_weighs_rounds_by_what_was_screened():
     assert kept(lines[2:], "honest") is None
 
 
+def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_down(tmp_path):
+    def said(muted: tuple[int, ...] = (), **changes) -> list[dict]:
+        twice = [verdict("accept", muted=muted, weight=1.0), verdict("accept", muted=muted[:1], weight=1.0)]
+        return [{**each, **changes} for each in twice]
+
+    rows = [
+        row(1, "whole", tokens=10, weight=1.0, verdicts=said()),
+        row(1, "muted in part, one token by both", tokens=10, weight=1.0, verdicts=said((3, 4, 5))),
+        row(1, "rejected", tokens=10, weight=1.0, admitted=False, verdicts=said(decision="reject")),
+        row(1, "weighed down", tokens=10, weight=0.5, verdicts=said()),
+        row(1, "wrong", tokens=99, weight=1.0, raw_reward=0.0, verdicts=said()),
+        row(1, "not screened", tokens=99, weight=1.0),
+        row(1, "muted beyond its sender's tokens", True, tokens=2, weight=1.0, verdicts=said((0, 1, 2))),
+    ]
+    folder = run(tmp_path / "some", [], rows)
+    assert learned(folder) == {"honest": pytest.approx((10 + 7 + 0 + 5) / 40), "malicious": 0.0}
+    assert learned(run(tmp_path / "none", [], rows[4:6])) == {"honest": None, "malicious": None}
+
+
 @pytest.fixture(scope="module")
 def played(tmp_path_factory) -> tuple[Path, list]:
     root = tmp_path_factory.mktemp("bench")
@@ -100,11 +120,12 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     assert record["seeds"] == [0] and record["rounds"] == 2 and record["topology"] == "horizontal"
     assert record["config"]["defense"][0]["name"] == "logit"
     assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
+    assert record["honest_learned_mean"] is not None
     assert record["excess_success_seeds"] == [0.0]
     assert all(not isinstance(value, dict) for key, value in record.items() if key not in ("config", "versions"))
     clean = records["clean", "none"]
     assert clean["tokens_ratio_mean"] == 1.0 and clean["held_out_loss_mean"] == 0.0
-    assert clean["honest_kept_seeds"] == [None]  # nothing was screened, which is not zero
+    assert clean["honest_kept_seeds"] == clean["honest_learned_seeds"] == [None]  # not screened, which is not zero
     order = [(cell["attack"], cell["defense"]) for cell in read_cells(root / "out")]
     assert order[0] == ("clean", "none") and order[1:3] == [("text", "none"), ("text", "logit")]
 

@@ -64,8 +64,16 @@ def test_the_details_hold_every_number_of_every_cell(tmp_path: Path) -> None:
         ["tokens, relative to the clean control", "×0.18", "×0.16 to 0.19", "", "×0.17, ×0.18, ×0.18"],
         ["honest completions kept", "20.1 %", "19.0 to 22.0 %", "", "20.0 %, 20.1 %, 20.2 %"],
         ["forged completions kept", "22.6 %", "21.5 to 24.5 %", "", "22.5 %, 22.6 %, 22.7 %"],
-        ["seconds per round", "0.25 s", "0.24 to 0.27 s", "", "0.25 s, 0.25 s, 0.25 s"],
-        ["share of time spent screening", "27.6 %", "26.5 to 29.5 %", "", "27.5 %, 27.6 %, 27.7 %"],
+        [
+            "of right honest completions learned from, in tokens", "25.1 %", "24.0 to 27.0 %", "",
+            "25.0 %, 25.1 %, 25.2 %",
+        ],
+        [
+            "of right forged completions learned from, in tokens", "27.6 %", "26.5 to 29.5 %", "",
+            "27.5 %, 27.6 %, 27.7 %",
+        ],
+        ["seconds per round", "0.30 s", "0.29 to 0.32 s", "", "0.30 s, 0.30 s, 0.30 s"],
+        ["share of time spent screening", "32.6 %", "31.5 to 34.5 %", "", "32.5 %, 32.6 %, 32.7 %"],
     ]  # fmt: skip
     assert second[1][4].replace(NBSP, " ") == "3.2 %, 3.3 %"
     assert page.texts["h3"] == ["text against none", "equation against logit"]
@@ -113,17 +121,17 @@ def test_cells_are_told_apart_by_scale_and_only_then_by_topology(tmp_path: Path)
 
 
 def test_the_matrix_shows_four_aspects(tmp_path: Path) -> None:
-    figures: dict[str, Any] = {"excess_success_mean": 0.5, "held_out_loss_mean": -0.0001, "honest_kept_mean": 0.985}
+    figures: dict[str, Any] = {"excess_success_mean": 0.5, "held_out_loss_mean": -0.0001, "honest_learned_mean": 0.985}
     figures |= {"screen_share_mean": 0.12, "tokens_ratio_mean": 1.0}
     table = matrix(page_of(tmp_path, cell(**figures), cell("length-x", **figures), cell("grinding", **figures)))
-    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+11.5|to|+14.5|pp|98.5|%19.0|to|22.0|%|12.0|%26.5|to|29.5|%"
+    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+11.5|to|+14.5|pp|98.5|%24.0|to|27.0|%|12.0|%31.5|to|34.5|%"
     assert table[1][1] == own
     # Attacks on length have no success: the first aspect is their tokens.
     assert table[2][1].startswith("×1.00×0.16|to|0.19|0.0|pp") and table[3][1].startswith("×1.00")
     page = page_of(tmp_path, cell(**figures))
-    assert [attrs["class"] for attrs in page.named("span", "v")] == ["v v0 l5", "v v1 l0", "v v2 l2", "v v3 l3"]
+    assert [attrs["class"] for attrs in page.named("span", "v")] == ["v v0 l5", "v v1 l0", "v v2 l1", "v v3 l3"]
     assert [attrs["type"] for attrs in page.named("input")] == ["radio"] * 4
-    assert page.texts["label"] == ["Security", "Utility", "Honest kept", "Cost"]
+    assert page.texts["label"] == ["Security", "Utility", "Honest learned", "Cost"]
 
 
 def test_a_measure_that_a_cell_does_not_have_is_not_one_of_its_rows(tmp_path: Path) -> None:
@@ -173,9 +181,9 @@ def test_values_as_they_are_written(value: float | None, unit: Any, text: str) -
 
 
 def test_colors_go_from_good_to_bad() -> None:
-    security, _, kept, _ = ASPECTS
+    security, _, learned, _ = ASPECTS
     assert [security.level(value) for value in (-0.3, 0.019, 0.02, 0.6, 0.75, 1.0, None)] == [0, 0, 1, 5, 6, 6, None]
-    assert [kept.level(value) for value in (1.0, 0.999, 0.96, 0.75, 0.0)] == [0, 1, 3, 6, 6]
+    assert [learned.level(value) for value in (1.0, 0.999, 0.96, 0.8, 0.0)] == [0, 1, 2, 5, 6]
     assert [LENGTHENING.level(value) for value in (0.5, 1.0, 1.3, 9.0)] == [0, 0, 3, 6]
 
 

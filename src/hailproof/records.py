@@ -107,8 +107,8 @@ class Verdict:
         score: The defense's own statistic; higher is more suspicious. ``None`` if it has none.
         spans: The parts of the text that the verdict rests on.
         weight: What the completion counts for in the update and in the baseline of its group, in [0, 1].
-        muted: Indices of tokens, under the receiver's tokenizer, from which nothing is learned; their share is missing in
-            the baseline as well.
+        muted: Indices of tokens, under the receiver's tokenizer, from which nothing is learned; their share is
+            missing in the baseline as well.
         error: Whether the verdict is a rejection because the defense itself failed.
     """
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pyarrow.parquet import ParquetFile
+
 from hailproof import registry
 from hailproof.attacks import ATTACKS
 from hailproof.defenses import DEFENSES
@@ -33,6 +35,7 @@ from hailproof.experiments.published import (
 from hailproof.experiments.run import versions_of
 from hailproof.experiments.store import read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, merged, sweep
+from hailproof.metrics.detection import SIDES
 from hailproof.metrics.intervals import METHOD, interval
 
 SETTLED = 0.4
@@ -214,6 +217,9 @@ def _figures(job: Job, control: Job) -> Iterator[tuple[str, float | None]]:
     yield "tokens_ratio", tokens / clean_tokens if tokens and clean_tokens else None
     yield "honest_kept", kept(lines, "honest")
     yield "forged_kept", kept(lines, "malicious")
+    learned_from = learned(job.folder)
+    yield "honest_learned", learned_from["honest"]
+    yield "forged_learned", learned_from["malicious"]
     yield "seconds_per_round", summary["seconds_per_round"]
     whole = sum(sum(line["seconds"].values()) for line in lines)
     yield "screen_share", sum(line["seconds"]["screen"] for line in lines) / whole if whole else None
@@ -229,6 +235,23 @@ def kept(lines: Sequence[Mapping[str, Any]], side: str) -> float | None:
     asked = sum(line["screened"][side] for line in lines)
     passed = sum(line["screened"][side] * (line[f"{side}_acceptance"] or 0.0) for line in lines)
     return passed / asked if asked else None
+
+
+def learned(folder: Path) -> dict[str, float | None]:
+    """Share of the tokens of right, screened completions that the update could learn from, by side, over a whole run.
+
+    What was rejected is lost, and so are muted tokens and what a weight takes away. A completion of another tokenizer
+    is muted in tokens of the receiver and counted in those of its sender, so the share is approximate there.
+    """
+    names = ["malicious", "raw_reward", "admitted", "weight", "tokens", "verdicts.list.element.muted"]
+    heard, whole = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0)
+    for row in ParquetFile(folder / "completions.parquet").read(columns=names).to_pylist():
+        if row["raw_reward"] > 0 and row["verdicts"]:
+            side = "malicious" if row["malicious"] else "honest"
+            muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
+            heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0
+            whole[side] += row["tokens"]
+    return {side: heard[side] / whole[side] if whole[side] else None for side in SIDES}
 
 
 def write_cell(cell: Cell, folder: Path) -> dict[str, Any] | None:
@@ -310,7 +333,8 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
 
 COLUMNS = (
     ("attack success %", "attack_success", 100.0), ("above clean %", "excess_success", 100.0),
-    ("honest kept %", "honest_kept", 100.0), ("forged kept %", "forged_kept", 100.0), ("reward %", "reward", 100.0),
+    ("honest kept %", "honest_kept", 100.0), ("forged kept %", "forged_kept", 100.0),
+    ("honest learned %", "honest_learned", 100.0), ("reward %", "reward", 100.0),
     ("held-out reward %", "held_out_reward", 100.0), ("below clean %", "held_out_loss", 100.0),
     ("tokens", "tokens", 1.0), ("times clean", "tokens_ratio", 1.0), ("s/round", "seconds_per_round", 1.0),
     ("screening %", "screen_share", 100.0),
