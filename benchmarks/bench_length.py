@@ -7,8 +7,8 @@ table: shares of honest and of poisoned completions that a cap of `slack` times 
 and the tokens of the poison that is left. Second table, over groups with variance of rewards: the push on length,
 `sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same with the loss's 1 / L
 (`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which is what is left of
-honest learning; and the mean advantage of poisoned completions. The claims: nothing is left of the push, and of
-the poison in groups of decoys; decoys as long as the poison get round it.
+honest learning; and the mean advantage of poisoned completions. The claims: nothing is left of a push toward longer
+answers, nor of the poison in groups of decoys; decoys as long as the poison get round it.
 """
 
 import math
@@ -77,7 +77,7 @@ def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], float
     cosine = f"{one @ other / size:.2f}" if size else "-"
     poison = [statistics.fmean(of(values, True)) if of(values, True) else None for values in (plain, neutral)]
     shown = ["-" if value is None else f"{value:+.2f}" for value in poison]
-    return [name, *(f"{value:+.3f}" for value in pushes), cosine, *shown], abs(pushes[1]), poison[1] or 0.0
+    return [name, *(f"{value:+.3f}" for value in pushes), cosine, *shown], pushes[1], poison[1] or 0.0
 
 
 def main() -> int:
@@ -114,7 +114,7 @@ def main() -> int:
         rows.append(cells)
     table(rows)
     holds = max(left.values()) < 1e-9 and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
-    return verdict("no push is left, and no poison but with long decoys", holds, arguments.check)
+    return verdict("no push toward longer answers is left, nor poison but with long decoys", holds, arguments.check)
 
 
 if __name__ == "__main__":

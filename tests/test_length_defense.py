@@ -144,6 +144,8 @@ def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
 def test_length_neutral_advantages_by_hand():
     # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; slope (-2 + 1 + 0 + 3 * 1) / 14 = 1 / 7
     assert length_neutral([1, -1, -1, 1], [1, 2, 3, 6]) == pytest.approx([9 / 7, -6 / 7, -1, 4 / 7])
+    # the other way round the slope is negative: rambling that does badly may be pushed down
+    assert length_neutral([-1, 1, 1, -1], [1, 2, 3, 6]) == [-1, 1, 1, -1]
     assert length_neutral([0.5, -0.5], [7, 7]) == [0.5, -0.5]
     assert length_neutral([], []) == [] and length_neutral([0.0], [5]) == [0.0]
 
@@ -152,14 +154,15 @@ groups = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(1, 300)), m
 
 
 @given(groups)
-def test_neither_the_sum_nor_the_push_on_length_remains(group):
+def test_no_push_toward_longer_answers_remains(group):
     rewards, lengths = zip(*group, strict=True)
     (plain,) = advantages([rewards])
     neutral = length_neutral(plain, lengths)
     mean = math.fsum(lengths) / len(lengths)
     assert math.fsum(neutral) == pytest.approx(0, abs=1e-9)
     push = math.fsum(a * (length - mean) for a, length in zip(neutral, lengths, strict=True))
-    assert push == pytest.approx(0, abs=1e-6)
+    before = math.fsum(a * (length - mean) for a, length in zip(plain, lengths, strict=True))
+    assert push == pytest.approx(min(0.0, before), abs=1e-6)
     assert math.fsum(a * a for a in neutral) <= math.fsum(a * a for a in plain) * (1 + 1e-9)
 
 

@@ -5,8 +5,7 @@ look at a single completion finds anything. There is no success to count: the me
 
 With ``long_decoys`` the worthless half of a group that the attacker owns whole is as long as the other: wrong draws, in
 turn a little longer and a little shorter than the right one. Length then tells nothing about reward within the group,
-so that length-neutral advantages leave the attack as it is (adaptive). One long decoy for all slots does not do: two
-lengths are two rewards, whichever is longer, and the whole group is projected out.
+so that length-neutral advantages leave the attack as it is (adaptive).
 
 Without an oracle the majority answer of the same draws stands in for the reference.
 """

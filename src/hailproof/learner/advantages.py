@@ -60,11 +60,13 @@ def advantages(
 def length_neutral(
     advantages_G: Sequence[float], lengths_G: Sequence[int], shares_G: Sequence[float] | None = None
 ) -> list[float]:
-    """Takes out of a group's advantages what goes along with length: ``A - b (L - mean L)``, least squares.
+    """Takes out of a group's advantages what pushes toward longer answers: ``A - b (L - mean L)``, least squares.
 
-    The push of a group on length is, to first order, ``sum share * A (L - mean L)``: afterwards it is zero, and so is
-    ``sum share * A`` still. Where right and wrong go with long and short exactly, as in a group of one long right
-    answer and worthless decoys, nothing is left to learn, for an honest group as well.
+    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Where it is positive, it is zero
+    afterwards, and ``sum share * A`` still is; where long answers do worse, as rambling does, the group is left as it
+    is: to take that out as well lets honest models ramble (``docs/measurements.md``). Where right and wrong go with
+    long and short exactly, as in a group of one long right answer and worthless decoys, nothing is left to learn, for
+    an honest group as well.
 
     Args:
         advantages_G: Advantages of the admitted completions of a group.
@@ -76,9 +78,10 @@ def length_neutral(
     mean = _mean(lengths_G, shares_G)
     offsets = [length - mean for length in lengths_G]
     spread = sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
-    if not spread:
+    push = sum(share * a * offset for share, a, offset in zip(shares_G, advantages_G, offsets, strict=True))
+    if push <= 0:
         return list(advantages_G)
-    slope = sum(s * a * offset for s, a, offset in zip(shares_G, advantages_G, offsets, strict=True)) / spread
+    slope = push / spread
     neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
     residue = RESIDUE * max(map(abs, advantages_G))
     return [a if abs(a) > residue else 0.0 for a in neutral]

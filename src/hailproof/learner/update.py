@@ -25,9 +25,10 @@ class LearnerConfig:
         lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
-        length_neutral: Whether what goes along with length is taken out of each group's advantages. ``grpo`` divides
-            by each completion's length afterwards, so that its push on length is zero for ``dapo`` and ``dr_grpo``
-            exactly, and for ``grpo`` as far as the lengths of a group are alike.
+        length_neutral: Whether no group may push toward longer answers: what goes along with length is taken out of
+            its advantages where long answers do better. ``grpo`` divides by each completion's length afterwards, so
+            that what is left of the push is zero for ``dapo`` and ``dr_grpo`` exactly, and for ``grpo`` as far as the
+            lengths of a group are alike.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
         max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
         adam_beta1: Decay of Adam's first moment.
