@@ -33,7 +33,7 @@ def test_muted_tokens_are_marked_where_they_stand() -> None:
     ends = [3, 4, 7, 8, 8]
     muting = [verdict("accept", ((0, 8),), defense="credit", muted=[1, 2, 4, 9, -1, 2])]
     assert marks_of(muting, ends) == [
-        Mark(3, 7, "muted", "credit: not learned"),
+        Mark(3, 7, "muted", "credit: not learned (rank 1,204)"),
         Mark(8, 8, "muted", "credit: not learned"),
     ]
     assert marks_of([verdict("accept", defense="credit", muted=[0])], ends) == [

@@ -217,9 +217,9 @@ def _figures(job: Job, control: Job) -> Iterator[tuple[str, float | None]]:
     yield "tokens_ratio", tokens / clean_tokens if tokens and clean_tokens else None
     yield "honest_kept", kept(lines, "honest")
     yield "forged_kept", kept(lines, "malicious")
-    learned_from = learned(job.folder)
-    yield "honest_learned", learned_from["honest"]
-    yield "forged_learned", learned_from["malicious"]
+    heard = learned(job.folder) if job.config.defense else dict.fromkeys(SIDES)
+    yield "honest_learned", heard["honest"]
+    yield "forged_learned", heard["malicious"]
     yield "seconds_per_round", summary["seconds_per_round"]
     whole = sum(sum(line["seconds"].values()) for line in lines)
     yield "screen_share", sum(line["seconds"]["screen"] for line in lines) / whole if whole else None

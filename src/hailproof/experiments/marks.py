@@ -11,6 +11,8 @@ from hailproof.parsing import sentence_borders
 
 MARKS = 40
 """Marks in a text; more would be no help, and a stranger may have written them."""
+NOTES = 3
+"""Notes of a verdict that are repeated for one stretch."""
 REASON = 240
 """Letters of what a verdict says."""
 MAX_LETTERS = 4000
@@ -61,7 +63,10 @@ def marks_of(verdicts: Sequence[Mapping[str, Any]], ends: Sequence[int] = ()) ->
         name, muted = verdict["defense"], verdict.get("muted") or []
         spans = verdict["spans"] or []
         if muted and ends:
-            marks += [Mark(*span, "muted", f"{name}: not learned") for span in _stretches(muted, ends)]
+            for start, end in _stretches(muted, ends):
+                why = [span["note"] for span in spans if span["start"] < end and span["end"] > start and span["note"]]
+                said = ", ".join(list(dict.fromkeys(why))[:NOTES])
+                marks.append(Mark(start, end, "muted", f"{name}: not learned{said and f' ({said})'}"))
             continue
         tone = "reject" if verdict["decision"] == "reject" else "muted" if muted else "note"
         for span in spans:
