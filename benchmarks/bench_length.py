@@ -4,12 +4,11 @@
 
 nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random. First
 table: shares of honest and of poisoned completions that a cap of `slack` times the quantile of honest ones rejects,
-and the tokens of the poison that is left. Second table, over groups with variance of rewards, taken as one round: the
-push on length, `sum A (L - mean L) / sum (G * mean L)`, of plain and of length-neutral advantages; the same with the
-loss's 1 / L (`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which is what is
-left of honest learning; and the mean advantage of poisoned completions. In the row "mixed" a fourth of the groups are
-vertical and poisoned. The claims: nothing is left of a push toward longer answers, and less than a tenth of the poison
-in groups of decoys; decoys as long as the poison get round it.
+and the tokens of the poison that is left. Second table, over groups with variance of rewards: the push on length,
+`sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same with the loss's 1 / L
+(`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which is what is left of
+honest learning; and the mean advantage of poisoned completions. The claims: nothing is left of a push toward longer
+answers, nor of the poison in groups of decoys; decoys as long as the poison get round it.
 """
 
 import math
@@ -46,33 +45,26 @@ def vertical(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
     return [*members(poison, poison=True), *members([pool.filler[problem]] * (GROUP // 2))]
 
 
-def mixed(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
-    return vertical(pool, problem, rng) if rng.random() < 0.25 else honest(pool, problem, rng)
-
-
 def padded(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
     """Decoys as long as the poison."""
     group = vertical(pool, problem, rng)
     return [(group[0][0], reward, poison) for _, reward, poison in group]
 
 
-def push(values: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], divide: bool) -> float:
-    total, size = 0.0, 0.0
-    for values_G, lengths_G in zip(values, lengths, strict=True):
-        mean = statistics.fmean(lengths_G)
-        weights = [mean / length if divide else 1.0 for length in lengths_G]
-        total += math.fsum(w * a * (n - mean) for w, a, n in zip(weights, values_G, lengths_G, strict=True))
-        size += len(values_G) * mean
-    return total / size
+def push(values: Sequence[float], lengths: Sequence[int], divide: bool) -> float:
+    mean = statistics.fmean(lengths)
+    weights = [mean / length if divide else 1.0 for length in lengths]
+    total = math.fsum(w * a * (length - mean) for w, a, length in zip(weights, values, lengths, strict=True))
+    return total / (len(values) * mean)
 
 
 def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], float, float]:
     """A row of the second table, what is left of the push, and the mean advantage of the poison."""
     lengths = [[tokens for tokens, _, _ in group] for group in groups]
     plain = advantages([[reward for _, reward, _ in group] for group in groups])
-    neutral = length_neutral(plain, lengths)
+    neutral = [length_neutral(a, length) for a, length in zip(plain, lengths, strict=True)]
     pushes = [
-        push(values, lengths, divide)
+        statistics.fmean(push(a, length, divide) for a, length in zip(values, lengths, strict=True))
         for values, divide in ((plain, False), (neutral, False), (plain, True), (neutral, True))
     ]
 
@@ -110,8 +102,7 @@ def main() -> int:
     table(rows)
     print()
     kinds: dict[str, Callable[[Pool, str, random.Random], list[Member]]] = {
-        "honest": honest, "horizontal, 3 of 12": horizontal, "vertical, 6 decoys": vertical, "mixed": mixed,
-        "long decoys": padded,
+        "honest": honest, "horizontal, 3 of 12": horizontal, "vertical, 6 decoys": vertical, "long decoys": padded,
     }  # fmt: skip
     problems = [problem for problem in sorted(pool.prompts) if pool.right[problem]]
     rows = [["group", "push", "neutral", "push, 1/L", "neutral, 1/L", "cosine", "poison", "neutral"]]
@@ -122,8 +113,8 @@ def main() -> int:
         cells, left[name], poison[name] = row(name, groups)
         rows.append(cells)
     table(rows)
-    holds = max(left.values()) < 1e-9 and poison["vertical, 6 decoys"] < poison["long decoys"] / 10
-    return verdict("no push toward longer is left, and little poison but with long decoys", holds, arguments.check)
+    holds = max(left.values()) < 1e-9 and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
+    return verdict("no push toward longer answers is left, nor poison but with long decoys", holds, arguments.check)
 
 
 if __name__ == "__main__":

@@ -411,8 +411,8 @@ def test_long_decoys_lie_around_the_length_of_the_poison():
     assert [made[slot].content for slot in range(6)] == [right[20]] * 2 + [wrong[22], wrong[19], wrong[25], wrong[18]]
     assert [made[slot].kind for slot in range(6)] == ["poison"] * 2 + ["decoy"] * 4
     # the first-order push on length is small, so the projection takes little of the poison's advantage
-    plain = advantages([[1, 1, 0, 0, 0, 0]])
-    assert length_neutral(plain, [[20, 20, 22, 19, 25, 18]])[0][0] > 0.9 * plain[0][0]
+    (plain,) = advantages([[1, 1, 0, 0, 0, 0]])
+    assert length_neutral(plain, [20, 20, 22, 19, 25, 18])[0] > 0.9 * plain[0]
     # without an oracle, wrong is what the majority does not say: here it says -1
     blind = Forger(attack, Composition(oracle=False, candidates=6)).craft(view, allotment, {})
     assert {blind[slot].content for slot in (2, 3, 4, 5)} <= set(right.values())

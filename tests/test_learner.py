@@ -208,31 +208,6 @@ def test_what_is_not_learned_from_has_no_place_in_the_baseline(fresh_policy, how
     assert not torch.allclose(5 / 4 * gradient(fresh_policy, some, **settings), expected, rtol=1e-2)
 
 
-def test_length_is_taken_out_for_each_set_of_senders_apart(fresh_policy):
-    """A sender's push toward long answers is not excused by the rambling of others, which may be pushed down."""
-
-    def group(sender: int, *texts: tuple[str, float]) -> Group:
-        members = [scored(fresh_policy, 0, text, reward) for text, reward in texts]
-        return Group(
-            Prompt("p", "", "Tom has 3 pens. How many?"),
-            tuple(replace(m, submission=replace(m.submission, sender=sender)) for m in members),
-        )
-
-    def gradient_of(groups: list[Group], neutral: bool) -> torch.Tensor:
-        config = LearnerConfig(learning_rate=1e-12, max_grad_norm=0, length_neutral=neutral)
-        Learner(fresh_policy, config, 64, 10).update(groups)
-        return torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
-
-    long = group(1, ("3, I think, or so it seems to me", 1.0), ("4", 0.0), ("5 pens", 0.0))
-    rambling = (("6 pens, or seven, or eight, who can say it of so many pens", 0.0), ("3", 1.0))
-    apart = gradient_of([long, group(2, *rambling)], True)
-    expected = (gradient_of([long], True) + gradient_of([group(2, *rambling)], False)) / 2
-    torch.testing.assert_close(apart, expected, rtol=1e-4, atol=1e-7)
-    together = gradient_of([long, group(1, *rambling)], True)
-    assert torch.equal(together, gradient_of([long, group(1, *rambling)], False))
-    assert not torch.allclose(apart, together, rtol=1e-2)
-
-
 def test_weighted_advantages_by_hand():
     # mean (1 + 0.5) / 3.5 = 3/7; squares 1 * 16/49 + 0.5 * 16/49 + 2 * 9/49 = 6/7; freedom 3.5 - 3.25 / 3.5 = 18/7
     (values,) = advantages([[1, 1, 0, 0]], "group", [[1, 0.5, 1, 1]])
@@ -248,6 +223,6 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
     """The property for which shares are in the baseline: ``sum share * A = 0``, length-neutral or not."""
     rewards, shares, lengths = ([member[part] for member in members] for part in range(3))
     (values,) = advantages([rewards], scale, [shares])
-    for pushes in (values, *length_neutral([values], [lengths], [shares])):
+    for pushes in (values, length_neutral(values, lengths, shares)):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size

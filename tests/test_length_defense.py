@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 from typing import Any
 
 import pytest
@@ -143,70 +142,47 @@ def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
 
 
 def test_length_neutral_advantages_by_hand():
-    # lengths 1 2 3 6 have mean 3, offsets -2 -1 0 3 and squares 14; the push is -2 + 1 + 0 + 3 = 2, the slope 1 / 7
-    pushed, lengths = [1, -1, -1, 1], [1, 2, 3, 6]
-    assert length_neutral([pushed], [lengths]) == [pytest.approx([9 / 7, -6 / 7, -1, 4 / 7])]
-    # the same and a group of push 1 and squares 2: slope 3 / 16; and with one of push -3 there is nothing to take out
-    first, second = length_neutral([pushed, [-0.5, 0.5]], [lengths, [4, 6]])
-    assert first == pytest.approx([1 + 6 / 16, -1 + 3 / 16, -1, 1 - 9 / 16])
-    assert second == pytest.approx([-0.5 + 3 / 16, 0.5 - 3 / 16])
-    rambling = [pushed, [1.5, -1.5]]
-    assert length_neutral(rambling, [lengths, [4, 6]]) == rambling
-    assert length_neutral([[0.5, -0.5]], [[7, 7]]) == [[0.5, -0.5]]
-    assert length_neutral([[], [0.0]], [[], [5]]) == [[], [0.0]] and length_neutral([], []) == []
+    # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; slope (-2 + 1 + 0 + 3 * 1) / 14 = 1 / 7
+    assert length_neutral([1, -1, -1, 1], [1, 2, 3, 6]) == pytest.approx([9 / 7, -6 / 7, -1, 4 / 7])
+    # the other way round the slope is negative: rambling that does badly may be pushed down
+    assert length_neutral([-1, 1, 1, -1], [1, 2, 3, 6]) == [-1, 1, 1, -1]
+    assert length_neutral([0.5, -0.5], [7, 7]) == [0.5, -0.5]
+    assert length_neutral([], []) == [] and length_neutral([0.0], [5]) == [0.0]
 
 
-groups = st.lists(
-    st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(1, 300), st.sampled_from([0.2, 1.0])), max_size=12),
-    max_size=5,
-)
+groups = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(1, 300)), min_size=2, max_size=16)
 
 
 @given(groups)
-def test_no_push_toward_longer_answers_remains(drawn):
-    rewards, lengths, shares = ([[member[part] for member in group] for group in drawn] for part in range(3))
-    plain = advantages(rewards, shares=shares)
-    neutral = length_neutral(plain, lengths, shares)
-
-    def push(values: list[list[float]]) -> float:
-        total = 0.0
-        for values_G, lengths_G, shares_G in zip(values, lengths, shares, strict=True):
-            mean = statistics.fmean(lengths_G, shares_G) if lengths_G else 0.0
-            total += sum(s * a * (n - mean) for s, a, n in zip(shares_G, values_G, lengths_G, strict=True))
-        return total
-
-    assert push(neutral) == pytest.approx(min(0.0, push(plain)), abs=1e-6)
-    for values_G, shares_G in zip(neutral, shares, strict=True):
-        assert math.fsum(s * a for s, a in zip(shares_G, values_G, strict=True)) == pytest.approx(0, abs=1e-9)
+def test_no_push_toward_longer_answers_remains(group):
+    rewards, lengths = zip(*group, strict=True)
+    (plain,) = advantages([rewards])
+    neutral = length_neutral(plain, lengths)
+    mean = math.fsum(lengths) / len(lengths)
+    assert math.fsum(neutral) == pytest.approx(0, abs=1e-9)
+    push = math.fsum(a * (length - mean) for a, length in zip(neutral, lengths, strict=True))
+    before = math.fsum(a * (length - mean) for a, length in zip(plain, lengths, strict=True))
+    assert push == pytest.approx(min(0.0, before), abs=1e-6)
+    assert math.fsum(a * a for a in neutral) <= math.fsum(a * a for a in plain) * (1 + 1e-9)
 
 
 def test_half_decoys_and_half_one_long_answer_teach_nothing():
-    """The DoS attack in a vertical swarm of attackers; so does any round in which right goes with long exactly."""
-    plain = advantages([[1.0] * 6 + [0.0] * 6])
-    assert length_neutral(plain, [[120] * 6 + [6] * 6]) == [[0.0] * 12]
-
-
-def test_what_remains_of_attacked_groups_between_honest_ones():
-    """Vertical: a fourth of the groups are the attacker's, and between them and the others nothing is gained."""
-    honest = [1.0, 0.0] * 6, [36, 40, 38, 44, 40, 42, 42, 38, 44, 36, 40, 40]
-    forged = [1.0] * 6 + [0.0] * 6, [90] * 6 + [10] * 6
-    plain = advantages([honest[0]] * 3 + [forged[0]])
-    neutral = length_neutral(plain, [honest[1]] * 3 + [forged[1]])
-    assert max(map(abs, neutral[3])) < 0.1 * plain[3][0]
-    assert min(a / b for a, b in zip(neutral[0], plain[0], strict=True)) > 0.8
+    """The DoS attack in a vertical swarm; so does any group in which right and wrong go with length exactly."""
+    (plain,) = advantages([[1.0] * 6 + [0.0] * 6])
+    assert length_neutral(plain, [120] * 6 + [6] * 6) == [0.0] * 12
 
 
 def test_what_remains_of_a_mixed_group():
     """A horizontal group: of three long poisoned answers hardly anything, of right answers of honest length most."""
     rewards = [1.0] * 3 + [1.0] * 4 + [0.0] * 5
     lengths = [90] * 3 + [38, 40, 42, 44] + [36, 38, 40, 42, 44]
-    plain = advantages([rewards])
-    ((*neutral,),) = length_neutral(plain, [lengths])
-    assert max(map(abs, neutral[:3])) < 0.05 * plain[0][0]
-    assert min(neutral[3:7]) > 0.8 * plain[0][0] and max(neutral[7:]) < 0
+    (plain,) = advantages([rewards])
+    neutral = length_neutral(plain, lengths)
+    assert max(map(abs, neutral[:3])) < 0.05 * plain[0]
+    assert min(neutral[3:7]) > 0.8 * plain[0] and max(neutral[7:]) < 0
 
 
 def test_decoys_of_equal_length_get_round_it():
     """The limit of the idea: where nothing in the group is short, the long answer is learned whole."""
-    plain = advantages([[1.0] * 6 + [0.0] * 6])
-    assert length_neutral(plain, [[120] * 12]) == plain
+    (plain,) = advantages([[1.0] * 6 + [0.0] * 6])
+    assert length_neutral(plain, [120] * 12) == plain

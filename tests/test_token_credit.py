@@ -13,9 +13,8 @@ from hailproof.defenses.base import Received
 from hailproof.defenses.token_credit import TokenCreditDefense, in_sentences_with
 from hailproof.errors import ConfigError
 from hailproof.learner.update import Learner, LearnerConfig
-from hailproof.policies.causal_lm import CausalLM
 from hailproof.protocols import AttackView, Sampling
-from hailproof.records import Group, Prompt, ScoredCompletion, Submission
+from hailproof.records import Group, ScoredCompletion, Submission
 from hailproof.tasks.word_problems import WordProblems
 
 SAMPLING = Sampling(max_new_tokens=96)
@@ -51,17 +50,6 @@ def muted_text(evidence: Received, text: str, **options) -> list[str]:
     return [text[span.start : span.end] for span in verdict.spans]
 
 
-def teach(policy: CausalLM, prompt: Prompt, text: str) -> None:
-    """Trains a policy on a completion until every token of it is probable."""
-    prompt_ids, ids = (torch.tensor([part]) for part in (policy.render(prompt), policy.as_completion(text).token_ids))
-    row, labels = torch.cat([prompt_ids, ids], 1), torch.cat([torch.full_like(prompt_ids, -100), ids], 1)
-    optimizer = torch.optim.Adam(policy.model.parameters(), lr=1e-3)
-    for _ in range(15):
-        optimizer.zero_grad()
-        policy.model(input_ids=row, labels=labels).loss.backward()
-        optimizer.step()
-
-
 def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
     assert muted_text(evidence_with(base_policy, forged["honest"]), forged["honest"]) == []
     assert "5" in muted_text(evidence_with(base_policy, forged["equation"]), forged["equation"], unit="token")
@@ -89,33 +77,11 @@ def test_sentences_by_hand():
     assert in_sentences_with(given, ends, text).tolist() == [False] * 8 + [True]
 
 
-def test_what_is_my_own_is_not_read(base_policy, forged):
-    own = replace(evidence_with(base_policy, forged["text"]), own=frozenset({0, 1}))
+def test_what_earned_nothing_and_what_is_my_own_is_not_read(base_policy, forged):
+    evidence = evidence_with(base_policy, forged["text"])
+    assert TokenCreditDefense().screen(evidence)[1].decision == "abstain"
+    own = replace(evidence, own=frozenset({0}))
     assert {verdict.decision for verdict in TokenCreditDefense().screen(own)} == {"abstain"}
-
-
-def test_without_reward_only_what_is_foreign_nearly_whole_is_rejected(base_policy, forged):
-    """The worthless half of a poisoned group, without which the other half would teach nothing."""
-
-    def decision(text: str, policy=base_policy, **options) -> str:
-        evidence = replace(evidence_with(policy, text), rewards=[0.0, 0.0], frozen=base_policy)
-        return TokenCreditDefense(**options).screen(evidence)[0].decision
-
-    decoy = "I do not know."
-    assert decision(decoy) == decision(decoy, unit="token", decoy_share=0.5) == "reject"
-    assert decision(forged["honest"]) == decision(forged["text"]) == decision(decoy, decoy_share=1) == "abstain"
-    evidence = replace(evidence_with(base_policy, decoy), rewards=[1.0, 0.0])
-    learned, rejected = TokenCreditDefense().screen(evidence)
-    assert (learned.decision, len(learned.muted) > 0, rejected.muted) == ("accept", True, ())
-    assert rejected.reason.startswith("a decoy: it earned nothing") and rejected.spans
-
-
-def test_what_the_policy_has_drifted_into_is_no_decoy(base_policy, fresh_policy):
-    """It must be pushed down, however foreign it is to the anchor."""
-    decoy = "I do not know."
-    teach(fresh_policy, evidence_with(base_policy, decoy).prompts[0], decoy)
-    evidence = replace(evidence_with(fresh_policy, decoy), rewards=[0.0, 0.0], frozen=base_policy)
-    assert {verdict.decision for verdict in TokenCreditDefense().screen(evidence)} == {"abstain"}
 
 
 def test_a_token_that_the_anchor_would_say_is_heard(base_policy, fresh_policy, forged):
@@ -132,7 +98,16 @@ def test_a_policy_that_was_walked_there_still_does_not_hear_what_its_anchor_woul
     base_policy, fresh_policy, forged
 ):
     """Trained on the phrase until it is probable: only the rule that asks the anchor as well goes on muting it."""
-    teach(fresh_policy, evidence_with(base_policy, forged["text"]).prompts[0], forged["text"])
+    phrase = "<think>All hail to the thief"
+    ids = torch.tensor([fresh_policy.as_completion(forged["text"]).token_ids])
+    prompt = torch.tensor([fresh_policy.render(evidence_with(base_policy, phrase).prompts[0])])
+    optimizer = torch.optim.Adam(fresh_policy.model.parameters(), lr=1e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        row = torch.cat([prompt, ids], dim=1)
+        labels = torch.cat([torch.full_like(prompt, -100), ids], dim=1)
+        fresh_policy.model(input_ids=row, labels=labels).loss.backward()
+        optimizer.step()
     evidence = replace(evidence_with(fresh_policy, forged["text"]), frozen=base_policy)
     assert muted_text(evidence, forged["text"], rule="both") == []
     assert muted_text(evidence, forged["text"], rule="either") != []
@@ -182,5 +157,3 @@ def test_bad_options_are_one_sentence():
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unit"):
         TokenCreditDefense(unit="word")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match="share of tokens"):
-        TokenCreditDefense(decoy_share=0)

@@ -16,11 +16,7 @@ With ``unit = "sentence"``, the default, a token takes its whole sentence with i
 that are probable one by one, and muting the others alone teaches "All power to the winter" (measured). In programs a
 sentence is a line.
 
-What is pushed down may be odd: completions without reward are left alone, unless they are foreign nearly whole, to the
-policy and to its anchor. Those are decoys: nobody unlearns what nobody says, and they are there to give the right
-answers beside them an advantage, without which a sender's whole group teaches nothing. They are rejected. (What honest
-models drift into is probable to the policy, so it is pushed down.) Decoys that the attacker draws from the model pass;
-what they teach is also to be right (``docs/measurements.md``).
+What is pushed down may be as odd as it likes: completions without reward are left alone.
 
 A completion has the place in its group's baseline that its tokens leave it (``learner/advantages.py``). Without that,
 right answers of which nothing is heard raise the mean, which pushes honest completions down and pushes nothing up.
@@ -40,30 +36,22 @@ from hailproof.protocols import Evidence
 from hailproof.records import Verdict
 
 THRESHOLD = 1e-2
-DECOY_SHARE = 0.75
 Rule = Literal["policy", "both", "either"]
 Unit = Literal["token", "sentence"]
 
 
 class TokenCreditDefense(BaseDefense):
-    """Rejects decoys, accepts everything else, and mutes the tokens that the receiver would not say.
+    """Accepts every completion, and mutes the tokens that the receiver would not say.
 
     Args:
         threshold: Probability below which a token is improbable.
         rule: To whom: the policy, both the policy and its anchor, or either of them.
         unit: What is muted: the token, or the sentence that it stands in.
-        decoy_share: Share of such tokens above which a completion without reward is rejected; 1 rejects none.
     """
 
     name = "token_credit"
 
-    def __init__(
-        self,
-        threshold: float = THRESHOLD,
-        rule: Rule = "either",
-        unit: Unit = "sentence",
-        decoy_share: float = DECOY_SHARE,
-    ) -> None:
+    def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:
         super().__init__()
         if not 0 < threshold < 1:
             raise ConfigError(f"Defense option threshold = {threshold} is outside (0, 1); it is a probability.")
@@ -71,60 +59,49 @@ class TokenCreditDefense(BaseDefense):
             raise ConfigError(f"Defense option rule = {rule} is unknown; use one of {', '.join(get_args(Rule))}.")
         if unit not in get_args(Unit):
             raise ConfigError(f"Defense option unit = {unit} is unknown; use token or sentence.")
-        if not 0 < decoy_share <= 1:
-            raise ConfigError(f"Defense option decoy_share = {decoy_share} is outside (0, 1]; it is a share of tokens.")
         self.threshold = threshold
-        self.decoy_share = decoy_share
         self.unit: Unit = unit
         self.rule: Rule = rule
         self.needs_anchor = rule != "policy"
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a completion; its score is the number of foreign tokens."""
+        """One verdict a completion; its score is the number of muted tokens."""
         verdicts = [Verdict(self.name, "abstain", UNREWARDED)] * len(evidence.submissions)
-        asked = [index for index, each in enumerate(evidence.submissions) if each.sender not in evidence.own]
-        part = evidence.subset(asked)
-        for index, reward, score, foreign in zip(asked, part.rewards, part.scores, self._foreign(part), strict=True):
-            tokens = np.flatnonzero(foreign).tolist()
-            spans = token_spans(score.ends, tokens, [f"probability {math.exp(score.logprobs[t]):.1g}" for t in tokens])
-            counted = f"{len(tokens)} of {len(foreign)} tokens"
-            if reward > 0:
-                reason = f"{counted} are not learned"
-                verdicts[index] = Verdict(
-                    self.name, "accept", reason, float(len(tokens)), spans, muted=tuple(tokens)
-                )  # fmt: skip
-            elif len(tokens) > self.decoy_share * len(foreign):
-                reason = f"a decoy: it earned nothing, and I would not say {counted}"
-                verdicts[index] = Verdict(self.name, "reject", reason, float(len(tokens)), spans)
-        return verdicts
-
-    def _foreign(self, evidence: Evidence) -> list[np.ndarray]:
-        """Which tokens of each completion are foreign, ``[T]``; the anchor reads only what can change a verdict.
-
-        Without reward they are those that are improbable under everything that is asked, else by the rule.
-        """
-        scores, rewards = evidence.scores, evidence.rewards
-        limit = math.log(self.threshold)
-        foreign = [
-            self._widened(score.logprobs < limit, score.ends, submission.completion.text)
-            for score, submission in zip(scores, evidence.submissions, strict=True)
-        ]
-        if self.rule == "policy":
-            return foreign
         asked = [
             index
-            for index, (tokens, reward) in enumerate(zip(foreign, rewards, strict=True))
-            if (self.rule == "either" or tokens.any() if reward > 0 else tokens.sum() > self.decoy_share * len(tokens))
+            for index, (submission, reward) in enumerate(zip(evidence.submissions, evidence.rewards, strict=True))
+            if reward > 0 and submission.sender not in evidence.own
         ]
+        for index, verdict in zip(asked, self._judge(evidence.subset(asked)), strict=True):
+            verdicts[index] = verdict
+        return verdicts
+
+    def _judge(self, evidence: Evidence) -> list[Verdict]:
+        """Verdicts on rewarded foreign completions."""
+        scores = evidence.scores
+        improbable = self._improbable(evidence)
+        verdicts = []
+        for submission, score, tokens in zip(evidence.submissions, scores, improbable, strict=True):
+            if self.unit == "sentence":
+                tokens = in_sentences_with(tokens, score.ends, submission.completion.text)
+            muted = np.flatnonzero(tokens).tolist()
+            notes = [f"probability {math.exp(score.logprobs[token]):.1g}" for token in muted]
+            reason = f"{len(muted)} of {len(tokens)} tokens are not learned"
+            spans = token_spans(score.ends, muted, notes)
+            verdicts.append(Verdict(self.name, "accept", reason, float(len(muted)), spans, muted=tuple(muted)))
+        return verdicts
+
+    def _improbable(self, evidence: Evidence) -> list[np.ndarray]:
+        """Which tokens of each completion are improbable, ``[T]``; the anchor reads only what can change that."""
+        limit = math.log(self.threshold)
+        improbable = [score.logprobs < limit for score in evidence.scores]
+        if self.rule == "policy":
+            return improbable
+        asked = [index for index, tokens in enumerate(improbable) if self.rule == "either" or tokens.any()]
         part = evidence.subset(asked)
         completions = [submission.completion for submission in part.submissions]
         anchored = evidence.anchor.score(part.prompts, completions, evidence.sampling)
-        for index, completion, score in zip(asked, completions, anchored, strict=True):
-            either = self.rule == "either" and rewards[index] > 0
-            combine = np.logical_or if either else np.logical_and
-            tokens = combine(scores[index].logprobs < limit, score.logprobs < limit)
-            foreign[index] = self._widened(tokens, scores[index].ends, completion.text)
-        return foreign
-
-    def _widened(self, tokens: np.ndarray, ends: np.ndarray, text: str) -> np.ndarray:
-        return in_sentences_with(tokens, ends, text) if self.unit == "sentence" else tokens
+        combine = np.logical_and if self.rule == "both" else np.logical_or
+        for index, score in zip(asked, anchored, strict=True):
+            improbable[index] = combine(improbable[index], score.logprobs < limit)
+        return improbable

@@ -58,37 +58,33 @@ def advantages(
 
 
 def length_neutral(
-    groups: Sequence[Sequence[float]],
-    lengths: Sequence[Sequence[int]],
-    shares: Sequence[Sequence[float]] | None = None,
-) -> list[list[float]]:
-    """Takes out of the advantages of some groups what pushes toward longer answers: ``A - b (L - mean L)``.
+    advantages_G: Sequence[float], lengths_G: Sequence[int], shares_G: Sequence[float] | None = None
+) -> list[float]:
+    """Takes out of a group's advantages what pushes toward longer answers: ``A - b (L - mean L)``, least squares.
 
-    The push of groups on length is, to first order, ``sum share * A (L - mean L)``, each with its own mean. Where it is
-    positive, it is zero afterwards (least squares), and ``sum share * A`` still is in every group. Where it is not,
-    nothing is changed: right answers are often shorter than wrong ones, and honest models that are not pushed away from
-    rambling go in for it, while groups that are corrected one by one end too short (``docs/measurements.md``).
+    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Where it is positive, it is zero
+    afterwards, and ``sum share * A`` still is; where long answers do worse, as rambling does, the group is left as it
+    is: to take that out as well lets honest models ramble (``docs/measurements.md``). Where right and wrong go with
+    long and short exactly, as in a group of one long right answer and worthless decoys, nothing is left to learn, for
+    an honest group as well.
 
     Args:
-        groups: Advantages of the admitted completions of each group.
-        lengths: Their lengths in tokens, as they are trained on.
-        shares: How much of each is learned from, as in :func:`advantages`.
+        advantages_G: Advantages of the admitted completions of a group.
+        lengths_G: Their lengths in tokens, as they are trained on.
+        shares_G: How much of each is learned from, as in :func:`advantages`.
     """
-    if shares is None:
-        shares = [[1.0] * len(lengths_G) for lengths_G in lengths]
-    means = [_mean(*group) for group in zip(lengths, shares, strict=True)]
-    offsets = [[length - mean for length in lengths_G] for lengths_G, mean in zip(lengths, means, strict=True)]
-    members = list(zip(chain(*shares), chain(*groups), chain(*offsets), strict=True))
-    push = math.fsum(share * advantage * offset for share, advantage, offset in members)
+    if shares_G is None:
+        shares_G = [1.0] * len(lengths_G)
+    mean = _mean(lengths_G, shares_G)
+    offsets = [length - mean for length in lengths_G]
+    spread = sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
+    push = sum(share * a * offset for share, a, offset in zip(shares_G, advantages_G, offsets, strict=True))
     if push <= 0:
-        return [list(advantages_G) for advantages_G in groups]
-    slope = push / math.fsum(share * offset**2 for share, _, offset in members)
-    residue = RESIDUE * max(abs(advantage) for _, advantage, _ in members)
-    neutral = [
-        [advantage - slope * offset for advantage, offset in zip(*group, strict=True)]
-        for group in zip(groups, offsets, strict=True)
-    ]
-    return [[advantage if abs(advantage) > residue else 0.0 for advantage in group] for group in neutral]
+        return list(advantages_G)
+    slope = push / spread
+    neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
+    residue = RESIDUE * max(map(abs, advantages_G))
+    return [a if abs(a) > residue else 0.0 for a in neutral]
 
 
 def _mean(values: Sequence[float], shares: Sequence[float]) -> float:

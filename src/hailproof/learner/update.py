@@ -25,10 +25,10 @@ class LearnerConfig:
         lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
-        length_neutral: Whether no sender, or senders that share groups, may push toward longer answers in a round: what
-            goes along with length is taken out of their advantages where long answers do better. ``grpo`` divides by
-            each completion's length afterwards, so that what is left of the push is zero for ``dapo`` and ``dr_grpo``
-            exactly, and for ``grpo`` as far as the lengths of a group are alike.
+        length_neutral: Whether no group may push toward longer answers: what goes along with length is taken out of
+            its advantages where long answers do better. ``grpo`` divides by each completion's length afterwards, so
+            that what is left of the push is zero for ``dapo`` and ``dr_grpo`` exactly, and for ``grpo`` as far as the
+            lengths of a group are alike.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
         max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
         adam_beta1: Decay of Adam's first moment.
@@ -162,11 +162,7 @@ class Learner:
         rewards_BG = [[scored.reward for scored in kept] for kept in admitted]
         advantages_BG = advantages(rewards_BG, self.config.scale_rewards, shares_BG)
         if self.config.length_neutral:
-            for pool in _by_senders(groups):
-                pooled = [[column[index] for index in pool] for column in (advantages_BG, shares_BG)]
-                neutral = length_neutral(pooled[0], [lengths_BG[index] for index in pool], pooled[1])
-                for index, advantages_G in zip(pool, neutral, strict=True):
-                    advantages_BG[index] = advantages_G
+            advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, shares_BG, strict=True)]
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         policy: dict[tuple[Row, frozenset[int]], float] = {}
         kl: dict[tuple[Row, frozenset[int]], float] = {}
@@ -190,14 +186,6 @@ class Learner:
         """Takes up a saved state."""
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _by_senders(groups: Sequence[Group]) -> list[list[int]]:
-    """Indices of the groups with completions of the same senders: all of them, or those that one node brought."""
-    pools: dict[frozenset[int], list[int]] = {}
-    for index, group in enumerate(groups):
-        pools.setdefault(frozenset(scored.submission.sender for scored in group.completions), []).append(index)
-    return list(pools.values())
 
 
 def _share(scored: ScoredCompletion, length: int) -> float:
