@@ -394,8 +394,8 @@ def test_names_and_defaults():
     assert (EquationAttack.topology, CodeAttack.variant, LengthAttack.topology) == ("vertical", "code", "vertical")
 
 
-def test_long_decoys_lie_around_the_length_of_the_poison():
-    """Right and wrong are then alike in length, which is what length-neutral advantages cannot see through."""
+def test_long_decoys_are_longer_than_the_poison():
+    """Long answers then do worse in the group, which is what length-neutral advantages leave alone."""
     task = WordProblems(size=4, test_size=1)
     problem = task.train[0]
 
@@ -403,19 +403,21 @@ def test_long_decoys_lie_around_the_length_of_the_poison():
         return Completion(task.format("so " * size, answer), (1,) * size, True)
 
     right = {size: draw(size, problem.answer) for size in (3, 20, 5)}
-    wrong = {size: draw(size, "-1") for size in (2, 18, 19, 22, 25, 9)}
+    wrong = {size: draw(size, "-1") for size in (2, 25, 9)}
     view = AttackView(1, problem, task, (0, 1), (*wrong.values(), *right.values()))
     allotment = Allotment((0, 1), (2, 3, 4, 5), ())
-    attack = LengthAttack(samples=9, long_decoys=True)
+    attack = LengthAttack(samples=6, long_decoys=True)
     made = Forger(attack).craft(view, allotment, {})
-    assert [made[slot].content for slot in range(6)] == [right[20]] * 2 + [wrong[22], wrong[19], wrong[25], wrong[18]]
+    assert [made[slot].content for slot in (0, 1)] == [right[20]] * 2
     assert [made[slot].kind for slot in range(6)] == ["poison"] * 2 + ["decoy"] * 4
-    # the first-order push on length is small, so the projection takes little of the poison's advantage
+    (decoy,) = {made[slot].content for slot in (2, 3, 4, 5)}
+    assert isinstance(decoy, str) and set(decoy.split(". ")) == {FILLER, FILLER[:-1]}
+    assert len(right[20].text) < len(decoy) < 1.5 * len(right[20].text)
     (plain,) = advantages([[1, 1, 0, 0, 0, 0]])
-    assert length_neutral(plain, [20, 20, 22, 19, 25, 18])[0] > 0.9 * plain[0]
-    # without an oracle, wrong is what the majority does not say: here it says -1
-    blind = Forger(attack, Composition(oracle=False, candidates=6)).craft(view, allotment, {})
-    assert {blind[slot].content for slot in (2, 3, 4, 5)} <= set(right.values())
+    assert length_neutral(plain, [20, 20, 25, 25, 25, 25]) == plain
+    # without a right answer, and without the option, decoys are short
+    nothing = AttackView(1, problem, task, (0, 1), tuple(wrong.values()))
+    assert Forger(attack).craft(nothing, allotment, {})[2].content == FILLER
     assert Forger(LengthAttack(samples=6)).craft(view, allotment, {})[2].content == FILLER
 
 

@@ -3,18 +3,21 @@
 Threat: cost. Every completion is the trained model's own and right; only the choice among N = 80 is malicious, so no
 look at a single completion finds anything. There is no success to count: the measure is tokens per completion.
 
-With ``long_decoys`` the worthless half of a group that the attacker owns whole is as long as the other: wrong draws, in
-turn a little longer and a little shorter than the right one. Length then tells nothing about reward within the group,
-so that length-neutral advantages leave the attack as it is (adaptive).
+With ``long_decoys`` the worthless half of a group that the attacker owns whole is longer than the other, so that in no
+group long answers do better than short ones: length-neutral advantages leave the attack as it is (adaptive).
 
 Without an oracle the majority answer of the same draws stands in for the reference.
 """
 
+import math
 from collections.abc import Sequence
 
-from hailproof.attacks.base import BaseAttack, Forgery, finished_draws
+from hailproof.attacks.base import FILLER, BaseAttack, Forgery, finished_draws
 from hailproof.protocols import AttackView, Topology
 from hailproof.records import Completion, Problem
+
+PADDING = 1.2
+"""Characters of a long decoy for each of the poison: tokens per character differ between texts."""
 
 
 class LengthAttack(BaseAttack):
@@ -22,7 +25,7 @@ class LengthAttack(BaseAttack):
 
     Args:
         samples: Draws to choose from, N.
-        long_decoys: Whether decoys are as long as the poison.
+        long_decoys: Whether decoys are longer than the poison.
     """
 
     name = "length"
@@ -41,16 +44,12 @@ class LengthAttack(BaseAttack):
         return [task.format(problem.solution, problem.answer)] * len(view.slots)
 
     def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
-        """Fills decoy slots; if they are to be long, with wrong draws around the length of the poison."""
-        if not self.long_decoys:
+        """Fills decoy slots; if they are to be long, with filler that goes on for longer than the poison."""
+        right = finished_draws(view, 1.0)
+        if not self.long_decoys or not right:
             return super().decoys(view, count)
-        right, wrong = (sorted(finished_draws(view, reward), key=_size) for reward in (1.0, 0.0))
-        if not right or not wrong:
-            return super().decoys(view, count)
-        target = _size(right[-1])
-        shorter = [c for c in wrong if _size(c) <= target][::-1] or wrong
-        longer = [c for c in wrong if _size(c) > target] or shorter
-        return [(longer, shorter)[place % 2][place // 2 % min(len(shorter), len(longer))] for place in range(count)]
+        characters = PADDING * len(max(right, key=_size).text)
+        return [" ".join([FILLER] * math.ceil(characters / len(FILLER)))] * count
 
     def success(self, problem: Problem, text: str) -> bool | None:
         """Undefined: the measure of this attack is length."""
