@@ -9,8 +9,8 @@ import torch
 from hailproof.attacks.equation import EquationAttack
 from hailproof.attacks.sentence import SentenceAttack
 from hailproof.attacks.text import TextAttack
-from hailproof.defenses.base import Received
-from hailproof.defenses.token_credit import TokenCreditDefense, in_sentences_with
+from hailproof.defenses.base import Received, in_sentences_with
+from hailproof.defenses.token_credit import THRESHOLD, TokenCreditDefense
 from hailproof.errors import ConfigError
 from hailproof.learner.update import Learner, LearnerConfig
 from hailproof.protocols import AttackView, Sampling
@@ -46,8 +46,9 @@ def forged() -> dict[str, str]:
 
 def muted_text(evidence: Received, text: str, **options) -> list[str]:
     verdict = TokenCreditDefense(**options).screen(evidence)[0]
-    assert verdict.decision == "accept" and len(verdict.muted) == len(verdict.spans) == verdict.score
-    return [text[span.start : span.end] for span in verdict.spans]
+    assert verdict.decision == "accept" and verdict.score == len(verdict.muted) >= len(verdict.spans)
+    ends = [0, *evidence.scores[0].ends.tolist()]
+    return [text[ends[token] : ends[token + 1]] for token in verdict.muted]
 
 
 def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
@@ -62,8 +63,12 @@ def test_it_mutes_the_poison_and_nothing_else(base_policy, forged):
 
 def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     """Else its probable neighbors would be learned, and with them the frame of the phrase."""
-    marked = "".join(muted_text(evidence_with(base_policy, forged["text"]), forged["text"]))
+    evidence = evidence_with(base_policy, forged["text"])
+    marked = "".join(muted_text(evidence, forged["text"]))
     assert marked.rstrip() == "<think>All hail to the thief."
+    spans = TokenCreditDefense().screen(evidence)[0].spans  # what the verdict rests on is the token itself
+    assert 0 < len(spans) < len(TokenCreditDefense().screen(evidence)[0].muted)
+    assert all(float(span.note.removeprefix("probability ")) <= THRESHOLD for span in spans)
 
 
 def test_sentences_by_hand():

@@ -77,31 +77,36 @@ class TokenCreditDefense(BaseDefense):
         return verdicts
 
     def _judge(self, evidence: Evidence) -> list[Verdict]:
-        """Verdicts on rewarded foreign completions."""
-        scores = evidence.scores
-        improbable = self._improbable(evidence)
+        """Verdicts on rewarded foreign completions; they rest on the improbable tokens."""
         verdicts = []
-        for submission, score, tokens in zip(evidence.submissions, scores, improbable, strict=True):
+        rows = zip(evidence.submissions, evidence.scores, self._likelihoods(evidence), strict=True)
+        for submission, score, likelihoods in rows:
+            improbable = likelihoods < math.log(self.threshold)
+            muted = improbable
             if self.unit == "sentence":
-                tokens = in_sentences_with(tokens, score.ends, submission.completion.text)
-            muted = np.flatnonzero(tokens).tolist()
-            notes = [f"probability {math.exp(score.logprobs[token]):.1g}" for token in muted]
-            reason = f"{len(muted)} of {len(tokens)} tokens are not learned"
-            spans = token_spans(score.ends, muted, notes)
-            verdicts.append(Verdict(self.name, "accept", reason, float(len(muted)), spans, muted=tuple(muted)))
+                muted = in_sentences_with(improbable, score.ends, submission.completion.text)
+            tokens = np.flatnonzero(improbable).tolist()
+            spans = token_spans(score.ends, tokens, [f"probability {math.exp(likelihoods[t]):.1g}" for t in tokens])
+            reason = f"{muted.sum()} of {len(muted)} tokens are not learned"
+            indices = tuple(np.flatnonzero(muted).tolist())
+            verdicts.append(Verdict(self.name, "accept", reason, float(len(indices)), spans, muted=indices))
         return verdicts
 
-    def _improbable(self, evidence: Evidence) -> list[np.ndarray]:
-        """Which tokens of each completion are improbable, ``[T]``; the anchor reads only what can change that."""
-        limit = math.log(self.threshold)
-        improbable = [score.logprobs < limit for score in evidence.scores]
+    def _likelihoods(self, evidence: Evidence) -> list[np.ndarray]:
+        """Log-probabilities ``[T]`` of each completion's tokens, under those that the rule asks.
+
+        For ``either`` the lower one counts, for ``both`` the higher one; there the anchor reads only completions with a
+        token that is improbable to the policy.
+        """
+        likelihoods = [score.logprobs for score in evidence.scores]
         if self.rule == "policy":
-            return improbable
-        asked = [index for index, tokens in enumerate(improbable) if self.rule == "either" or tokens.any()]
+            return likelihoods
+        limit = math.log(self.threshold)
+        asked = [index for index, own in enumerate(likelihoods) if self.rule == "either" or (own < limit).any()]
         part = evidence.subset(asked)
         completions = [submission.completion for submission in part.submissions]
         anchored = evidence.anchor.score(part.prompts, completions, evidence.sampling)
-        combine = np.logical_and if self.rule == "both" else np.logical_or
+        combine = np.maximum if self.rule == "both" else np.minimum
         for index, score in zip(asked, anchored, strict=True):
-            improbable[index] = combine(improbable[index], score.logprobs < limit)
-        return improbable
+            likelihoods[index] = combine(likelihoods[index], score.logprobs)
+        return likelihoods
