@@ -38,12 +38,12 @@ def timeless(folder: Path) -> list[dict]:
 
 def holder_of(path: Path) -> int | None:
     """The process that has a file open."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(link) == str(path):
-                return int(link.parts[2])
+            if any(os.readlink(link) == str(path) for link in (process / "fd").iterdir()):
+                return int(process.name)
         except OSError:
-            continue  # the process or its file is gone, or is not ours to look at
+            continue  # the process or a file of it is gone, or is not ours to look at
     return None
 
 
