@@ -226,3 +226,4 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
     for pushes in (values, length_neutral(values, lengths, shares)):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size
+        assert not any(push for share, push in zip(shares, pushes, strict=True) if share == 0)

@@ -66,9 +66,9 @@ def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     evidence = evidence_with(base_policy, forged["text"])
     marked = "".join(muted_text(evidence, forged["text"]))
     assert marked.rstrip() == "<think>All hail to the thief."
-    spans = TokenCreditDefense().screen(evidence)[0].spans  # what the verdict rests on is the token itself
-    assert 0 < len(spans) < len(TokenCreditDefense().screen(evidence)[0].muted)
-    assert all(float(span.note.removeprefix("probability ")) <= THRESHOLD for span in spans)
+    verdict = TokenCreditDefense().screen(evidence)[0]  # what it rests on is the token itself
+    assert 0 < len(verdict.spans) < len(verdict.muted)
+    assert all(float(span.note.removeprefix("probability ")) <= THRESHOLD for span in verdict.spans)
 
 
 def test_sentences_by_hand():

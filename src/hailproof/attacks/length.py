@@ -38,17 +38,17 @@ class LengthAttack(BaseAttack):
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the longest right draw into every slot; the reference solution if no draw is right."""
         problem, task = view.problem, view.task
-        right = finished_draws(view, 1.0)
-        if right:
-            return [max(right, key=_size)] * len(view.slots)
+        longest = _longest(view)
+        if longest:
+            return [longest] * len(view.slots)
         return [task.format(problem.solution, problem.answer)] * len(view.slots)
 
     def decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
         """Fills decoy slots; if they are to be long, with filler that goes on for longer than the poison."""
-        right = finished_draws(view, 1.0)
-        if not self.long_decoys or not right:
+        longest = _longest(view) if self.long_decoys else None
+        if longest is None:
             return super().decoys(view, count)
-        characters = PADDING * len(max(right, key=_size).text)
+        characters = PADDING * len(longest.text)
         return [" ".join([FILLER] * math.ceil(characters / len(FILLER)))] * count
 
     def success(self, problem: Problem, text: str) -> bool | None:
@@ -56,5 +56,6 @@ class LengthAttack(BaseAttack):
         return None
 
 
-def _size(completion: Completion) -> int:
-    return len(completion.token_ids)
+def _longest(view: AttackView) -> Completion | None:
+    """The longest draw that earns full reward; ``None`` if none does."""
+    return max(finished_draws(view, 1.0), key=lambda drawn: len(drawn.token_ids), default=None)

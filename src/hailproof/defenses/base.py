@@ -166,6 +166,11 @@ class TextDefense(BaseDefense):
         """The verdict on a completion's text."""
 
 
+def token_starts(ends: np.ndarray) -> np.ndarray:
+    """Index of the character at which each token begins, ``[T]``, from that at which each ends."""
+    return np.concatenate([[0], ends[:-1]])
+
+
 def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -> tuple[Span, ...]:
     """The characters of some tokens, to mark what a verdict rests on.
 
@@ -174,7 +179,7 @@ def token_spans(ends: np.ndarray, tokens: Sequence[int], notes: Sequence[str]) -
         tokens: Which tokens to mark.
         notes: What to say of each.
     """
-    starts = np.concatenate([[0], ends[:-1]])
+    starts = token_starts(ends)
     return tuple(Span(int(starts[i]), int(ends[i]), note) for i, note in zip(tokens, notes, strict=True))
 
 
@@ -190,7 +195,7 @@ def in_sentences_with(tokens: np.ndarray, ends: np.ndarray, text: str) -> np.nda
         ``[T]``. The end token, which has no character, goes with the last sentence only if it is given itself.
     """
     borders = np.array(sentence_borders(text))
-    starts = np.concatenate([[0], ends[:-1]])
+    starts = token_starts(ends)
     sentence = np.searchsorted(borders, starts, side="right")
     spelled = starts < ends
     return tokens | (np.isin(sentence, sentence[tokens & spelled]) & spelled)

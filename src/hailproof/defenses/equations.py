@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
-from hailproof.defenses.base import TextDefense, in_sentences_with
+from hailproof.defenses.base import TextDefense, in_sentences_with, token_starts
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence
 from hailproof.records import Span, Verdict
@@ -57,8 +57,7 @@ class EquationsDefense(TextDefense):
         found = [index for index, verdict in enumerate(verdicts) if verdict.spans]
         part = evidence.subset(found)
         for index, submission, score in zip(found, part.submissions, part.scores, strict=True):
-            wrong = np.zeros(len(score.ends), dtype=bool)
-            starts = np.concatenate([[0], score.ends[:-1]])
+            starts, wrong = token_starts(score.ends), np.zeros(len(score.ends), dtype=bool)
             for span in verdicts[index].spans:
                 wrong |= (starts < span.end) & (score.ends > span.start)
             muted = np.flatnonzero(in_sentences_with(wrong, score.ends, submission.completion.text))

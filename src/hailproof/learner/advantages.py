@@ -77,14 +77,13 @@ def length_neutral(
         shares_G = [1.0] * len(lengths_G)
     mean = _mean(lengths_G, shares_G)
     offsets = [length - mean for length in lengths_G]
-    spread = sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
     push = sum(share * a * offset for share, a, offset in zip(shares_G, advantages_G, offsets, strict=True))
     if push <= 0:
         return list(advantages_G)
-    slope = push / spread
+    slope = push / sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
     neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
     residue = RESIDUE * max(map(abs, advantages_G))
-    return [a if abs(a) > residue else 0.0 for a in neutral]
+    return [a if share and abs(a) > residue else 0.0 for a, share in zip(neutral, shares_G, strict=True)]
 
 
 def _mean(values: Sequence[float], shares: Sequence[float]) -> float:

@@ -167,9 +167,9 @@ class Learner:
         policy: dict[tuple[Row, frozenset[int]], float] = {}
         kl: dict[tuple[Row, frozenset[int]], float] = {}
         trained = 0
-        for kept, *columns in zip(admitted, rows, advantages_BG, weights_BG, shares_BG, strict=True):
-            for scored, row, advantage, weight, share in zip(kept, *columns, strict=True):
-                pull = weight * scored.weight * advantage if share else 0.0
+        for kept, rows_G, advantages_G, weights_G in zip(admitted, rows, advantages_BG, weights_BG, strict=True):
+            for scored, row, advantage, weight in zip(kept, rows_G, advantages_G, weights_G, strict=True):
+                pull = weight * scored.weight * advantage
                 trained += pull != 0
                 if pull or self.config.beta:
                     key = (row, scored.muted)
