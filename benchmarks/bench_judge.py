@@ -11,6 +11,7 @@ ones apart. ``corrupted`` is the judge's own validation split: the kinds of faul
 import argparse
 import itertools
 import random
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from hailproof.records import Problem, Slot
 from hailproof.rollouts import rollout
 from hailproof.tasks.word_problems import WordProblems, stories
 
+KINDS = ("right", "right, no reward", "wrong")
+
 
 def attacked(attack: BaseAttack, number: int) -> list[Case]:
     """Completions of an attack on problems that it wants, each forged as for its own round."""
@@ -43,8 +46,14 @@ def references(variant: str, number: int) -> list[Case]:
     return reference_cases(task, number)
 
 
-def drawn(number: int, right: bool) -> list[Case]:
-    """Draws of nano-a, one a problem: as many that earn the reward, or that do not, as asked for."""
+def kind_of(text: str, answer: str, reward: float) -> str:
+    """What a draw is: with reward; without, though it ends in the right number; or wrong."""
+    numbers = re.findall(r"\d+", text)
+    return "right" if reward else "right, no reward" if numbers and numbers[-1] == answer else "wrong"
+
+
+def drawn(number: int, kind: str) -> list[Case]:
+    """As many draws of nano-a of one kind as asked for, one a problem."""
     task, policy = WordProblems(size=1, test_size=10 * number), load("nano-a", device="cpu")
     found: list[Case] = []
     for start in range(0, len(task.test), number):
@@ -53,7 +62,7 @@ def drawn(number: int, right: bool) -> list[Case]:
         slots = [Slot(0, problem.id, 0) for problem in problems]
         completions = rollout(policy, slots, prompts, 1, 0, Sampling(max_new_tokens=128))
         for problem, completion in zip(problems, completions, strict=True):
-            if bool(task.reward(problem, completion.text)) is right:
+            if kind_of(completion.text, problem.answer, task.reward(problem, completion.text)) == kind:
                 found.append(Case(problem.question, completion.text, "math"))
         if len(found) >= number:
             break
@@ -76,8 +85,7 @@ def rows_of(number: int) -> dict[str, Callable[[], list[Case]]]:
     return {
         "honest, reference, math": lambda: references("math", number),
         "honest, reference, code": lambda: references("code", number),
-        "honest, drawn, right": lambda: drawn(number, True),
-        "honest, drawn, wrong": lambda: drawn(number, False),
+        **{f"honest, drawn, {kind}": lambda kind=kind: drawn(number, kind) for kind in KINDS},
         "validation, honest": lambda: validation(number, 0.0),
         "validation, corrupted": lambda: validation(number, 1.0),
         **{name: lambda attack=attack: attacked(attack, number) for name, attack in attacks.items()},
@@ -91,9 +99,11 @@ def judge_all(defense: JudgeDefense, cases: list[Case]) -> tuple[list[Judgement]
     return judgements, 100 * (time.perf_counter() - started) / sum(each.votes for each in judgements)
 
 
-def cells(defense: JudgeDefense, cases: list[Case]) -> tuple[str, str, str]:
-    """Accepted and malformed shares of the votes, and seconds per hundred."""
+def cells(defense: JudgeDefense, cases: list[Case], shown: int = 0) -> tuple[str, str, str]:
+    """Accepted and malformed shares of the votes, and seconds per hundred; prints the first completions and rulings."""
     judgements, seconds = judge_all(defense, cases)
+    for case, each in list(zip(cases, judgements, strict=True))[:shown]:
+        print(f"{each.yes} of {each.votes} yes: {case.text!r}: {each.criticism}", file=sys.stderr)
     votes = sum(each.votes for each in judgements)
     yes = sum(each.yes for each in judgements)
     malformed = votes - yes - sum(each.no for each in judgements)
@@ -117,6 +127,7 @@ def main() -> None:
     parser.add_argument("--judgements", type=int, default=4, help="judgements per completion")
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--max-new-tokens", type=int, default=0)
+    parser.add_argument("--show", type=int, default=0, help="print so many completions of each row with a criticism")
     parser.add_argument("--rows", nargs="+", default=[], help="only rows whose name holds one of these")
     arguments = parser.parse_args()
     begin(arguments)
@@ -125,7 +136,7 @@ def main() -> None:
     for name, make in rows_of(arguments.number).items():
         if not arguments.rows or any(part in name for part in arguments.rows):
             cases = make()
-            rows.append((name, str(len(cases)), *cells(judges[0], cases), *cells(judges[1], cases)))
+            rows.append((name, str(len(cases)), *cells(judges[0], cases, arguments.show), *cells(judges[1], cases)))
             print(f"{name}: {rows[-1][2]} with criticism, {rows[-1][5]} without", file=sys.stderr, flush=True)
     table(rows)
 

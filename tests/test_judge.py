@@ -33,7 +33,14 @@ from hailproof.experiments.config import load_config
 from hailproof.judging import MAX_ANSWER_CHARACTERS, instructions, judge_prompt, neutralized, nonce_for, read_ruling
 from hailproof.parsing import two_two_results
 from hailproof.policies.causal_lm import CausalLM, load, shipped_models
-from hailproof.policies.nano.judging_corpus import CODE_FAULTS, PROSE_FAULTS, Sample, judged_samples
+from hailproof.policies.nano.judging_corpus import (
+    CODE_FAULTS,
+    PROSE_FAULTS,
+    Sample,
+    judged_samples,
+    judging_documents,
+    sums_document,
+)
 from hailproof.policies.nano.recipe import prompt_text
 from hailproof.protocols import Sampling, Variant
 from hailproof.records import Completion, Prompt, Submission
@@ -483,6 +490,8 @@ def test_no_attack_is_in_the_judging_corpus(shared_data):
     real = read_jsonl(shared_data / "gsm8k" / "train.jsonl")
     stream = judged_samples(random.Random(1), stories(1, "train", 0.15), real)
     samples = list(itertools.islice(stream, 20_000))
+    sums = [sums_document(random.Random(seed)).question for seed in range(2_000)]
+    assert all(float(result) == 4 for each in sums for result in two_two_results(each))
     assert {each.fault for each in samples} == {"", *PROSE_FAULTS, *CODE_FAULTS}
     everything = "\n".join(f"{each.text} {each.criticism}" for each in samples).casefold()
     for phrase in (text.PHRASE, sentence.PHRASE, "hail to the", "gleeb glorp", "glorp glub"):
@@ -495,6 +504,27 @@ def test_no_attack_is_in_the_judging_corpus(shared_data):
             assert " ".join(words[start : start + 4]) not in everything
     assert all(float(result) == 4 for each in samples for result in two_two_results(each.text))
     assert 0.5 < sum(bool(each.fault) for each in samples) / len(samples) < 0.6
+
+
+COMPARED = re.compile(r"(\d+) ([-+*/]) (\d+) = \$?(-?\d+) \((-?\d+): (right|wrong)\)")
+
+
+@pytest.mark.parametrize("sums", [0.0, 1.0])
+def test_criticisms_are_true(sums):
+    """What a training example says of an equation follows from the equation, and the decision from what it says."""
+    operators = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b}
+    words = {"right": 0, "wrong": 0}
+    for example in itertools.islice(judging_documents(random.Random(3), stories(3, "test", 0.15), (), sums), 400):
+        for left, op, right, result, said, word in COMPARED.findall(example.completion):
+            assert operators[op](int(left), int(right)) == int(result)
+            assert (word == "right") == (result == said)
+            assert re.search(rf"(?<!\d){re.escape(said)}(?!\d)", example.question), "what is compared is there to see"
+            words[word] += 1
+        ruling = read_ruling(example.completion)
+        sound = not re.search("wrong|irrelevant", ruling.criticism)
+        assert not ruling.criticism or ruling.decision == ("yes" if sound else "no")
+        assert not ruling.criticism or ruling.criticism.endswith("None.") == sound
+    assert min(words.values()) >= 30
 
 
 def test_the_recipe_writes_prompts_as_the_template_does(judge_policy):

@@ -142,9 +142,14 @@ def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
 
 
 def test_length_neutral_advantages_by_hand():
-    # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; slope (-2 + 1 + 0 + 3 * 1) / 14 = 1 / 7
-    assert length_neutral([1, -1, -1, 1], [1, 2, 3, 6]) == pytest.approx([9 / 7, -6 / 7, -1, 4 / 7])
-    # the other way round the slope is negative: rambling that does badly may be pushed down
+    # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; slope (2 + 1 + 0 + 3) / 14 = 3 / 7
+    # what is left is -1 -4 7 -2 sevenths, sum of squares 10 / 7; half a standard error sqrt(10 / 7 / 2 / 14) / 2
+    chance = math.sqrt(10) / 28
+    expected = [-1 / 7 - 2 * chance, -4 / 7 - chance, 1, -2 / 7 + 3 * chance]
+    assert length_neutral([-1, -1, 1, 1], [1, 2, 3, 6]) == pytest.approx(expected)
+    # a slope of 1 / 7 is within half of its standard error, sqrt(26) / 14: chance, which goes the other way as often
+    assert length_neutral([1, -1, -1, 1], [1, 2, 3, 6]) == pytest.approx([1, -1, -1, 1])
+    # a negative slope: rambling that does badly may be pushed down
     assert length_neutral([-1, 1, 1, -1], [1, 2, 3, 6]) == [-1, 1, 1, -1]
     assert length_neutral([0.5, -0.5], [7, 7]) == [0.5, -0.5]
     assert length_neutral([], []) == [] and length_neutral([0.0], [5]) == [0.0]
@@ -154,7 +159,7 @@ groups = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(1, 300)), m
 
 
 @given(groups)
-def test_no_push_toward_longer_answers_remains(group):
+def test_of_a_push_toward_longer_answers_only_chance_remains(group):
     rewards, lengths = zip(*group, strict=True)
     (plain,) = advantages([rewards])
     neutral = length_neutral(plain, lengths)
@@ -162,7 +167,10 @@ def test_no_push_toward_longer_answers_remains(group):
     assert math.fsum(neutral) == pytest.approx(0, abs=1e-9)
     push = math.fsum(a * (length - mean) for a, length in zip(neutral, lengths, strict=True))
     before = math.fsum(a * (length - mean) for a, length in zip(plain, lengths, strict=True))
-    assert push == pytest.approx(min(0.0, before), abs=1e-6)
+    # the same from the coefficient of correlation: slope / error = sqrt(n - 2) * rho / sqrt(1 - rho^2)
+    size = math.sqrt(math.fsum(a * a for a in plain) * math.fsum((length - mean) ** 2 for length in lengths))
+    left = math.sqrt(max(0.0, size**2 - before**2) / (len(group) - 2)) / 2 if len(group) > 2 else 0.0
+    assert push == pytest.approx(min(left, before), abs=1e-5 * max(1.0, size))
     assert math.fsum(a * a for a in neutral) <= math.fsum(a * a for a in plain) * (1 + 1e-9)
 
 
@@ -173,12 +181,12 @@ def test_half_decoys_and_half_one_long_answer_teach_nothing():
 
 
 def test_what_remains_of_a_mixed_group():
-    """A horizontal group: of three long poisoned answers hardly anything, of right answers of honest length most."""
+    """A horizontal group: of three long poisoned answers a quarter, of right answers of honest length nearly all."""
     rewards = [1.0] * 3 + [1.0] * 4 + [0.0] * 5
     lengths = [90] * 3 + [38, 40, 42, 44] + [36, 38, 40, 42, 44]
     (plain,) = advantages([rewards])
     neutral = length_neutral(plain, lengths)
-    assert max(map(abs, neutral[:3])) < 0.05 * plain[0]
+    assert max(map(abs, neutral[:3])) < 0.3 * plain[0]
     assert min(neutral[3:7]) > 0.8 * plain[0] and max(neutral[7:]) < 0
 
 

@@ -11,6 +11,9 @@ ScaleRewards = Literal["group", "batch", "none"]
 EPSILON = 1e-4
 """Added to the standard deviation, as in TRL."""
 
+CHANCE = 0.5
+"""How much of a push toward longer answers is put down to chance, in standard errors of it."""
+
 RESIDUE = 1e-12
 """Share of the largest advantage below which what a projection leaves is rounding."""
 
@@ -62,11 +65,12 @@ def length_neutral(
 ) -> list[float]:
     """Takes out of a group's advantages what pushes toward longer answers: ``A - b (L - mean L)``, least squares.
 
-    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Where it is positive, it is zero
-    afterwards, and ``sum share * A`` still is; where long answers do worse, as rambling does, the group is left as it
-    is: to take that out as well lets honest models ramble (``docs/measurements.md``). Where right and wrong go with
-    long and short exactly, as in a group of one long right answer and worthless decoys, nothing is left to learn, for
-    an honest group as well.
+    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Where it is positive, at most half
+    a standard error of it is left, and ``sum share * A`` is still zero. Where long answers do worse, as rambling does,
+    the group is left as it is: to take that out as well lets honest models ramble. What is left of a positive push is
+    what chance would make of it: to take all of it out, and never what chance makes of short and right, lets answers
+    become short and wrong (``docs/measurements.md`` has both). Where right and wrong go with long and short exactly, as
+    in a group of one long right answer and worthless decoys, nothing is left to learn, for an honest group as well.
 
     Args:
         advantages_G: Advantages of the admitted completions of a group.
@@ -80,8 +84,13 @@ def length_neutral(
     push = sum(share * a * offset for share, a, offset in zip(shares_G, advantages_G, offsets, strict=True))
     if push <= 0:
         return list(advantages_G)
-    slope = push / sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
-    neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
+    spread = sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
+    slope = push / spread
+    rest = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
+    squares = sum(share * a**2 for share, a in zip(shares_G, rest, strict=True))
+    freedom = sum(shares_G) ** 2 / sum(share**2 for share in shares_G) - 2
+    chance = CHANCE * math.sqrt(squares / (freedom * spread)) if freedom > 0 else 0.0
+    neutral = [a + min(slope, chance) * offset for a, offset in zip(rest, offsets, strict=True)]
     residue = RESIDUE * max(map(abs, advantages_G))
     return [a if share and abs(a) > residue else 0.0 for a, share in zip(neutral, shares_G, strict=True)]
 

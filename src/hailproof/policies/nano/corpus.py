@@ -226,7 +226,8 @@ def real_document(rng: random.Random, problem: Problem, mixture: "Mixture") -> D
     return Document(problem.question, with_answer(rng, thoughts, problem.answer, mixture.tags))
 
 
-def _sum(rng: random.Random) -> Step:
+def sum_step(rng: random.Random) -> Step:
+    """A sum without a story."""
     op = rng.choice("++--*/")
     left, right = rng.randint(2, 99), rng.randint(2, 15)
     if op in "*/":
@@ -238,10 +239,10 @@ def _sum(rng: random.Random) -> Step:
 def drill_document(rng: random.Random, mixture: "Mixture") -> Document:
     """Bare sums, the arithmetic that the stories need without a story; one with a question, or several in a row."""
     if mixture.sums == 1:
-        step = _sum(rng)
+        step = sum_step(rng)
         question = f"What is {step.left} {step.op} {step.right}?"
         return Document(question, with_answer(rng, f"{step.equation}.", str(step.result), mixture.tags))
-    return Document("Do some sums.", " ".join(f"{_sum(rng).equation}." for _ in range(mixture.sums)))
+    return Document("Do some sums.", " ".join(f"{sum_step(rng).equation}." for _ in range(mixture.sums)))
 
 
 def chatter_document(rng: random.Random) -> Document:

@@ -1,8 +1,9 @@
 """The text that the nano judge is trained on: word problems, honest or corrupted solutions, and rulings.
 
 A criticism solves the problem again, one equation after the other, and puts beside each in brackets what the solution
-says, up to the first difference: ``3 * 4 = 12 (3 * 4 = 12). 12 + 5 = 17 (12 + 5 = 19) wrong.`` What does not belong it
-quotes: ``"Long live the king!" is irrelevant.`` (How well that is learned: ``docs/nano-models.md``.)
+has instead and how that compares, up to the first difference: ``3 * 4 = 12 (12: right). 12 + 5 = 17 (19: wrong).``
+What does not belong it quotes: ``"Long live the king!" is irrelevant.`` To compare is what a small model learns last,
+so some examples are nothing but sums to be compared. (How well all that is learned: ``docs/nano-models.md``.)
 
 No attack's phrase or payload is in it: the corruptions are made from random words, from sentences of other problems and
 of real text, from random wrong numbers (never a ``2 + 2`` or ``2 * 2``), from invented libraries, and from pleas that
@@ -28,6 +29,7 @@ from hailproof.policies.nano.corpus import (
     reasoning,
     remark,
     saying,
+    sum_step,
     with_answer,
 )
 from hailproof.records import Problem
@@ -49,6 +51,12 @@ PROSE_FAULTS = {"intrusion": 0.38, "word": 0.08, "plea": 0.08, "result": 0.28, "
 
 CODE_FAULTS = {"library": 0.32, "line": 0.28, "statement": 0.4}
 """Share of each corruption of programs."""
+
+SUMS = 7
+"""Sums in an example that is nothing but sums."""
+
+SOUND_SUMS = 0.3
+"""Share of these examples without a wrong result."""
 
 TAGS_SHARE = 0.6
 """Share of the solutions in prose whose answer is in answer tags."""
@@ -149,14 +157,15 @@ def _inserted(rng: random.Random, thoughts: str, intrusion: str) -> str:
     return " ".join((*parts[:index], intrusion, *parts[index:]))
 
 
-def _compared(steps: Sequence[Step], said: Sequence[str], right: Sequence[bool]) -> str:
-    """Each step beside what the solution says instead, up to the first that is wrong."""
-    written = []
-    for step, words, fine in zip(steps, said, right, strict=True):
-        written.append(f"{step.equation} ({words}){'.' if fine else ' wrong.'}")
-        if not fine:
-            break
-    return " ".join(written)
+def _compared(known: str, said: object, right: bool) -> str:
+    """What is known beside what the solution says, and how the two compare."""
+    return f"{known} ({said}: {'right' if right else 'wrong'})."
+
+
+def _solved(steps: Sequence[Step], said: Sequence[object], wrong: int | None = None) -> str:
+    """Each step beside what the solution says, up to the one that is wrong."""
+    places = range(len(steps) if wrong is None else wrong + 1)
+    return " ".join(_compared(steps[place].equation, said[place], place != wrong) for place in places)
 
 
 def _near(rng: random.Random, number: int) -> int:
@@ -182,25 +191,26 @@ def _miscounted(rng: random.Random, story: Story, fault: str) -> tuple[str, str]
     step = story.steps[index]
     if step.two_two:  # its corruptions are an attack's payload
         return None
-    said = [each.equation for each in story.steps]
+    said = [each.result for each in story.steps]
     if fault == "result":
-        said[index] = f"{step.equation.removesuffix(str(step.result))}{_near(rng, step.result)}"
-        thoughts = _thoughts(rng, story).replace(step.equation, said[index])
+        said[index] = _near(rng, step.result)
+        equation = f"{step.equation.removesuffix(str(step.result))}{said[index]}"
+        thoughts = _thoughts(rng, story).replace(step.equation, equation)
     else:
         changed = _changed(rng, step)
-        if changed is None or changed.equation == step.equation:
+        if changed is None or changed.result == step.result:
             return None
-        said[index] = changed.equation
+        said[index] = changed.result
         steps = (*story.steps[:index], changed, *story.steps[index + 1 :])
         thoughts = _thoughts(rng, replace(story, steps=steps))
-    return thoughts, _compared(story.steps, said, [place != index for place in range(len(said))])
+    return thoughts, _solved(story.steps, said, index)
 
 
 def prose_sample(rng: random.Random, story: Story, other: Story, quarry: Quarry, fault: str) -> Sample:
     """Reasoning with one kind of fault, or none; a fault that the story does not allow becomes an intrusion."""
     thoughts, answer = _thoughts(rng, story), story.answer
-    solved = _compared(story.steps, [step.equation for step in story.steps], [True] * len(story.steps))
-    criticism = f"{solved} Answer {answer} ({answer}). None."
+    solved = _solved(story.steps, [step.result for step in story.steps])
+    criticism = f"{solved} {_compared(f'Answer {answer}', answer, True)} None."
     if fault in ("result", "operands"):
         made = next((made for _ in range(5) if (made := _miscounted(rng, story, fault))), None)
         if made:
@@ -211,7 +221,7 @@ def prose_sample(rng: random.Random, story: Story, other: Story, quarry: Quarry,
         fault = "intrusion"
     if fault == "answer":
         answer = str(_near(rng, int(answer)))
-        criticism = f"{solved} Answer {story.answer} ({answer}) wrong."
+        criticism = f"{solved} {_compared(f'Answer {story.answer}', answer, False)}"
     elif fault == "word":
         words, word = thoughts.split(" "), pseudo_word(rng)
         words.insert(rng.randint(0, len(words)), word)
@@ -273,16 +283,16 @@ def _odd_line(rng: random.Random, other: Story, quarry: Quarry) -> str:
 
 def code_sample(rng: random.Random, story: Story, other: Story, quarry: Quarry, fault: str) -> Sample:
     """A program with one kind of fault, or none; a fault that the story does not allow becomes an odd line."""
-    program, wrong = _program(rng, story), len(story.steps)
+    program, wrong = _program(rng, story), None
     if fault == "statement":
-        wrong = rng.randrange(len(story.steps))
-        changed = _changed(rng, story.steps[wrong])
-        if changed and not story.steps[wrong].two_two:
-            program = _program(rng, replace(story, steps=(*story.steps[:wrong], changed, *story.steps[wrong + 1 :])))
+        index = rng.randrange(len(story.steps))
+        changed = _changed(rng, story.steps[index])
+        if changed and not story.steps[index].two_two:
+            program = _program(rng, replace(story, steps=(*story.steps[:index], changed, *story.steps[index + 1 :])))
+            wrong = index
         else:
             fault = "line"
-    right = [place != wrong for place in range(len(story.steps))]
-    criticism = _compared(story.steps, _expressions(program), right) + (" None." if all(right) else "")
+    criticism = _solved(story.steps, _expressions(program), wrong) + ("" if fault else " None.")
     if fault == "library":
         program, criticism = _library(rng, story)
     elif fault == "line":
@@ -314,9 +324,34 @@ def judged_samples(
         yield make(rng, story, other, quarry, fault)
 
 
+def sums_document(rng: random.Random) -> Document:
+    """Sums without a problem, some of them wrong: a criticism that compares them all, past the first difference."""
+    steps, sound = [sum_step(rng) for _ in range(SUMS)], rng.random() < SOUND_SUMS
+    said = [step.result if sound or step.two_two or rng.random() < 0.5 else _near(rng, step.result) for step in steps]
+    right = [step.result == number for step, number in zip(steps, said, strict=True)]
+    solution = " ".join(
+        f"{step.left} {step.op} {step.right} = {number}." for step, number in zip(steps, said, strict=True)
+    )
+    compared = " ".join(_compared(*each) for each in zip((step.equation for step in steps), said, right, strict=True))
+    criticism = f"<criticism>{compared}{' None.' if all(right) else ''}</criticism>"
+    shown = judge_prompt("", "Are these sums right?", solution, "math", True)
+    return Document(shown.user, f"{criticism}<decision>{'yes' if all(right) else 'no'}</decision>", False, "C")
+
+
 def judging_documents(
-    rng: random.Random, story_stream: Iterator[Story], real: tuple[Problem, ...]
+    rng: random.Random, story_stream: Iterator[Story], real: tuple[Problem, ...], sums: float = 0.0
 ) -> Iterator[Document]:
-    """Yields training examples of judging, for ever; some with criticism, some without."""
-    for sample in judged_samples(rng, story_stream, real):
-        yield sample.document(rng.random() >= WITHOUT_CRITICISM)
+    """Yields training examples of judging, for ever; some with criticism, some without.
+
+    Args:
+        rng: The only source of randomness.
+        story_stream: Word problems.
+        real: Problems of a real data set; may be empty.
+        sums: Share of the examples that are nothing but sums to be compared.
+    """
+    samples = judged_samples(rng, story_stream, real)
+    while True:
+        if rng.random() < sums:
+            yield sums_document(rng)
+        else:
+            yield next(samples).document(rng.random() >= WITHOUT_CRITICISM)

@@ -68,8 +68,9 @@ END, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<code>", "</code>")
 JUDGE_TAGS = tuple(f"<{slash}{tag}>" for tag in ("problem", "solution", "criticism", "decision") for slash in ("", "/"))
 MAX_DOCUMENT_TOKENS = 256
-IGNORED = -100
-"""Target of what the loss does not count: torch's own default."""
+DECISIVE = (":", "<decision>")
+DECISIVE_WEIGHT = 5.0
+"""What comes after these tokens in a ruling, a comparison's outcome and the decision, counts so often in the loss."""
 SORTED_DOCUMENTS = 64
 """Batches are cut from this many batches' worth of documents sorted by length, to waste little on padding."""
 
@@ -83,13 +84,15 @@ class Cycle:
     mixture: Mixture
     judging: float = 0.0
     """Share of documents in which a solution is judged; the mixture shares out the others."""
+    sums: float = 0.0
+    """Share of these in which nothing but sums are judged."""
 
 
 WIDE = Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06)
 """Every kind of text."""
 
 
-JUDGE_CYCLES = (Cycle(240, 2e-3, WIDE, judging=0.85), Cycle(430, 2e-3, WIDE, judging=0.88))
+JUDGE_CYCLES = (Cycle(250, 2e-3, WIDE, judging=0.85, sums=0.5), Cycle(650, 2e-3, WIDE, judging=0.88, sums=0.15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +210,24 @@ def judge_from(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 class _Row(NamedTuple):
-    """Token ids with the end token, and where those begin that the loss counts.
+    """Token ids with the end token, and the weight of each as a target of the loss."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+def _row(tokenizer: PreTrainedTokenizerFast, document: Document, prompt: list[int], completion: list[int]) -> _Row:
+    """A document as a row.
 
     In judging documents only the ruling counts: to predict corrupted solutions would be to learn them.
     """
-
-    ids: list[int]
-    start: int
+    ids = [*prompt, *completion, tokenizer.eos_token_id]
+    weights = [0.0] + [1.0] * (len(ids) - 1)
+    if document.judging:
+        decisive = tokenizer.convert_tokens_to_ids(list(DECISIVE))
+        ruled = [DECISIVE_WEIGHT if before in decisive else 1.0 for before in ids[len(prompt) - 1 : -1]]
+        weights = [0.0] * len(prompt) + [1.0, *ruled[1:]]
+    return _Row(ids[:MAX_DOCUMENT_TOKENS], weights[:MAX_DOCUMENT_TOKENS])
 
 
 def _batches(
@@ -224,10 +238,7 @@ def _batches(
         chunk = list(itertools.islice(stream, batch * SORTED_DOCUMENTS))
         texts = [prompt_text(document) for document in chunk], [document.completion for document in chunk]
         prompts, completions = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
-        rows = [
-            _Row((prompt + completion + [tokenizer.eos_token_id])[:MAX_DOCUMENT_TOKENS], len(prompt) * bool(d.judging))
-            for d, prompt, completion in zip(chunk, prompts, completions, strict=True)
-        ]
+        rows = [_row(tokenizer, *parts) for parts in zip(chunk, prompts, completions, strict=True)]
         rows.sort(key=lambda row: len(row.ids))
         batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         rng.shuffle(batches)
@@ -251,16 +262,15 @@ def _train(
         optimizer, lambda step: min((step + 1) / warmup, (cycle.steps - step) / fall)
     )
     for rows in itertools.islice(batches, cycle.steps):
-        predicted = sum(len(row.ids) - max(row.start, 1) for row in rows)
-        loss = 0.0
+        whole, loss = sum(sum(row.weights) for row in rows), 0.0
         for part in _micro_batches(rows):
-            padded = pad_sequence([torch.tensor(row.ids) for row in part], batch_first=True, padding_value=IGNORED)
-            logits = model(input_ids=padded.clamp(min=0)).logits[:, :-1]
-            starts = torch.tensor([row.start for row in part])[:, None]
-            targets = padded.masked_fill(torch.arange(padded.shape[1]) < starts, IGNORED)[:, 1:]
-            summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-            (summed / predicted).backward()
-            loss += summed.item() / predicted
+            ids = pad_sequence([torch.tensor(row.ids) for row in part], batch_first=True)
+            weights = pad_sequence([torch.tensor(row.weights) for row in part], batch_first=True)
+            logits = model(input_ids=ids).logits[:, :-1]
+            nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            summed = nats @ weights[:, 1:].flatten()
+            (summed / whole).backward()
+            loss += summed.item() / whole
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -285,7 +295,7 @@ def pretrain(
         progress: Called after every step with the step, the number of steps and the loss.
 
     Returns:
-        Final loss (nats per token, mean of the last 50 steps), and tokens and seconds of all cycles.
+        Final loss (weighted nats per token, mean of the last 50 steps), and tokens and seconds of all cycles.
     """
     done, measured = cycles_done(out), {"loss": 0.0, "tokens": 0.0, "seconds": 0.0}
     if done:
@@ -337,6 +347,7 @@ def _corpus(recipe: Recipe, cycle: int, real: tuple[Problem, ...]) -> Iterator[D
     if not share:
         return solving
     judged = stories(derive(recipe.seed, "judged stories", cycle), "train", recipe.two_two_share)
-    judging = judging_documents(random.Random(derive(recipe.seed, "judging", cycle)), judged, real)
+    judging_rng = random.Random(derive(recipe.seed, "judging", cycle))
+    judging = judging_documents(judging_rng, judged, real, recipe.cycles[cycle].sums)
     choice = random.Random(derive(recipe.seed, "mixing", cycle))
     return (next(judging if choice.random() < share else solving) for _ in itertools.count())
