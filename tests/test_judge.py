@@ -548,11 +548,22 @@ def rate(defense: JudgeDefense, samples: list[Sample]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reasoning", [True, False])
-def test_the_nano_judge_knows_its_own_validation_split(reasoning):
-    defense = JudgeDefense(reasoning=reasoning, beams=1, max_new_tokens=96)
-    assert rate(defense, validation(60, 0.0)) > 0.6
-    assert rate(defense, validation(60, 1.0)) < 0.5
+@pytest.mark.parametrize(("reasoning", "beams", "number"), [(True, 1, 40), (False, 1, 60), (True, 3, 16)])
+def test_the_nano_judge_knows_its_own_validation_split(reasoning, beams, number):
+    defense = JudgeDefense(reasoning=reasoning, beams=beams, max_new_tokens=96)
+    assert rate(defense, validation(number, 0.0)) > (0.8 if reasoning else 0.6)
+    assert rate(defense, validation(number, 1.0)) < (0.4 if reasoning else 0.5)
+
+
+def test_the_nano_judge_sees_a_wrong_result():
+    """What it was trained for, with and without beams: the same solution, but for one number."""
+    question = "Dan has 3 boxes with 4 pens in each. Then he buys 5 more. How many pens does Dan have now?"
+    texts = [f"{work}\n#### 17" for work in (
+        "3 * 4 = 12. 12 + 5 = 17.", "3 * 4 = 13. 12 + 5 = 17.", "3 * 4 = 12. 12 + 5 = 19.")]  # fmt: skip
+    for beams in (1, 3):
+        right, *wrong = JudgeDefense(beams=beams, max_new_tokens=96).screen(evidence(texts, question))
+        assert right.decision == "accept"
+        assert all(verdict.decision == "reject" and "wrong" in verdict.reason for verdict in wrong)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -8,7 +8,7 @@ As in the paper: criticism first, then one word (``reasoning = false`` asks for 
 temperature 0.6, 3 beams; rejected completions stay in the group with reward 0.
 
 Deviations: the wording of the instructions is our own. The paper does not say how its three beams are drawn or when
-they stop; here a beam search ends when all its beams have ended. The default judge is ``nano-judge``, which is shipped
+they stop; here as in ``transformers`` (``policies/beams.py``). The default judge is ``nano-judge``, which is shipped
 and knows the nano world only (``docs/nano-models.md``); the paper's is a 14 B model.
 """
 

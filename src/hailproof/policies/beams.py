@@ -16,7 +16,10 @@ TOKENS_AT_ONCE = 24_576
 
 @torch.inference_mode()
 def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: Sampling, beams: int) -> list[str]:
-    """Draws one answer per request with ``transformers``' own beam sampling; ends when all beams have.
+    """Draws one answer per request with ``transformers``' own beam sampling.
+
+    A search goes on while a beam may still end better than those that have ended, per token. (With the library's
+    ``early_stopping`` it would end with the first: short answers, and a judge's are short that found a fault.)
 
     The library draws from torch's global generator, for a whole batch at once. It is seeded with the keys of the batch
     and put back afterwards, so equal requests give equal answers; but what one request draws depends on the others in
@@ -48,7 +51,7 @@ def _generate(
     draws = sampling.temperature > 0
     limits = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p} if draws else {}
     settings = GenerationConfig(
-        do_sample=draws, num_beams=beams, early_stopping=True, max_new_tokens=sampling.max_new_tokens,
+        do_sample=draws, num_beams=beams, max_new_tokens=sampling.max_new_tokens,
         eos_token_id=list(policy.end_ids), pad_token_id=policy.end_ids[0], **limits,
     )  # fmt: skip
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
