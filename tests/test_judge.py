@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -259,6 +260,15 @@ def test_equal_pairs_are_asked_once_and_remembered(monkeypatch):
     monkeypatch.setattr("hailproof.defenses.judge.REMEMBERED", 3)
     later.screen(evidence(["1", "2", "3", "4"]))
     assert len(later.state()["known"]) <= 5
+
+
+def test_what_earned_nothing_need_not_be_asked_about():
+    defense, backend = scripted_judge(by_word, rewarded_only=True, admission="drop")
+    received = replace(evidence(["bad", "bad", "good", "good"]), rewards=[1.0, 0.0, 1.0, 0.0])
+    assert [v.decision for v in defense.screen(received)] == ["reject", "abstain", "accept", "abstain"]
+    assert [len(batch) for batch in backend.batches] == [2]
+    assert [v.decision for v in defense.screen(replace(received, rewards=[0.0] * 4))] == ["abstain"] * 4
+    assert [len(batch) for batch in backend.batches] == [2]
 
 
 def test_the_memory_is_bounded(monkeypatch):

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal, final
 
-from hailproof.defenses.base import BaseDefense
+from hailproof.defenses.base import UNREWARDED, BaseDefense
 from hailproof.defenses.judge_backends import EndpointJudge, JudgeBackend, LocalJudge
 from hailproof.defenses.panel import Judgement, Panel, cases_of, judge_sampling
 from hailproof.errors import ConfigError
@@ -53,6 +53,9 @@ class JudgeDefense(BaseDefense):
         seed: Root of the judge's randomness; the same in all nodes that must decide alike.
         device: Where a transformers model runs.
         dtype: Its precision.
+        rewarded_only: Whether completions without reward are left alone, and not asked about. With ``admission =
+            "drop"`` this belongs to it: a judge that sees what is wrong would drop all wrong answers, and there would
+            be nothing left to tell right ones from.
         admission: What happens to rejected completions; the paper sets their reward to 0.
 
     Raises:
@@ -65,9 +68,11 @@ class JudgeDefense(BaseDefense):
         self, model: str = "nano-judge", backend: Literal["transformers", "openai"] = "transformers", url: str = "",
         key_env: str = "", reasoning: bool = True, votes: int = 1, timeout: float = 60.0, retries: int = 2,
         max_new_tokens: int = 0, temperature: float = 0.6, top_k: int = 10, top_p: float = 0.9, beams: int = 3,
-        seed: int = 0, device: str = "auto", dtype: str = "auto", admission: Admission = "zero_reward",
+        seed: int = 0, device: str = "auto", dtype: str = "auto", rewarded_only: bool = False,
+        admission: Admission = "zero_reward",
     ) -> None:  # fmt: skip
         super().__init__(admission)
+        self.rewarded_only = rewarded_only
         if timeout <= 0 or retries < 0 or beams < 1:
             raise ConfigError("Defense judge takes a timeout above 0, retries of 0 or more, and at least 1 of beams.")
         self.panel = Panel(reasoning, votes, seed)
@@ -85,15 +90,21 @@ class JudgeDefense(BaseDefense):
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; only pairs that were never judged are asked about, in one batch."""
-        cases = cases_of(evidence)
-        keys = {case: case.digest for case in dict.fromkeys(cases)}
+        cases = [
+            case if reward > 0 or not self.rewarded_only else None
+            for case, reward in zip(cases_of(evidence), evidence.rewards, strict=True)
+        ]
+        keys = {case: case.digest for case in dict.fromkeys(cases) if case}
         found = {case: self._known[key] for case, key in keys.items() if key in self._known}
         new = [case for case in keys if case not in found]
         if new:
             found.update(zip(new, self.panel.rule(new, self.backend.ask), strict=True))
         for case, judgement in found.items():
             self._remember(keys[case], judgement)
-        return [self.panel.verdict(self.name, case, found[case]) for case in cases]
+        return [
+            self.panel.verdict(self.name, case, found[case]) if case else Verdict(self.name, "abstain", UNREWARDED)
+            for case in cases
+        ]
 
     def _remember(self, key: str, judgement: Judgement) -> None:
         if not judgement.failure:
