@@ -24,6 +24,8 @@ from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence
 from hailproof.records import Verdict
 
+SHIPPED_JUDGE = "nano-judge"
+
 REMEMBERED = 8192
 """Judgements that are kept; the one that was not asked for longest goes first."""
 
@@ -65,7 +67,7 @@ class JudgeDefense(BaseDefense):
     name = "judge"
 
     def __init__(
-        self, model: str = "nano-judge", backend: Literal["transformers", "openai"] = "transformers", url: str = "",
+        self, model: str = SHIPPED_JUDGE, backend: Literal["transformers", "openai"] = "transformers", url: str = "",
         key_env: str = "", reasoning: bool = True, votes: int = 1, timeout: float = 60.0, retries: int = 2,
         max_new_tokens: int = 0, temperature: float = 0.6, top_k: int = 10, top_p: float = 0.9, beams: int = 3,
         seed: int = 0, device: str = "auto", dtype: str = "auto", rewarded_only: bool = False,

@@ -1,12 +1,14 @@
 """From a figure's file to its picture, its data and a word on whether its shape agrees with the paper."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hailproof.defenses.judge import SHIPPED_JUDGE
 from hailproof.errors import ConfigError, RunError
 from hailproof.experiments.claims import Checked, Word, compared, judged, look_up, verdict
 from hailproof.experiments.curves import SeedPanel, read_rounds
@@ -16,6 +18,7 @@ from hailproof.experiments.published import Item, LineSpec, PanelSpec, Scale, it
 from hailproof.experiments.pushes import PushCurve, findings, push_curve
 from hailproof.experiments.store import read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, sweep
+from hailproof.policies.causal_lm import shipped_models
 
 TITLES = {
     "attack_success": ("Attack success rate", "%"),
@@ -254,7 +257,7 @@ def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str,
     options, shared = {**item.options, **item.options[scale]}, load_scale(scale)
     settings = {"math": {**shared.math, **options.get("math", {})}, "code": {**shared.code}}
     questions = {key: options[key] for key in ("judges", "completions", "number", "judgements")}
-    asked = {**questions, "settings": settings}
+    asked = {**questions, "settings": settings, "weights": [_weights_digest(judge) for judge in options["judges"]]}
     known = read_json(kept, "delete it, and the judges are asked again") or {}
     if known.get("asked") == asked:
         rows = known["rows"]
@@ -269,6 +272,15 @@ def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str,
     _write_csv(data, tuple(rows[0]), (tuple(row.values()) for row in rows))
     places = dict(zip((judge["label"] for judge in asked["judges"]), PLACES, strict=False))
     return {f"{places[row['judge']]}: {row['completions']}": row["share"] for row in rows}
+
+
+def _weights_digest(judge: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of a shipped judge's weights, which may be trained anew under the same name; else ``None``."""
+    folder = shipped_models().get(judge.get("model", SHIPPED_JUDGE))
+    if folder is None:
+        return None
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _difference(run: str, versus: str | None, values: Mapping[str, float]) -> tuple[float, ...]:
