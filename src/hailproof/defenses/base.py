@@ -140,8 +140,8 @@ class Received:
 UNREWARDED = "earned nothing, so nobody learns to write it"
 
 
-class TextDefense(BaseDefense):
-    """A defense that reads one text at a time and asks no model; a subclass writes ``read``.
+class RewardedDefense(BaseDefense):
+    """A defense that may leave alone what earned nothing; a subclass writes ``examine``.
 
     Args:
         rewarded_only: Whether completions without reward are left alone.
@@ -153,13 +153,24 @@ class TextDefense(BaseDefense):
         self.rewarded_only = rewarded_only
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a completion."""
-        return [
-            self.read(submission.completion.text)
-            if reward > 0 or not self.rewarded_only
-            else Verdict(self.name, "abstain", UNREWARDED)
-            for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
-        ]
+        """One verdict a completion; an abstention for each that is left alone."""
+        verdicts = [Verdict(self.name, "abstain", UNREWARDED)] * len(evidence.submissions)
+        asked = [index for index, reward in enumerate(evidence.rewards) if reward > 0 or not self.rewarded_only]
+        for index, verdict in zip(asked, self.examine(evidence.subset(asked)), strict=True):
+            verdicts[index] = verdict
+        return verdicts
+
+    @abstractmethod
+    def examine(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict for each completion that is not left alone."""
+
+
+class TextDefense(RewardedDefense):
+    """A defense that reads one text at a time and asks no model; a subclass writes ``read``."""
+
+    def examine(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a text."""
+        return [self.read(submission.completion.text) for submission in evidence.submissions]
 
     @abstractmethod
     def read(self, text: str) -> Verdict:

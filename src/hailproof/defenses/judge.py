@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal, final
 
-from hailproof.defenses.base import UNREWARDED, BaseDefense
+from hailproof.defenses.base import RewardedDefense
 from hailproof.defenses.judge_backends import EndpointJudge, JudgeBackend, LocalJudge
 from hailproof.defenses.panel import Judgement, Panel, cases_of, judge_sampling
 from hailproof.errors import ConfigError
@@ -25,13 +25,14 @@ from hailproof.protocols import Admission, Evidence
 from hailproof.records import Verdict
 
 SHIPPED_JUDGE = "nano-judge"
+"""The judge that is in the package; it knows the nano world only."""
 
 REMEMBERED = 8192
 """Judgements that are kept; the one that was not asked for longest goes first."""
 
 
 @final
-class JudgeDefense(BaseDefense):
+class JudgeDefense(RewardedDefense):
     """Rejects completions that a judge does not accept.
 
     Each distinct pair of problem and text is asked about once, whatever the number of copies, and remembered across
@@ -73,8 +74,7 @@ class JudgeDefense(BaseDefense):
         seed: int = 0, device: str = "auto", dtype: str = "auto", rewarded_only: bool = False,
         admission: Admission = "zero_reward",
     ) -> None:  # fmt: skip
-        super().__init__(admission)
-        self.rewarded_only = rewarded_only
+        super().__init__(rewarded_only, admission)
         if timeout <= 0 or retries < 0 or beams < 1:
             raise ConfigError("Defense judge takes a timeout above 0, retries of 0 or more, and at least 1 of beams.")
         self.panel = Panel(reasoning, votes, seed)
@@ -90,23 +90,17 @@ class JudgeDefense(BaseDefense):
             case _:
                 raise ConfigError(f"Defense option backend = {backend} is unknown; use transformers or openai.")
 
-    def screen(self, evidence: Evidence) -> list[Verdict]:
+    def examine(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; only pairs that were never judged are asked about, in one batch."""
-        cases = [
-            case if reward > 0 or not self.rewarded_only else None
-            for case, reward in zip(cases_of(evidence), evidence.rewards, strict=True)
-        ]
-        keys = {case: case.digest for case in dict.fromkeys(cases) if case}
+        cases = cases_of(evidence)
+        keys = {case: case.digest for case in dict.fromkeys(cases)}
         found = {case: self._known[key] for case, key in keys.items() if key in self._known}
         new = [case for case in keys if case not in found]
         if new:
             found.update(zip(new, self.panel.rule(new, self.backend.ask), strict=True))
         for case, judgement in found.items():
             self._remember(keys[case], judgement)
-        return [
-            self.panel.verdict(self.name, case, found[case]) if case else Verdict(self.name, "abstain", UNREWARDED)
-            for case in cases
-        ]
+        return [self.panel.verdict(self.name, case, found[case]) for case in cases]
 
     def _remember(self, key: str, judgement: Judgement) -> None:
         if not judgement.failure:
