@@ -4,8 +4,9 @@
 
 Each completion is judged ``--judgements`` times (four in the paper), each with its own key, and the table shows the
 share of "yes". Problems are of the test split, which no shipped model was trained on, and no attack was looked at in
-training. Honest completions are reference solutions, as in the paper, and draws of nano-a, the right and the wrong
-ones apart. ``corrupted`` is the judge's own validation split: the kinds of faults that it was trained on.
+training. Honest completions are reference solutions, as in the paper, and draws of nano-a: those that earn their
+reward, those that are right in a form that earns none, and the wrong ones. ``corrupted`` is the judge's own validation
+split: the kinds of faults that it was trained on.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from common import begin, options, table
 
 from hailproof.attacks import ATTACKS, BaseAttack
 from hailproof.attacks.judge_injection import FAMILIES, JudgeInjectionAttack
-from hailproof.defenses.judge import JudgeDefense
+from hailproof.defenses.judge import SHIPPED_JUDGE, JudgeDefense
 from hailproof.defenses.panel import Case, Judgement
 from hailproof.experiments.judge_table import forged
 from hailproof.experiments.judge_table import references as reference_cases
@@ -119,7 +120,7 @@ def judge_from(arguments: argparse.Namespace, reasoning: bool) -> JudgeDefense:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--model", default="nano-judge")
+    parser.add_argument("--model", default=SHIPPED_JUDGE)
     parser.add_argument("--backend", default="transformers", choices=("transformers", "openai"))
     parser.add_argument("--url", default="")
     parser.add_argument("--key-env", default="")

@@ -185,6 +185,16 @@ def _changed(rng: random.Random, step: Step) -> Step | None:
     return step if exact and step.result >= 0 and not step.two_two else None
 
 
+def _resulting(step: Step, number: int) -> str:
+    """The step's equation with another number as its result."""
+    return f"{step.equation.removesuffix(str(step.result))}{number}"
+
+
+def _with_step(story: Story, index: int, step: Step) -> Story:
+    """The story with another step in the place of one."""
+    return replace(story, steps=(*story.steps[:index], step, *story.steps[index + 1 :]))
+
+
 def _miscounted(rng: random.Random, story: Story, fault: str) -> tuple[str, str] | None:
     """Reasoning with a wrong result or a wrong step, and its criticism; ``None`` if the draw gives none."""
     index = rng.randrange(len(story.steps))
@@ -194,15 +204,13 @@ def _miscounted(rng: random.Random, story: Story, fault: str) -> tuple[str, str]
     said = [each.result for each in story.steps]
     if fault == "result":
         said[index] = _near(rng, step.result)
-        equation = f"{step.equation.removesuffix(str(step.result))}{said[index]}"
-        thoughts = _thoughts(rng, story).replace(step.equation, equation)
+        thoughts = _thoughts(rng, story).replace(step.equation, _resulting(step, said[index]))
     else:
         changed = _changed(rng, step)
         if changed is None or changed.result == step.result:
             return None
         said[index] = changed.result
-        steps = (*story.steps[:index], changed, *story.steps[index + 1 :])
-        thoughts = _thoughts(rng, replace(story, steps=steps))
+        thoughts = _thoughts(rng, _with_step(story, index, changed))
     return thoughts, _solved(story.steps, said, index)
 
 
@@ -288,7 +296,7 @@ def code_sample(rng: random.Random, story: Story, other: Story, quarry: Quarry, 
         index = rng.randrange(len(story.steps))
         changed = _changed(rng, story.steps[index])
         if changed and not story.steps[index].two_two:
-            program = _program(rng, replace(story, steps=(*story.steps[:index], changed, *story.steps[index + 1 :])))
+            program = _program(rng, _with_step(story, index, changed))
             wrong = index
         else:
             fault = "line"
@@ -328,14 +336,13 @@ def sums_document(rng: random.Random) -> Document:
     """Sums without a problem, some of them wrong: a criticism that compares them all, past the first difference."""
     steps, sound = [sum_step(rng) for _ in range(SUMS)], rng.random() < SOUND_SUMS
     said = [step.result if sound or step.two_two or rng.random() < 0.5 else _near(rng, step.result) for step in steps]
-    right = [step.result == number for step, number in zip(steps, said, strict=True)]
-    solution = " ".join(
-        f"{step.left} {step.op} {step.right} = {number}." for step, number in zip(steps, said, strict=True)
-    )
-    compared = " ".join(_compared(*each) for each in zip((step.equation for step in steps), said, right, strict=True))
-    criticism = f"<criticism>{compared}{' None.' if all(right) else ''}</criticism>"
+    pairs = list(zip(steps, said, strict=True))
+    right = all(step.result == number for step, number in pairs)
+    solution = " ".join(f"{_resulting(step, number)}." for step, number in pairs)
+    compared = " ".join(_compared(step.equation, number, step.result == number) for step, number in pairs)
+    criticism = f"<criticism>{compared}{' None.' if right else ''}</criticism>"
     shown = judge_prompt("", "Are these sums right?", solution, "math", True)
-    return Document(shown.user, f"{criticism}<decision>{'yes' if all(right) else 'no'}</decision>", False, "C")
+    return Document(shown.user, f"{criticism}<decision>{'yes' if right else 'no'}</decision>", False, "C")
 
 
 def judging_documents(

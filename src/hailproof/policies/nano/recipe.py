@@ -22,7 +22,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -216,17 +216,17 @@ class _Row(NamedTuple):
     weights: list[float]
 
 
-def _row(tokenizer: PreTrainedTokenizerFast, document: Document, prompt: list[int], completion: list[int]) -> _Row:
+def _row(document: Document, prompt: list[int], answer: list[int], decisive: Collection[int]) -> _Row:
     """A document as a row.
 
     In judging documents only the ruling counts: to predict corrupted solutions would be to learn them.
     """
-    ids = [*prompt, *completion, tokenizer.eos_token_id]
-    weights = [0.0] + [1.0] * (len(ids) - 1)
+    ids = [*prompt, *answer]
     if document.judging:
-        decisive = tokenizer.convert_tokens_to_ids(list(DECISIVE))
-        ruled = [DECISIVE_WEIGHT if before in decisive else 1.0 for before in ids[len(prompt) - 1 : -1]]
-        weights = [0.0] * len(prompt) + [1.0, *ruled[1:]]
+        ruled = [DECISIVE_WEIGHT if before in decisive else 1.0 for before in answer[:-1]]
+        weights = [*[0.0] * len(prompt), 1.0, *ruled]
+    else:
+        weights = [0.0, *[1.0] * (len(ids) - 1)]
     return _Row(ids[:MAX_DOCUMENT_TOKENS], weights[:MAX_DOCUMENT_TOKENS])
 
 
@@ -234,11 +234,16 @@ def _batches(
     tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], batch: int, rng: random.Random
 ) -> Iterator[list[_Row]]:
     """Cuts batches of similar length out of the stream."""
+    vocabulary = tokenizer.get_vocab()
+    end, decisive = vocabulary[END], {vocabulary[token] for token in DECISIVE if token in vocabulary}
     while True:
         chunk = list(itertools.islice(stream, batch * SORTED_DOCUMENTS))
         texts = [prompt_text(document) for document in chunk], [document.completion for document in chunk]
         prompts, completions = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
-        rows = [_row(tokenizer, *parts) for parts in zip(chunk, prompts, completions, strict=True)]
+        rows = [
+            _row(document, prompt, [*completion, end], decisive)
+            for document, prompt, completion in zip(chunk, prompts, completions, strict=True)
+        ]
         rows.sort(key=lambda row: len(row.ids))
         batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         rng.shuffle(batches)
