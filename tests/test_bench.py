@@ -1,6 +1,7 @@
 """The bench: its matrix, what a cell holds, and that it goes on where it was."""
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,7 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     assert record == json.loads(next((root / "out" / "cells").glob("nano-text-logit-*.json")).read_text())
     assert record["seeds"] == [0] and record["rounds"] == 2 and record["topology"] == "horizontal"
     assert record["config"]["defense"][0]["name"] == "logit"
+    assert record["versions"]["Python"] == platform.python_version()
     assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
     assert record["honest_learned_mean"] is not None
     assert record["excess_success_seeds"] == [0.0]

@@ -130,5 +130,5 @@ def versions_of(path: Path) -> dict[str, str]:
     """What a run was begun with: versions by name, as the first line of its configuration says."""
     with (path / "config.toml").open(encoding="utf-8") as file:
         first = file.readline()
-    named = first.removeprefix("#").split(",") if first.startswith("#") else []
+    named = first.removeprefix("#").strip().split(",") if first.startswith("#") else []
     return dict(part.split(maxsplit=1) for part in named)
