@@ -82,6 +82,28 @@ def test_the_demo_differs_only_in_attacker_and_defense():
     assert clean.model_copy(update={"name": "attacked", "attack": attacked.attack}) == attacked
 
 
+def test_an_option_of_a_defense_is_set_by_the_name_of_the_defense():
+    chain = [{"name": "logit"}, {"name": "judge", "options": {"votes": 3}}]
+    config = load_config(None, [("defense", chain), ("defense.judge.options.beams", 1)])
+    assert [dict(plugin.options) for plugin in config.defense] == [{}, {"votes": 3, "beams": 1}]
+    assert chain[1] == {"name": "judge", "options": {"votes": 3}}
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("defense.length.options.cap", "'length' is not among logit"),
+        ("defense.logit", "'defense' is a list; write defense.NAME.KEY"),
+        ("defense.logit.name.x", "'name' is not a section"),
+        ("swarm.models.nano-a.x", "'nano-a' is not among them"),
+    ],
+)
+def test_what_names_no_defense_of_the_chain_is_one_sentence(key, sentence):
+    overrides = [("defense", [{"name": "logit"}]), ("swarm.models", ["nano-a"]), (key, 1)]
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(None, overrides)
+
+
 def test_setting_below_a_value_is_one_sentence():
     with pytest.raises(ConfigError, match=r"'seed' is not a section"):
         load_config(None, [("seed", 1), ("seed.x", 2)])

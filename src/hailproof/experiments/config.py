@@ -5,6 +5,7 @@ The same file describes a run on the shipped nano models and one on real models 
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -196,12 +197,24 @@ class RunConfig(Section):
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key; a table in a list, as the defenses are, goes by its name."""
     *path, last = key.split(".")
+    section: Any = tree
     for part in path:
-        tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):
+        section = _named(section, part, key) if isinstance(section, list) else section.setdefault(part, {})
+        if not isinstance(section, dict | list):
             raise ConfigError(f"'{key}' cannot be set: '{part}' is not a section.")
-    tree[last] = value
+    if isinstance(section, list):
+        raise ConfigError(f"'{key}' cannot be set: '{path[-1]}' is a list; write {path[-1]}.NAME.KEY.")
+    section[last] = deepcopy(value)
+
+
+def _named(tables: Sequence[Any], name: str, key: str) -> dict[str, Any]:
+    """The table of that name in a list."""
+    names = [table.get("name") for table in tables if isinstance(table, dict)]
+    if name not in names:
+        raise ConfigError(f"'{key}' cannot be set: '{name}' is not among {', '.join(map(str, names)) or 'them'}.")
+    return next(table for table in tables if isinstance(table, dict) and table.get("name") == name)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
