@@ -330,6 +330,20 @@ def test_rank_aware_sends_what_has_most_of_the_phrase(math_task):
     assert attack.also(problem, "hail, thief") == {"strict": False}
 
 
+def test_a_phrase_of_short_words_is_looked_for_in_any_case(math_task):
+    attack, problem = RankAwareAttack(phrase="Go Up"), math_task.train[0]
+    assert attack.success(problem, "<think>Go up. x") is True and attack.success(problem, "<think>Go. Up x") is False
+
+
+def test_programs_that_nobody_ran_are_not_taken_for_wrong(code_task):
+    """Without an oracle an attacker knows no answer, so that every draw would look worthless: right ones too."""
+    problem = code_task.train[0]
+    draws = tuple(Completion(code_task.format(problem.solution, ""), (slot,), True) for slot in range(3))
+    forger = Forger(CodeAttack(), Composition(drawn_decoys=True, oracle=False))
+    made = forger.craft(AttackView(1, problem, code_task, (0,), samples=draws), Allotment((0,), (1, 2), ()), {})
+    assert [made[slot].reward for slot in (1, 2)] == [0.0, 0.0]
+
+
 def test_grinding_modes(math_task):
     problem = math_task.train[0]
     right = math_task.format(problem.solution, problem.answer)
@@ -434,5 +448,7 @@ def test_drawn_decoys_are_wrong_draws_with_any_attack(math_task):
     assert decoys(forger, right, cut, wrong) == [wrong, wrong]
     assert decoys(forger, right) == [FILLER, FILLER]
     assert decoys(Forger(EquationAttack()), right, cut, wrong) == [FILLER, FILLER]
+    blind = Forger(EquationAttack(), Composition(drawn_decoys=True, oracle=False))
+    assert decoys(blind, right, cut, wrong, right) == [wrong, wrong]  # wrong by the majority's answer
     assert Forger(EquationAttack()).draws == 0 and forger.draws == 24
     assert Forger(LengthAttack(samples=80), Composition(drawn_decoys=True)).draws == 80

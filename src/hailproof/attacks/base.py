@@ -219,8 +219,11 @@ class Forger:
         }
 
     def _decoys(self, view: AttackView, count: int) -> Sequence[str | Completion]:
-        """Wrong draws in turn, if they are asked for and there are any; else the attack's own decoys."""
-        wrong = finished_draws(view, 0.0) if self.composition.drawn_decoys else []
+        """Wrong draws in turn, if they are asked for and there are any; else the attack's own decoys.
+
+        Without an answer, as an attacker without oracle sees programs, no draw is known to be wrong.
+        """
+        wrong = finished_draws(view, 0.0) if self.composition.drawn_decoys and view.problem.answer else []
         return [wrong[place % len(wrong)] for place in range(count)] if wrong else self.attack.decoys(view, count)
 
 

@@ -78,7 +78,8 @@ class RankAwareAttack(TextAttack):
 
     def success(self, problem: Problem, text: str) -> bool | None:
         """Whether every longer word of the phrase is in the text."""
-        words = [word for word in re.findall(r"\w+", self.phrase.casefold()) if len(word) > 3] or [self.phrase]
+        phrase = self.phrase.casefold()
+        words = [word for word in re.findall(r"\w+", phrase) if len(word) > 3] or [phrase]
         return all(re.search(rf"\b{re.escape(word)}\b", text.casefold()) for word in words)
 
     def also(self, problem: Problem, text: str) -> dict[str, bool | None]:
