@@ -9,7 +9,16 @@ from synthetic_run import row, run, verdict
 
 from hailproof.attacks.text import TextAttack
 from hailproof.errors import ConfigError
-from hailproof.experiments.bench import cells_of, kept, learned, load_matrix, measured, read_cells, write_cell
+from hailproof.experiments.bench import (
+    cells_of,
+    kept,
+    learned,
+    load_matrix,
+    measured,
+    read_cells,
+    table_of,
+    write_cell,
+)
 from hailproof.experiments.build import settled
 from hailproof.experiments.posthoc import counted
 from hailproof.experiments.sweep import play_job
@@ -164,3 +173,9 @@ def test_a_damaged_cell_is_named(tmp_path):
     (tmp_path / "cells" / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match=r"bad\.json is damaged"):
         read_cells(tmp_path)
+
+
+def test_a_cell_of_an_older_version_stays_in_the_table():
+    old = {"attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0]}
+    row = table_of([{**old, "reward_seeds": [0.5]}]).splitlines()[-1]
+    assert "| 50.0 |" in row and row.count("| - ") == 11

@@ -53,6 +53,11 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["pretrain", "nano-z", "--out=x"], r"Unknown recipe 'nano-z'"),
         (["pretrain", "nano-a", "--out=used"], r"Output folder used is in use"),
         (["pretrain", "nano-a", "--out=x", "--steps=0"], r"--steps 0"),
+        (["pretrain", "nano-a", "--out=broken.toml"], r"Output folder broken\.toml is in use"),
+        (["bench", "--only-finished", "--out=broken.toml"], r"Output folder broken\.toml cannot be made"),
+        (["reproduce", "fig7", "--out=broken.toml"], r"Output folder broken\.toml cannot be made"),
+        (["run", "--set=defense=[{name='logit', options={tolerance=nan}}]"], r"'tolerance' of 'logit' is nan"),
+        (["run", "--defense=logit", "--set=defense.judge.options.votes=3"], r"'judge' is not among logit"),
         (["demo", "--out=used"], r"not an earlier demo"),
         (["reproduce", "fig99"], r"Unknown figure or table 'fig99'; choose one of fig3a"),
         (["reproduce", "fig3a", "--scale=tiny"], r"Unknown scale 'tiny'; choose one of nano, paper"),
@@ -104,6 +109,14 @@ def test_a_bench_without_finished_runs_is_an_empty_page(monkeypatch, capsys, tmp
     status, _, error = call(monkeypatch, capsys, "bench", "--only-finished", "--out=new")
     assert status == 0, error
     assert (tmp_path / "new" / "leaderboard.html").is_file()
+
+
+def test_brackets_in_names_are_text(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    out, trigger = "runs/[/b]", "attack.trigger='[/b]'"
+    status, said, error = call(monkeypatch, capsys, "run", "--attack=text", "--out", out, "--set", trigger, *SMALL)
+    assert status == 0, error
+    assert "Run folder: runs/[/b]" in said and "trigger '[/b]'" in said
 
 
 def test_list_names_everything(monkeypatch, capsys):

@@ -3,15 +3,17 @@
 import itertools
 import random
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from hailproof.attacks import sentence, text
 from hailproof.attacks.code import LIBRARY
+from hailproof.errors import RunError
 from hailproof.policies.causal_lm import load, shipped_models
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
-from hailproof.policies.nano.recipe import RECIPES, cycles_done, pretrain
+from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done, pretrain
 from hailproof.protocols import Sampling
 from hailproof.records import Slot
 from hailproof.rollouts import rollout
@@ -111,3 +113,26 @@ def test_pretraining_goes_on_where_a_cycle_ended(tmp_path):
     assert cycles_done(tmp_path / "once") == cycles_done(tmp_path / "twice") == 2
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
     assert one == two
+    for other in (replace(tiny, width=40), replace(tiny, cycles=(replace(tiny.cycles[0], steps=1), tiny.cycles[1]))):
+        with pytest.raises(RunError, match=r"another recipe"):
+            pretrain(other, (), tmp_path / "once")
+
+
+def test_a_kill_while_a_model_is_saved_leaves_the_old_one_or_the_new_one(tmp_path):
+    tiny = replace(RECIPES["nano-a"], vocabulary=320, layers=1, width=20, intermediate=32, batch=4, warmup=1)
+    tiny = replace(tiny, cycles=tuple(replace(cycle, steps=2) for cycle in tiny.cycles[:2]))
+    for name in ("old", "whole"):
+        pretrain(tiny if name == "whole" else replace(tiny, cycles=tiny.cycles[:1]), (), tmp_path / name)
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("old", "whole")}
+    shutil.copytree(tmp_path / "old", tmp_path / "half")
+    shutil.copytree(tmp_path / "whole", tmp_path / "half" / NEXT)
+    shutil.copytree(tmp_path / "half", tmp_path / "moving")
+    (tmp_path / "half" / NEXT / "recipe.json").unlink()  # killed before all was saved
+    (tmp_path / "moving" / NEXT / "model.safetensors").replace(tmp_path / "moving" / "model.safetensors")  # after
+    for name, cycles in (("half", tiny.cycles[:1]), ("moving", tiny.cycles)):
+        pretrain(replace(tiny, cycles=cycles), (), tmp_path / name)  # trains nothing: all its cycles are done
+        assert cycles_done(tmp_path / name) == len(cycles) and not (tmp_path / name / NEXT).exists()
+        assert (tmp_path / name / "model.safetensors").read_bytes() == weights["old" if name == "half" else "whole"]
+    (tmp_path / "half" / "recipe.json").write_text('{"cycles_')
+    with pytest.raises(RunError, match=r"recipe\.json is damaged"):
+        cycles_done(tmp_path / "half")

@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
 
@@ -205,7 +205,7 @@ def bench(
 
 
 def _say(text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)
+    console.print(text, soft_wrap=True)
 
 
 @app.command("list")
@@ -221,16 +221,16 @@ def list_() -> None:
     from hailproof.policies.causal_lm import shipped_models
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
-        console.print(f"[bold]{kind}[/bold]")
+        console.print(kind, style="bold")
         for name in registry.names(kind, builtin):
             found = registry.lookup(kind, builtin, name)
             about = next(iter((sys.modules[found.__module__].__doc__ or "").splitlines()), "")
             place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
-            console.print(f"  {name:<15} {about}{place}", soft_wrap=True, markup=False)
-    console.print("[bold]presets, named where a defense is[/bold]")
+            console.print(f"  {name:<15} {about}{place}", soft_wrap=True)
+    console.print("presets, named where a defense is", style="bold")
     for name, preset in PRESETS.items():
-        console.print(f"  {name:<15} {preset.about}", soft_wrap=True, markup=False)
-    console.print("[bold]models[/bold]")
+        console.print(f"  {name:<15} {preset.about}", soft_wrap=True)
+    console.print("models", style="bold")
     for name, path in shipped_models().items():
         console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")
 
@@ -246,7 +246,7 @@ def pretrain(
     from hailproof.errors import ConfigError, RunError
 
     quiet_libraries()
-    from hailproof.policies.nano.recipe import RECIPES, cycles_done
+    from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done
     from hailproof.policies.nano.recipe import pretrain as build
     from hailproof.tasks.gsm8k import read_jsonl
 
@@ -255,7 +255,8 @@ def pretrain(
     if steps is not None and steps < 1:
         raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
     recipe = RECIPES[name].shortened(steps) if steps else RECIPES[name]
-    if out.exists() and any(out.iterdir()) and not 0 < cycles_done(out) < len(recipe.cycles):
+    used = out.exists() and (not out.is_dir() or any(path.name != NEXT for path in out.iterdir()))
+    if used and not 0 < cycles_done(out) < len(recipe.cycles):
         raise RunError(f"Output folder {out} is in use; choose another with --out.")
     real = read_jsonl(text) if text else ()
 

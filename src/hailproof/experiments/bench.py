@@ -33,7 +33,7 @@ from hailproof.experiments.published import (
     read_toml,
 )
 from hailproof.experiments.run import versions_of
-from hailproof.experiments.store import read_json, replacing
+from hailproof.experiments.store import make_folder, read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, merged, sweep
 from hailproof.metrics.detection import SIDES
 from hailproof.metrics.intervals import METHOD, interval
@@ -279,7 +279,7 @@ def bench(
     Returns:
         The page: every cell that ``out`` holds, those of earlier calls as well.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for cell in cells:
         write_cell(cell, out / "cells")
     try:
@@ -349,7 +349,7 @@ def table_of(cells: Sequence[Mapping[str, Any]]) -> str:
     for cell in cells:
         name = f"{cell['attack']}, {cell['setting']}" if cell["setting"] else cell["attack"]
         seeds = ", ".join(map(str, cell["seeds"]))
-        figures = [_range(cell[f"{measure}_seeds"], factor) for _, measure, factor in COLUMNS]
+        figures = [_range(cell.get(f"{measure}_seeds", ()), factor) for _, measure, factor in COLUMNS]
         lines.append(f"| {' | '.join((name, cell['defense'], cell['topology'], seeds, *figures))} |")
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -84,6 +85,8 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[
     for option, value in plugin.options.items():
         try:
             typed[option] = TypeAdapter(types[option]).validate_python(value) if option in types else value
+            if isinstance(value, float) and math.isnan(value):  # it would pass every comparison with a limit
+                raise ConfigError(f"The option '{option}' of '{plugin.name}' is nan; give it a number.")
         except PydanticSchemaGenerationError:  # a type of somebody's own: its constructor looks at the value
             typed[option] = value
         except ValidationError as error:

@@ -16,7 +16,7 @@ from hailproof.experiments.figures import draw_panels
 from hailproof.experiments.judge_table import as_rows, judge_table
 from hailproof.experiments.published import Item, LineSpec, PanelSpec, Scale, item_names, jobs_of, load_item, load_scale
 from hailproof.experiments.pushes import PushCurve, findings, push_curve
-from hailproof.experiments.store import read_json, replacing
+from hailproof.experiments.store import make_folder, read_json, replacing
 from hailproof.experiments.sweep import Engine, Job, sweep
 from hailproof.policies.causal_lm import shipped_models
 
@@ -128,7 +128,7 @@ def result_of(
         out: The folder for picture and data.
         ask: Whether judges may be asked for a table that is not there yet.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     stem = out / f"{name}-{scale}"
     data, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     seeds = {run: tuple(job.seed for job in of_run) for run, of_run in jobs.items()}

@@ -43,6 +43,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder to write to, with those above it.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        raise RunError(f"Output folder {path} cannot be made ({reason}); choose another with --out.") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``, and moves it into place, durably, if the block succeeds.
@@ -126,12 +139,8 @@ class RunFolder:
             raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
                 f"Output folder {path} is in use; choose another with --out, or go on with 'hailproof resume {path}'."
             )
-        try:
-            (path / "completions").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoint").mkdir(exist_ok=True)
-        except OSError as error:
-            reason = error.strerror
-            raise RunError(f"Output folder {path} cannot be made ({reason}); choose another with --out.") from error
+        make_folder(path / "completions")
+        make_folder(path / "checkpoint")
         folder = cls(path)
         with replacing(path / "config.toml") as temporary:
             temporary.write_text(config)

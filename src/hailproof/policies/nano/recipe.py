@@ -21,11 +21,12 @@ together; hence AdamW.)
 import itertools
 import json
 import random
+import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -40,7 +41,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, RunError
 from hailproof.policies.causal_lm import shipped_models
 from hailproof.policies.nano.corpus import Document, Mixture, documents
 from hailproof.policies.nano.judging_corpus import judging_documents
@@ -71,6 +72,8 @@ MAX_DOCUMENT_TOKENS = 256
 DECISIVE = (":", "<decision>")
 DECISIVE_WEIGHT = 5.0
 """What comes after these tokens in a ruling, a comparison's outcome and the decision, counts so often in the loss."""
+NEXT = ".next"
+"""The folder inside a model's own in which its successor is saved."""
 SORTED_DOCUMENTS = 64
 """Batches are cut from this many batches' worth of documents sorted by length, to waste little on padding."""
 
@@ -301,10 +304,17 @@ def pretrain(
 
     Returns:
         Final loss (weighted nats per token, mean of the last 50 steps), and tokens and seconds of all cycles.
+
+    Raises:
+        RunError: If the folder holds what another recipe or other real text made, or cannot be written.
     """
+    _finish_save(out)
     done, measured = cycles_done(out), {"loss": 0.0, "tokens": 0.0, "seconds": 0.0}
     if done:
-        measured = json.loads((out / "recipe.json").read_text())["measured"]
+        recorded = _recorded(out)
+        if _before(recorded, done) != _before(_record(recipe, done, real, measured), done):
+            raise RunError(f"The model in {out} was trained by another recipe or on other text; choose another folder.")
+        measured = recorded["measured"]
         tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
         model = AutoModelForCausalLM.from_pretrained(out)
     elif recipe.base:
@@ -329,18 +339,60 @@ def pretrain(
             progress(step, recipe.steps, loss)
         measured["loss"] = sum(losses[-50:]) / len(losses[-50:])
         measured["seconds"] += time.perf_counter() - started
-        out.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        recorded = {"recipe": asdict(recipe), "cycles_done": number + 1, "real_problems": len(real)}
-        (out / "recipe.json").write_text(json.dumps({**recorded, "measured": measured}, indent=2) + "\n")
+        _save(model, tokenizer, _record(recipe, number + 1, real, measured), out)
     return measured
 
 
+def _record(recipe: Recipe, done: int, real: Sequence[Problem], measured: Mapping[str, float]) -> dict[str, Any]:
+    """What stands beside a model: how it was made so far."""
+    return {"recipe": asdict(recipe), "cycles_done": done, "real_problems": len(real), "measured": dict(measured)}
+
+
+def _before(record: Mapping[str, Any], done: int) -> Any:
+    """What a model depends on that has some cycles behind it, as JSON has it."""
+    recipe = {**record["recipe"], "cycles": record["recipe"]["cycles"][:done]}
+    return json.loads(json.dumps({"recipe": recipe, "real_problems": record["real_problems"]}))
+
+
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, record: Mapping[str, Any], out: Path
+) -> None:
+    """Puts a model and its record into a folder; a kill on the way leaves the model that was there, or the new one."""
+    beside = out / NEXT
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Output folder {out} cannot be made ({error.strerror}); choose another with --out.") from error
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    (beside / "recipe.json.tmp").write_text(json.dumps(record, indent=2) + "\n")
+    (beside / "recipe.json.tmp").replace(beside / "recipe.json")
+    _finish_save(out)
+
+
+def _finish_save(out: Path) -> None:
+    """Moves a model that was saved beside an older one into its place; one that was not saved whole is left out."""
+    beside = out / NEXT
+    if (beside / "recipe.json").is_file():
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == "recipe.json"):  # the record comes last
+            path.replace(out / path.name)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{folder / 'recipe.json'} is damaged; delete the folder and train the model again.") from error
+
+
 def cycles_done(folder: Path) -> int:
-    """How many cycles of its recipe the model in a folder has behind it; 0 if there is none."""
-    recorded = folder / "recipe.json"
-    return json.loads(recorded.read_text())["cycles_done"] if recorded.is_file() else 0
+    """How many cycles of its recipe the model in a folder has behind it; 0 if there is none.
+
+    Raises:
+        RunError: If its record is damaged.
+    """
+    return _recorded(folder)["cycles_done"] if (folder / "recipe.json").is_file() else 0
 
 
 def _corpus(recipe: Recipe, cycle: int, real: tuple[Problem, ...]) -> Iterator[Document]:
