@@ -384,6 +384,24 @@ def test_real_programs_are_accepted_and_their_forgeries_rejected(shared_data):
     assert {of_program(version).decision for version in forged} == {"reject"}
 
 
+def test_names_bound_to_thousands_of_modules_are_read_in_no_time():
+    foreign = ",".join(f"a{number} as x" for number in range(2000))
+    known = ",".join(f"{name} as x" for name in ALLOWED)
+    for bound in (foreign, known):
+        program = f"if 0:\n import {bound}\n x" + ",x" * 15_000
+        assert len(program) < MAX_SOURCE
+        started = time.process_time()
+        assert of_program(program).decision == "reject"
+        assert time.process_time() - started < 5.0
+
+
+def test_a_package_of_which_a_part_is_allowed_stays_closed():
+    only = ImportsDefense(allowed=("numpy.linalg",))
+    assert only.read("<code>import numpy.linalg\nprint(numpy.linalg.norm([3, 4]))</code>").decision == "accept"
+    assert only.read("<code>import numpy.linalg\nnumpy.os.system('x')</code>").decision == "reject"
+    assert only.read("<code>import numpy.linalg\nx = numpy</code>").decision == "reject"
+
+
 def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     """It is pushed down by its reward, and its group needs it."""
     shown = replace(Received.texts(["<code>import calc</code>"] * 2), rewards=[1.0, 0.0])

@@ -370,6 +370,9 @@ class Endpoint(BaseHTTPRequestHandler):
             content = "<html>"
         elif "nothing" in user:
             content = "{}"
+        elif "surrogate" in user:
+            ruling = "<criticism>half a sign: \ud83d</criticism><decision>no</decision>"
+            content = json.dumps({"choices": [{"message": {"content": ruling}}]})
         elif "oversized" in user:
             content = json.dumps({"choices": [{"message": {"content": "x" * 3_000_000}}]})
         elif "slow" in user:
@@ -415,6 +418,7 @@ def endpoint():
         ("null", "reject", "no text", 1),
         ("garbage", "reject", "not a chat completion", 1),
         ("nothing", "reject", "not a chat completion", 1),
+        ("surrogate", "reject", "half a sign: ?", 1),
         ("oversized", "reject", "too long", 1),
         ("slow", "reject", "no answer within", 2),
         ("dripping", "reject", "TimeoutError", 1),
@@ -428,7 +432,7 @@ def test_an_endpoint_is_believed_only_if_it_answers_well(endpoint, solution, dec
     ((verdict,),) = Chain([defense]).screen(evidence([solution]))
     assert (verdict.decision, Endpoint.tried) == (decision, tries)
     assert reason in verdict.reason
-    assert verdict.error is (decision == "reject" and solution != "bad")
+    assert verdict.error is (decision == "reject" and solution not in ("bad", "surrogate"))
 
 
 def test_an_endpoint_is_told_how_to_sample_and_gets_the_key(endpoint, monkeypatch):

@@ -105,6 +105,39 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
     return [parameter.grad.clone() for parameter in policy.model.parameters() if parameter.grad is not None]
 
 
+def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
+    """Also over those of completions that went through the model once for several."""
+    learner = Learner(fresh_policy, LearnerConfig(beta=0.1, learning_rate=1e-12), MAX_NEW_TOKENS, ROUNDS)
+    with torch.no_grad():
+        for parameter in fresh_policy.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    texts = ("3 + 4 = 7.", "I do not know, and I say so.")
+    prompt = Prompt("p", "", "Tom has 3 pens. How many?")
+    groups = [Group(prompt, (scored(fresh_policy, 0, text, 1.0), scored(fresh_policy, 1, "x", 0.0))) for text in texts]
+    alone, lengths = [], [len(fresh_policy.as_completion(text).token_ids) for text in texts]
+    x = len(fresh_policy.as_completion("x").token_ids)
+    for group, length in zip(groups, lengths, strict=True):
+        both, only = (learner.update([replace(group, completions=part)]).kl
+                      for part in (group.completions, group.completions[1:]))  # fmt: skip
+        assert both is not None and only is not None
+        alone.append((both * (length + x) - only * x) / length)
+    members = tuple(scored(fresh_policy, slot, texts[slot == 11], float(slot == 11)) for slot in range(12))
+    mean = (11 * lengths[0] * alone[0] + lengths[1] * alone[1]) / (11 * lengths[0] + lengths[1])
+    assert learner.update([Group(prompt, members)]).kl == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_gradient_that_is_no_number_makes_no_step(fresh_policy):
+    groups = groups_for(fresh_policy)
+    first = groups[0].completions[0]
+    broken = replace(groups[0], completions=(replace(first, reward=float("nan")), *groups[0].completions[1:]))
+    before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
+    learner = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS)
+    assert math.isnan(learner.update([broken, groups[1]]).grad_norm)
+    assert all(torch.equal(*pair) for pair in zip(before, fresh_policy.model.parameters(), strict=True))
+    learner.update(groups)  # and the optimizer remembers nothing of it
+    assert all(parameter.isfinite().all() for parameter in fresh_policy.model.parameters())
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 @pytest.mark.parametrize("token_budget", [1, 64, 16_384])
 def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):

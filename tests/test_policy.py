@@ -6,13 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hailproof.attacks.rank_aware import RankAwareAttack
+from hailproof.defenses.base import Received
+from hailproof.defenses.logit import LogitDefense
+from hailproof.defenses.replay import ReplayDefense
+from hailproof.defenses.token_credit import TokenCreditDefense
 from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import CausalLM, load, shipped_models
 from hailproof.protocols import SampleRequest, Sampling
-from hailproof.records import Completion, Prompt
+from hailproof.records import Completion, Prompt, Submission
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
 
@@ -133,6 +138,57 @@ def test_the_ends_of_tokens_are_those_of_the_characters(base_policy, text):
         written = base_policy.decode(ids[:index])
         if not written.endswith("\ufffd"):  # the token ends where a character does
             assert ends[index - 1] == len(written)
+
+
+def test_lengths_of_tokens_alone_are_not_believed_because_their_sum_is_right():
+    """Decoders that strip a leading blank shorten every word that is decoded alone; bytes of one emoji lengthen."""
+    vocabulary = ["<s>", "\u2581So", "\u2581x", *(f"<0x{byte:02X}>" for byte in "\U0001f600".encode())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: id for id, token in enumerate(vocabulary)}, merges=[]))
+    blank = decoders.Replace("\u2581", " ")
+    tokenizer.decoder = decoders.Sequence([blank, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<s>", clean_up_tokenization_spaces=False)
+    policy = CausalLM("stripping", LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8,
+        num_hidden_layers=1, num_attention_heads=1)), wrapped)  # fmt: skip
+    ids = (1, 2, 1, 2, 3, 4, 5, 6)
+    text = policy.decode(ids)
+    assert text == "So x So x\U0001f600"
+    assert sum(len(policy.decode([token])) for token in ids) == len(text)  # -1 for each of three words, +3
+    assert policy._character_ends(ids).tolist() == [2, 4, 7, 9, 9, 9, 9, 10]
+
+
+def test_a_template_without_a_system_role_gets_the_instructions_with_the_question(base_policy):
+    strict = (
+        "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('No system role') }}"
+        "{% endif %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    )
+    tokenizer = copy.deepcopy(base_policy.tokenizer)
+    tokenizer.chat_template = strict
+    policy = CausalLM("strict", base_policy.model, tokenizer)
+    ids = policy.render(Prompt("p", "Be brief.", "How <|end|> many?"))
+    assert tokenizer.decode(ids) == "[user] Be brief.\n\nHow <|end|> many?\n"
+    assert not set(ids) & set(tokenizer.all_special_ids)
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    with pytest.raises(ModelError, match=r"The chat template of broken fails \(never\)"):
+        CausalLM("broken", base_policy.model, tokenizer).render(Prompt("p", "", "How many?"))
+
+
+def test_what_does_not_fit_into_the_context_is_one_sentence(base_policy, prompts):
+    with pytest.raises(ModelError, match=r"do not fit into the context of nano-a, 1024 tokens"):
+        base_policy.sample(requests(prompts, 1), Sampling(max_new_tokens=1020))
+
+
+def test_what_is_no_number_lies_outside_all_limits(fresh_policy, prompts):
+    """A model that overflows on a text must not let it through."""
+    completion = fresh_policy.as_completion("2 + 3 = 5.")
+    with torch.no_grad():
+        fresh_policy.model.get_input_embeddings().weight[completion.token_ids[1]] = torch.nan
+    (scores,) = fresh_policy.score(prompts[:1], [completion], Sampling(top_k=50))
+    assert np.isinf(scores.gaps[1:]).all()
+    submission = Submission(1, 0, prompts[0].problem_id, 0, completion)
+    seen = Received(1, Sampling(), "math", prompts[:1], [submission], [1.0], [1], fresh_policy, frozen=fresh_policy)
+    assert LogitDefense(tolerance=1e9).screen(seen)[0].decision == "reject"
+    assert ReplayDefense(margin=1e9).screen(seen)[0].decision == "reject"
+    assert set(range(1, len(scores.gaps))) <= set(TokenCreditDefense().screen(seen)[0].muted)
 
 
 def test_true_ids_are_kept(base_policy):

@@ -15,7 +15,7 @@ from hailproof.defenses.base import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
 from hailproof.errors import ConfigError
 from hailproof.policies.sampling import draw, shortfall
-from hailproof.protocols import SampleRequest, Sampling
+from hailproof.protocols import Replayed, SampleRequest, Sampling
 from hailproof.records import Completion, Submission
 from hailproof.rollouts import completion_key
 from hailproof.seeds import derive
@@ -171,6 +171,24 @@ def test_the_choice_of_what_is_checked_depends_on_everything_sent(base_policy, r
     before = decisions(ReplayDefense(check=0.3), round_of)
     changed = with_completion(round_of, {95: base_policy.as_completion("no")})
     assert before[:95] != decisions(ReplayDefense(check=0.3), changed)[:95]
+
+
+@pytest.mark.parametrize("ids", [(), (7,)])
+def test_the_choice_depends_on_texts_and_not_on_what_is_claimed_of_them(base_policy, round_of, ids):
+    """Ids that do not spell the text are not used; if they alone were hashed, what is checked would be known before."""
+    plain = {index: replace(each.completion, token_ids=ids) for index, each in enumerate(round_of.submissions)}
+    forged = plain | {95: Completion("no", ids, True)}
+    fates = [decisions(ReplayDefense(check=0.3), with_completion(round_of, each)) for each in (plain, forged)]
+    assert fates[0][:95] != fates[1][:95]
+
+
+def test_what_is_no_number_is_not_the_draw():
+    found = Replayed(np.array([0.0, np.nan]), np.array([1, 2]))
+    assert ReplayDefense(margin=1e9)._judge(Completion("ab", (1, 2), True), found).decision == "reject"
+
+
+def test_long_completions_are_counted_too():
+    assert 163 < most_mismatches(8192, 0.02) < 8192  # the mean is 163.8; as a product of floats it overflows
 
 
 def test_narrow_misses_are_counted(round_of):

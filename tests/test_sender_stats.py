@@ -140,6 +140,7 @@ def test_capital_stays_between_nothing_and_its_ceiling(rounds):
 def test_evidence_leaves_the_largest_out():
     assert evidence_against([1000.0, 2.0, 4.0], 1) == 3
     assert evidence_against([2.0], 1) is None and evidence_against([2.0], 0) == 2
+    assert evidence_against([100.0] * 4, 5) is None  # fewer came than might be malicious
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=6), st.lists(st.floats(0, 1e6), max_size=3))

@@ -14,7 +14,8 @@ from hailproof.exchange import LocalExchange
 from hailproof.experiments.build import build
 from hailproof.experiments.config import load_config
 from hailproof.experiments.measure import completion_rows, held_out, round_line
-from hailproof.records import Completion, Submission
+from hailproof.experiments.store import RunFolder
+from hailproof.records import Completion, RoundRecord, Submission, Verdict
 
 SMALL = [
     ("swarm.prompts", 4),
@@ -149,7 +150,7 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
     assert sorted(learned, key=lambda s: (s.problem_id, s.slot)) == sorted(honest, key=lambda s: (s.problem_id, s.slot))
 
 
-def test_missing_and_absurd_submissions_do_not_break_a_round():
+def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
     experiment = make(LOGIT)
     node = experiment.swarm.honest[0]
     problems, slots = experiment.swarm.plan(1)
@@ -163,6 +164,37 @@ def test_missing_and_absurd_submissions_do_not_break_a_round():
     view = node.consume(1, slots, problems, [*swapped, *kept])
     assert sum(len(group.completions) for group in view.groups) == len(honest) - 1
     assert weights(node).isfinite().all()
+    record = RoundRecord(1, (view,), (), {})
+    rows = completion_rows(experiment, record)
+    assert [row["token_ids"] for row in rows if row["text"] in absurd] == [()] * len(absurd)
+    with RunFolder.create(tmp_path / "run", "") as folder:
+        folder.write_round(1, {"round": 1}, rows)  # what a sender claims does not end the run where it is written down
+
+
+def test_what_does_not_fit_into_the_context_beside_its_prompt_never_came():
+    """A model with learned positions would fail on it, and a defense that reads with it would reject everybody's."""
+    experiment = make()
+    node = experiment.swarm.honest[0]
+    problems, slots = experiment.swarm.plan(1)
+    honest = node.produce(1, slots, problems)
+    prompt = len(node.policy.render(experiment.swarm.task.prompt(problems[honest[0].problem_id])))
+    sizes = {node.policy.context - prompt: True, node.policy.context - prompt + 1: False}
+    node = replace(node, sampling=replace(node.sampling, max_new_tokens=node.policy.context))
+    for size, comes in sizes.items():
+        ids = (node.policy.encode("a")[0],) * (size - 1) + node.policy.end_ids[:1]
+        long = replace(honest[0], completion=Completion(node.policy.decode(ids), ids, True))
+        view = node.consume(1, slots, problems, [long])
+        assert sum(len(group.completions) for group in view.groups) == comes
+
+
+def test_a_reason_that_no_file_takes_is_written_all_the_same():
+    experiment = make()
+    record = experiment.swarm.play(1)
+    group = record.views[0].groups[0]
+    reason = Verdict("judge", "reject", "quoted: \ud83d")
+    quoted = replace(group, completions=(replace(group.completions[0], verdicts=(reason,)),))
+    rows = completion_rows(experiment, replace(record, views=(replace(record.views[0], groups=(quoted,)),)))
+    assert [row["verdicts"][0]["reason"] for row in rows] == ["quoted: ?"]
 
 
 def test_dropping_and_zeroing_are_different_algorithms():

@@ -82,6 +82,15 @@ def test_sentences_by_hand():
     assert in_sentences_with(given, ends, text).tolist() == [False] * 8 + [True]
 
 
+def test_the_parts_of_a_character_go_with_its_sentence():
+    """The first tokens of a character that is split over several end where they begin."""
+    text = "\u65e5 b. c."
+    ends = np.array([0, 0, 1, 4, 7, 7])  # three tokens of one character, " b.", " c.", and the end token
+    for given in range(6):
+        expected = [0, 1, 2, 3] if given < 4 else [given]
+        assert np.flatnonzero(in_sentences_with(np.arange(6) == given, ends, text)).tolist() == expected
+
+
 def test_what_earned_nothing_and_what_is_my_own_is_not_read(base_policy, forged):
     evidence = evidence_with(base_policy, forged["text"])
     assert TokenCreditDefense().screen(evidence)[1].decision == "abstain"

@@ -18,7 +18,7 @@ from hailproof.defenses.base import Chain, Received
 from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.protocols import AttackView, Sampling, Task
-from hailproof.records import Completion, Group, NodeRound, Problem, ScoredCompletion, Slot, Submission, Verdict
+from hailproof.records import Completion, Group, NodeRound, Problem, Prompt, ScoredCompletion, Slot, Submission, Verdict
 from hailproof.rollouts import completion_key, rollout
 from hailproof.seeds import derive
 from hailproof.topology import sampled_groups
@@ -95,7 +95,7 @@ class HonestNode:
                 for submission in received
                 if (key := (submission.problem_id, submission.slot, submission.sender)) in expected
                 and submission.round == round
-                and self._has_sane_size(submission)
+                and self._has_sane_size(submission, self.task.prompt(problems[submission.problem_id]))
             }.values()
         )
         rewards = self._rewards(problems, submissions)
@@ -119,11 +119,12 @@ class HonestNode:
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
         return NodeRound(self.nodes[0], view, update, dict(self.chain.seconds), seconds)
 
-    def _has_sane_size(self, submission: Submission) -> bool:
+    def _has_sane_size(self, submission: Submission, prompt: Prompt) -> bool:
         """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come.
 
         Claimed ids and characters are counted first, which costs nothing, then the tokens that would be scored: a
-        character can be four of them. A text that is no Unicode (a lone surrogate) has no tokens at all.
+        character can be four of them, and beside the prompt they must fit into the model's context. A text that is no
+        Unicode (a lone surrogate) has no tokens at all.
         """
         limit = OVERSIZE * self.sampling.max_new_tokens
         completion = submission.completion
@@ -133,7 +134,8 @@ class HonestNode:
             completion.text.encode()
         except UnicodeEncodeError:
             return False
-        return len(self.policy.received_ids(completion)) <= limit
+        size = len(self.policy.received_ids(completion))
+        return size <= min(limit, self.policy.context - len(self.policy.render(prompt)))
 
     def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
         """Scores every distinct text of a problem once; the sender's opinion is not asked."""

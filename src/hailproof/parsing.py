@@ -53,6 +53,11 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|</?[a-z])|\n+")
 CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 
 
+def encodable(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which no tokenizer, file or wire takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def answer_in_tags(text: str) -> str | None:
     """Returns the content of the one pair of answer tags, stripped.
 

@@ -208,7 +208,7 @@ def in_sentences_with(tokens: np.ndarray, ends: np.ndarray, text: str) -> np.nda
     borders = np.array(sentence_borders(text))
     starts = token_starts(ends)
     sentence = np.searchsorted(borders, starts, side="right")
-    spelled = starts < ends
+    spelled = starts < len(text)  # tokens that are a part of a character have no width of their own
     return tokens | (np.isin(sentence, sentence[tokens & spelled]) & spelled)
 
 

@@ -94,5 +94,5 @@ def evidence_against(capitals: Sequence[float], malicious: int) -> float | None:
     Returns:
         The e-value; ``None`` if nobody would be left to compare with.
     """
-    kept = sorted(capitals)[: len(capitals) - malicious]
+    kept = sorted(capitals)[: max(0, len(capitals) - malicious)]
     return float(np.mean(kept)) if kept else None

@@ -256,7 +256,10 @@ def _names(nodes: Sequence[ast.AST], parents: Parents, allowed: frozenset[str]) 
         if name in _FORBIDDEN_NAMES or name in foreign or by_text or class_as_value or _is_inner(name):
             yield Finding(node.lineno, f"uses {name[:80]}")
         for module in sorted(modules.get(name, ())):
-            yield from (Finding(node.lineno, reason) for reason in _module_use(node, module, parents, allowed))
+            reasons = list(_module_use(node, module, parents, allowed))
+            yield from (Finding(node.lineno, reason) for reason in reasons)
+            if reasons:  # one wrong use, whatever else the name may stand for
+                break
 
 
 def _module_use(node: ast.expr, module: str, parents: Parents, allowed: frozenset[str]) -> Iterator[str]:
@@ -302,7 +305,10 @@ def _text_in(annotation: ast.expr) -> Iterator[Finding]:
 
 
 def _imported_names(nodes: Sequence[ast.AST], allowed: frozenset[str]) -> tuple[dict[str, set[str]], frozenset[str]]:
-    """The names that stand for modules, and those that ``from … import *`` brings and nobody may use."""
+    """The names of modules that may be imported, and those that ``from … import *`` brings and nobody may use.
+
+    Other modules are findings by themselves, and their uses are not looked at: a name may be bound to thousands.
+    """
     modules: dict[str, set[str]] = {}
     foreign: set[str] = set()
     for node in nodes:
@@ -310,7 +316,8 @@ def _imported_names(nodes: Sequence[ast.AST], allowed: frozenset[str]) -> tuple[
             case ast.Import(names=names):
                 for alias in names:
                     module = alias.name if alias.asname else alias.name.split(".")[0]
-                    modules.setdefault(alias.asname or module, set()).add(module)
+                    if alias.name in allowed:
+                        modules.setdefault(alias.asname or module, set()).add(module)
             case ast.ImportFrom(module=str(package), names=[ast.alias(name="*")]):
                 foreign |= _FORBIDDEN_IN.get(package, frozenset()) - allowed - _NOT_STARRED
                 inside = (name.rpartition(".") for name in allowed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from hailproof.errors import ConfigError
 from hailproof.judging import MAX_ANSWER_CHARACTERS
+from hailproof.parsing import encodable
 from hailproof.protocols import Policy, SampleRequest, Sampling
 from hailproof.records import Prompt
 
@@ -77,8 +78,7 @@ class LocalJudge:
 
     def ask(self, prompts: Sequence[Prompt], keys: Sequence[int]) -> list[Answer]:
         """Asks in batches; a prompt that does not fit the model's context is a failure of its own."""
-        limit = getattr(self.policy.model.config, "max_position_embeddings", None) or 1 << 30
-        room = limit - self.sampling.max_new_tokens
+        room = self.policy.context - self.sampling.max_new_tokens
         answers = [Answer("", "the completion does not fit the judge's context")] * len(prompts)
         asked = [index for index, prompt in enumerate(prompts) if len(self.policy.render(prompt)) <= room]
         shown, chosen = [prompts[index] for index in asked], [keys[index] for index in asked]
@@ -185,4 +185,4 @@ def _content(body: bytes) -> Answer:
         return Answer("", "the response is not a chat completion")
     if not isinstance(content, str) or len(content) > MAX_ANSWER_CHARACTERS:
         return Answer("", "the response holds no text, or too much")
-    return Answer(content)
+    return Answer(encodable(content))

@@ -49,7 +49,7 @@ class LogitDefense(BaseDefense):
     def _judge(self, completion: Completion, scores: TokenScores, sampling: Sampling) -> Verdict:
         gaps = scores.gaps
         worst = float(gaps.max(initial=0.0))
-        outside = np.flatnonzero(gaps > self.tolerance)
+        outside = np.flatnonzero(~(gaps <= self.tolerance))  # what is no number is outside
         if len(outside) > self.max_outside:
             first = int(outside[0])
             where = f"first at {first} (rank {scores.ranks[first]})"

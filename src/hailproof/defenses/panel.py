@@ -10,6 +10,7 @@ from typing import final
 from hailproof.defenses.judge_backends import Answer
 from hailproof.errors import ConfigError
 from hailproof.judging import judge_prompt, read_ruling
+from hailproof.parsing import encodable
 from hailproof.protocols import Evidence, Sampling, Variant
 from hailproof.records import Prompt, Span, Verdict
 from hailproof.seeds import derive
@@ -124,7 +125,7 @@ class Panel:
 def cases_of(evidence: Evidence) -> list[Case]:
     """The case of each completion of the evidence, in order; equal completions have equal cases."""
     return [
-        Case(_encodable(prompt.user), _encodable(submission.completion.text), evidence.variant)
+        Case(encodable(prompt.user), encodable(submission.completion.text), evidence.variant)
         for prompt, submission in zip(evidence.prompts, evidence.submissions, strict=True)
     ]
 
@@ -146,7 +147,3 @@ def quoted_spans(criticism: str, text: str) -> tuple[Span, ...]:
     """Where the pieces that a criticism quotes stand in the text; quotes that are not in it are left out."""
     quotes = dict.fromkeys(_QUOTE.findall(criticism))
     return tuple(Span(text.index(quote), text.index(quote) + len(quote), "quoted") for quote in quotes if quote in text)
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")

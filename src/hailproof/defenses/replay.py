@@ -26,12 +26,14 @@ and a sender who is caught is checked in full, in this round and the ``memory`` 
 """
 
 import hashlib
-import math
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from hailproof.defenses.base import BaseDefense, token_spans
 from hailproof.errors import ConfigError
@@ -140,8 +142,8 @@ class ReplayDefense(BaseDefense):
     def _judge(self, completion: Completion, found: Replayed) -> Verdict:
         shortfalls = found.shortfalls
         worst = float(shortfalls.max(initial=0.0))
-        beyond = np.flatnonzero(shortfalls > self.margin)
-        missed = np.flatnonzero(shortfalls > 0)
+        beyond = np.flatnonzero(~(shortfalls <= self.margin))  # what is no number is beyond
+        missed = np.flatnonzero(~(shortfalls <= 0))
         allowed = most_mismatches(len(shortfalls), self.mismatch_rate)
         if not len(beyond) and len(missed) <= allowed:
             return Verdict(self.name, "accept", "every token is the one that its key draws", worst)
@@ -167,17 +169,10 @@ def most_mismatches(tokens: int, rate: float, false_alarm: float = FALSE_ALARM) 
     Returns:
         The smallest b with P(Binomial(T, rate) > b) at most ``false_alarm``.
     """
-    above = 1.0
-    for count in range(tokens + 1):
-        above -= math.comb(tokens, count) * rate**count * (1 - rate) ** (tokens - count)
-        if above <= false_alarm:
-            return count
-    return tokens
+    return int(binom.isf(false_alarm, tokens, rate)) if tokens and rate else 0
 
 
 def _beacon(submissions: Sequence[Submission]) -> int:
     """A hash of everything that was received, in any order: nobody knows it before all have sent."""
-    lines = sorted(
-        f"{each.problem_id}\0{each.slot}\0{each.sender}\0{each.completion.token_ids}" for each in submissions
-    )
+    lines = sorted(json.dumps([*asdict(each).values()]) for each in submissions)
     return int.from_bytes(hashlib.blake2b("\n".join(lines).encode(), digest_size=8).digest(), "big") >> 1

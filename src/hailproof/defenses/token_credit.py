@@ -81,7 +81,7 @@ class TokenCreditDefense(BaseDefense):
         verdicts = []
         rows = zip(evidence.submissions, evidence.scores, self._likelihoods(evidence), strict=True)
         for submission, score, likelihoods in rows:
-            improbable = likelihoods < math.log(self.threshold)
+            improbable = ~(likelihoods >= math.log(self.threshold))  # what is no number is improbable
             muted = improbable
             if self.unit == "sentence":
                 muted = in_sentences_with(improbable, score.ends, submission.completion.text)
@@ -102,7 +102,7 @@ class TokenCreditDefense(BaseDefense):
         if self.rule == "policy":
             return likelihoods
         limit = math.log(self.threshold)
-        asked = [index for index, own in enumerate(likelihoods) if self.rule == "either" or (own < limit).any()]
+        asked = [index for index, own in enumerate(likelihoods) if self.rule == "either" or not (own >= limit).all()]
         part = evidence.subset(asked)
         completions = [submission.completion for submission in part.submissions]
         anchored = evidence.anchor.score(part.prompts, completions, evidence.sampling)

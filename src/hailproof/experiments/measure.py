@@ -7,6 +7,7 @@ from typing import Any
 from hailproof.experiments.build import Experiment
 from hailproof.metrics.detection import acceptance, decisions
 from hailproof.metrics.rates import Rate, mean, rate
+from hailproof.parsing import encodable
 from hailproof.protocols import AttackMeasure, Task
 from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
 from hailproof.rollouts import rollout
@@ -89,7 +90,7 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
             "slot": scored.submission.slot,
             "text": scored.submission.completion.text,
             "tokens": len(scored.submission.completion.token_ids),
-            "token_ids": scored.submission.completion.token_ids,
+            "token_ids": _storable(scored.submission.completion.token_ids),
             "finished": scored.submission.completion.finished,
             "raw_reward": scored.raw_reward,
             "reward": scored.reward,
@@ -98,12 +99,17 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
             "success": _success(
                 experiment.attack, problems[group.prompt.problem_id], scored.submission.completion.text
             ),
-            "verdicts": [asdict(verdict) for verdict in scored.verdicts],
+            "verdicts": [{**asdict(verdict), "reason": encodable(verdict.reason)} for verdict in scored.verdicts],
         }
         for view in record.views
         for group in view.groups
         for scored in group.completions
     ]
+
+
+def _storable(token_ids: Sequence[int]) -> Sequence[int]:
+    """Claimed ids as the file takes them; none, where they are no ids at all."""
+    return token_ids if all(0 <= token < 2**31 for token in token_ids) else ()
 
 
 def held_out(experiment: Experiment) -> dict[str, Any] | None:

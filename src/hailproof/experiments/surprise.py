@@ -104,8 +104,7 @@ def _read(policy: CausalLM, config: RunConfig, rows: Sequence[Mapping[str, Any]]
 def _fits(policy: CausalLM, prompt: Prompt, sent: Completion) -> bool:
     if len(prompt.user) > MAX_LETTERS or len(sent.text) > MAX_LETTERS:
         return False
-    length = len(policy.render(prompt)) + len(policy.received_ids(sent))
-    return length <= getattr(policy.model.config, "max_position_embeddings", length)
+    return len(policy.render(prompt)) + len(policy.received_ids(sent)) <= policy.context
 
 
 def _ends(policy: CausalLM, token_ids: np.ndarray) -> list[int]:

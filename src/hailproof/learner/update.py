@@ -1,6 +1,8 @@
 """One optimizer step on the admitted completions of a round."""
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -68,9 +70,10 @@ completions a group (seed 0)."""
 
 @dataclass(frozen=True, slots=True)
 class _Weighted:
-    """Distinct rows with the summed weights of the completions that they stand for, and their muted tokens."""
+    """Distinct rows with number and summed weights of the completions that they stand for, and their muted tokens."""
 
     rows: list[Row]
+    copies: list[int]
     muted: list[frozenset[int]]
     policy: list[float]
     kl: list[float]
@@ -106,7 +109,8 @@ class Learner:
         """Makes one step.
 
         Identical completions of a group go through the model once, with their weights added; completions without
-        weight do not go through it at all. Both leave the gradient as it is.
+        weight do not go through it at all. Both leave the gradient as it is. A step whose gradient is no number is not
+        made, so that no text on which a model overflows can destroy it; the statistics show it.
         """
         weighted = self._weigh(groups)
         self.steps += 1
@@ -118,8 +122,10 @@ class Learner:
             if self.reference is not None:
                 with torch.no_grad():
                     reference = forward(self.reference, weighted.rows, indices).logprobs
-                divergence += float((k3_divergence(logprobs.detach(), reference) * batch.mask).sum())
-                tokens += int(batch.mask.sum())
+                copies = torch.tensor([weighted.copies[index] for index in indices], device=batch.mask.device)
+                counted = batch.mask * copies[:, None]
+                divergence += float((k3_divergence(logprobs.detach(), reference) * counted).sum())
+                tokens += int(counted.sum())
             heard = _heard(batch.mask, [weighted.muted[index] for index in indices])
             pulls = logprobs.new_tensor([weighted.policy[index] for index in indices])
             kl_weights = logprobs.new_tensor([weighted.kl[index] for index in indices])
@@ -132,7 +138,8 @@ class Learner:
             norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = self.learning_rate(self.steps)
-            self.optimizer.step()
+            if math.isfinite(norm):
+                self.optimizer.step()
         kl = divergence / tokens if tokens else None
         return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows))
 
@@ -164,6 +171,7 @@ class Learner:
         if self.config.length_neutral:
             advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, shares_BG, strict=True)]
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
+        copies: Counter[tuple[Row, frozenset[int]]] = Counter()
         policy: dict[tuple[Row, frozenset[int]], float] = {}
         kl: dict[tuple[Row, frozenset[int]], float] = {}
         trained = 0
@@ -173,10 +181,11 @@ class Learner:
                 trained += pull != 0
                 if pull or self.config.beta:
                     key = (row, scored.muted)
+                    copies[key] += 1
                     policy[key] = policy.get(key, 0.0) + pull
                     kl[key] = kl.get(key, 0.0) + weight * self.config.beta
         distinct, muted = [row for row, _ in policy], [tokens for _, tokens in policy]
-        return _Weighted(distinct, muted, list(policy.values()), list(kl.values()), trained)
+        return _Weighted(distinct, list(copies.values()), muted, list(policy.values()), list(kl.values()), trained)
 
     def state_dict(self) -> dict[str, object]:
         """Everything but the weights that the next step depends on."""

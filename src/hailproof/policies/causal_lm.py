@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -55,7 +56,12 @@ class CausalLM:
         self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
         self._never_inside = self._special_ids | set(self.end_ids)
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
-        self._characters: dict[int, int] = {}
+        self._pieces: dict[int, str] = {}
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once, prompt and completion together."""
+        return getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt: by chat template if the tokenizer has one, else plain text.
@@ -86,8 +92,14 @@ class CausalLM:
     def _templated(self, system: str, user: str) -> str:
         if not self.tokenizer.chat_template:
             return f"{system}\n\n{user}\n\n"
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        apart = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        together = [{"role": "user", "content": f"{system}\n\n{user}"}]  # for templates that know no system role
+        for messages in (apart, together):
+            try:
+                return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            except TemplateError as error:
+                reason = str(error)
+        raise ModelError(f"The chat template of {self.name} fails ({reason}); mend it.")
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenizes a completion's text, without special tokens and without the end token.
@@ -132,7 +144,16 @@ class CausalLM:
 
         Each prompt is read once, however many completions it gets; rows that have ended leave the batch. What is
         drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
+
+        Raises:
+            ModelError: If a prompt and a completion of full length do not fit into the model's context.
         """
+        longest = max((len(self.render(request.prompt)) for request in requests), default=0)
+        if longest + sampling.max_new_tokens > self.context:
+            raise ModelError(
+                f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the context of "
+                f"{self.name}, {self.context} tokens; lower sampling.max_new_tokens."
+            )
         results: list[Completion] = []
         for start in range(0, len(requests), ROWS_AT_ONCE):
             results += self._sample(requests[start : start + ROWS_AT_ONCE], sampling, guide)
@@ -237,11 +258,12 @@ class CausalLM:
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
         """``[T]`` index of the character at which each token ends; one that ends inside a character ends before it."""
-        for token in set(token_ids) - self._characters.keys():
-            self._characters[token] = len(self.decode([token]))
-        ends = np.cumsum([self._characters[token] for token in token_ids])
-        size = len(self.decode(token_ids))
-        return ends if ends[-1] == size else self._exact_ends(token_ids, size)
+        for token in set(token_ids) - self._pieces.keys():
+            self._pieces[token] = self.decode([token])
+        pieces, text = [self._pieces[token] for token in token_ids], self.decode(token_ids)
+        if "".join(pieces) != text:  # not by length alone: what one piece lacks, another may have too much
+            return self._exact_ends(token_ids, len(text))
+        return np.cumsum([len(piece) for piece in pieces])
 
     def _exact_ends(self, token_ids: Sequence[int], size: int) -> np.ndarray:
         """The same where tokens split characters, or decode to another length in a text than alone.
@@ -277,6 +299,7 @@ def _token_scores(batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ..
     ranks = (logits > own).sum(dim=-1)
     gaps = gap_below_allowed(logits, targets, ranks, sampling)
     logprobs = own.squeeze(-1) - logits.logsumexp(dim=-1)
+    gaps = gaps.masked_fill(logprobs.isnan(), torch.inf)  # what is no number lies outside all limits
     ends = np.cumsum(batch.mask.sum(dim=1).tolist())[:-1]
 
     def split(values: Tensor) -> list[np.ndarray]:
