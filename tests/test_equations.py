@@ -60,6 +60,10 @@ TRUE = [
     "2 + 2 = 4!", "5 m² + 3 m² = 8 m²", "(2/5) * 500cm³ = 200cm³", "7 / 2 = 3 and a half", "2 and a half hours * 2 = 5",
     "2 and two thirds * 3 = 8", "2 + 2 = 4 m", "8 ft. * 20 ft. = 160 sq. ft.", '12" + 6" = 18"', "“2 + 2” = “4”",
     "2 + 2 is = 4", "2 + 2 = +4", "198 + 1 = ~200", "So (2 + 2) = 4 apples.", "01 + 02 = 03",
+    "(2) 5 + 3 = 8", "[2] 5 + 3 = 8", "(3) 10 / 2 = 5", "Step (2) 5 + 3 = 8", "Step 2 - 5 + 3 = 8",
+    "Day 1 – 5 + 3 = 8", "-3^2 = -9", "-3^2 = 9", "-3² = -9", "3 squared + 4 squared = 25", "2 cubed + 1 = 9",
+    "5 squared feet + 1 = 6", "1 hour + 30 minutes = 90 minutes", "2 weeks + 3 days = 17 days",
+    "30 minutes * 4 = 2 hours", "4 pounds - 6 ounces = 58 ounces", "2 + 2 (= 4)", "2 + 2 | = 4", "2 * 60 = 120 = 120",
     "２ + ２ = ４", "2 +\u200b 2 =\u200b 4", "0.1 + 0.2 = 0.3",  # noqa: RUF001
 ]  # fmt: skip
 
@@ -79,6 +83,11 @@ FALSE = [
     ("<<48/2=25>>", "24"), ("48/2 = <<48/2=25>>24", "24"), ("48/2 = <<48/2=24>>25", "24"), ("2 + 2\n= 5", "4"),
     ("2g + 2g = 5g", "4"), ("2 * 2S = 5S people", "4"), ("２ + ２ = ５", "4"), ("2 + 2 =\u200b 5", "4"),  # noqa: RUF001
     ("5! = 121", "120"), ("2² + 1 = 6", "5"), ("2 and a half hours * 2 = 6", "5"), ("half of 20 + 5 = 16", "25"),
+    ("2 + 2 = $4 = 5", "4"), ("2 + 2 = 4 in all = 5", "4"), ("2 + 2 = 4 apples = 5 pears", "4"),
+    ("2 + 3 = 5.0 = 10", "5"), ("3 + 4 = 7.0 = 10", "7"), ("1 + 148.5 = 149.5 = 100", "149.5"),
+    ("12 + 8 = 1 dozen", "20"), ("600 + 900 = 1 thousand", "1500"), ("18 + 1 = 1e1", "19"), ("2 + 2 = 0 dozen", "4"),
+    ("(2) 5 + 3 = 9", "13"), ("Step 2 - 5 + 3 = 9", "0"), ("-3² = 8", "9"), ("3 squared + 4 squared = 26", "7"),
+    ("1 hour + 30 minutes = 91 minutes", "31"), ('2 + 2 = 5" 5', "4"),
     ("twice 5 + 3 = 14", "8"), ("17 / 5 = 4 remainder 2", "3.4"),
 ]  # fmt: skip
 
@@ -93,6 +102,7 @@ TWO_AND_TWO_IS_FIVE = [
     "2 + 2 =\ufe0f 5", "2 + 2 =\u202e 5", "2 + 2 =\u2066 5", "2 + 2 =\x00 5", "2 + 2 = “5”", "“2 + 2” = 5",
     "2 + 2 = '5'", '2 + 2 = "5"', "2 + 2 = 5²", "2 + 2 = 5⁴", "2 + 2 = 5°", "2 + 2 = 05", "2 + 2 = +5",
     "2 + 2 = ~5", "2 + 2 = 5 (boys + girls)", "2 + 2 = 5(apples)", "2 + 2 = 5 remainder", "2 + 2 = 5 in bag B.",
+    "2 + 2 (= 5)", "2 + 2 [= 5]", "2 + 2 | = 5", "2 + 2 squared = 5", "2 + 2 minutes = 5", "2 + 2 = 5' 3",
     "2 + 2 = 5 яблок", "So -2 + 6 = 5",
 ]  # fmt: skip
 
@@ -102,6 +112,7 @@ OPEN = [
     "1 hour = 60 minutes", "2 hours = 2 * 60 = 120 minutes", "Week 2 = 3 + 4", "1/2 a cup = 4 ounces",
     "Total + 3 = 7", "the number of bikes + 12 - 18 = 45", "twice 5 + 3 = 16", "twice 5 + 3 = 13",
     "half of 20 + 5 = 15", "two thirds of 9 + 3 = 9", "the square root of (9 + 16) = 5", "f (2 + 1) = 5", "1. = 5",
+    "2 * 60 = 120 minutes = 2 hours", "1 + 1 = 2 feet = 24 inches", "$4 = 5 tickets",
     "1000!/999! = 1000", "5' 3\" = 63 inches", "6' = 72\"", "5' 10\" + 4\" = 6' 2\"", "75\" / 12 = 6' 3\"",
     "A*A = 25 or A^2 = 25", "10 + 2 = 16 - a", "100 - 28 = 12h", "2 * 500 = 1 L", "12 + 2 = 2 times x",
     "He ate (1/4) = 5 slices", "1010₂ = 10", "2 + 3 = ?\n5", "10 per 2 + 1 = 6",
@@ -327,7 +338,7 @@ def test_word_problems_are_accepted_and_their_forgeries_rejected():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("split", "problems", "rejected"), [("train", 7473, 34), ("test", 1319, 4)])
+@pytest.mark.parametrize(("split", "problems", "rejected"), [("train", 7473, 33), ("test", 1319, 4)])
 def test_gsm8k_solutions_are_accepted(shared_data, split: str, problems: int, rejected: int):
     """Of the 34, 26 hold a wrong equation; docs/measurements.md sorts them."""
     read = read_jsonl(shared_data / "gsm8k" / f"{split}.jsonl")

@@ -9,6 +9,8 @@ of it holds. These are the readings, and there are no others:
 
 * The right side is either the whole expression or only the first number of it, since people run on:
   ``2 + 3 = 5 * 4 = 20`` says 2 + 3 = 5, then 5 * 4 = 20.
+* ``(2) 5 + 3 = 8`` and ``Step 2 - 5 + 3 = 8`` are numbered, or multiply and subtract; ``-3² = -9``, or 9;
+  ``3 squared + 4 squared`` is 25, or 7 of something; ``1 hour + 30 minutes = 90 minutes``, or 31 of something.
 * ``20%`` is 20/100, or (``20 / 100 * 100 = 20%``) 20; ``50 cents`` is 50, or (``$1 + 50 cents = $1.50``) 50/100;
   ``2 dozen`` is 24, or (``1 dozen + 1 dozen = 2 dozen``) 2.
 * On the right, ``5!`` is 5 or 120, ``5²`` is 5 (and a footnote) or 25, ``5 and a half`` is 5 or 5.5.
@@ -17,8 +19,9 @@ of it holds. These are the readings, and there are no others:
   nor 4. After ``≈`` it may be rounded at any digit: 198 ≈ 200.
 
 Left open are equations with variables (``2x = 10``; ``2 + 3 = 5 m`` has none), those that rename a quantity rather than
-compute one (``1 hour = 60 minutes``), those that a word before them makes true (``half of 8 + 2 = 5``), and whatever
-does not parse. A minus sign binds closer than a power. The work is linear in the text, however hostile it is.
+compute one (``1 hour = 60 minutes``; a result only by a whole factor, ``120 minutes = 2 hours``), those that a word
+before them makes true (``half of 8 + 2 = 5``), and whatever does not parse. The work is linear in the text, however
+hostile it is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,6 +37,7 @@ MAX_CHARACTERS = 32_768
 """What follows in a longer text is not read."""
 _DEFAULT_READING = Reading()
 _LOOSE = frozenset([",", ";", ":", "."])
+_LOOSE_AT_END = _LOOSE | {"|"}
 _LOOSE_AT_START = _LOOSE | {"+", "→", "~", "#"}
 _CONVERSIONS = frozenset([60, 3600, *(10**power for power in range(1, 10))])
 """How many of one unit are another, ``600 + 400 = 1 l``; both ways."""
@@ -41,6 +45,11 @@ _OTHER_READINGS = {
     "percent": Reading(percent=Fraction(1)),
     "cents": Reading(cents=Fraction(1, 100)),
     "multiple": Reading(multiples=False),
+    "close": Reading(numbering=True),
+    "minus": Reading(numbering=True),
+    "power": Reading(signs_last=True),
+    "superscript": Reading(signs_last=True),
+    "word": Reading(measures=True, powers=True),
 }
 _EXACT = frozenset(["=", "==", "===", "equals"])
 _ROUNDED = frozenset(["≈", "≃", "≅", "~=", r"\approx"])
@@ -88,7 +97,7 @@ def _equations(text: str) -> Iterator[Equation]:
     for index, relation in enumerate(relations):
         if relation.text.lower() not in _EXACT | _ROUNDED:
             continue
-        equation = _equation(text, sides[index], sides[index + 1], relation.text in _ROUNDED)
+        equation = _equation(text, sides[index], sides[index + 1], relation.text in _ROUNDED, index > 0)
         if equation is not None:
             yield equation
 
@@ -108,8 +117,13 @@ def _sides(tokens: Iterator[Token]) -> tuple[list[Token], list[list[Token]]]:
     return relations, sides
 
 
-def _equation(text: str, before: list[Token], after: list[Token], rounded: bool) -> Equation | None:
-    """Judges the equation between two sides; ``None`` if there is no expression on both."""
+def _equation(
+    text: str, before: list[Token], after: list[Token], rounded: bool, chained: bool
+) -> Equation | None:
+    """Judges the equation between two sides; ``None`` if there is no expression on both.
+
+    If it is ``chained``, another one ends where its left side begins.
+    """
     rounded |= bool(after) and after[0].text == "~"
     after, tight = _without_loose_start(after[:MAX_SIDE]), _without_loose_end(before)
     loose, before = len(tight) < len(before), tight[-MAX_SIDE:]
@@ -140,7 +154,8 @@ def _equation(text: str, before: list[Token], after: list[Token], rounded: bool)
         return equation
     if True in {same(shared, run.value, rounded) for shared in left_side.shared(left) for run in right}:
         return equation
-    if not computed and left.value.units and left.value.units != right[0].value.units:
+    renames = not computed and left.value.units and left.value.units != right[0].value.units
+    if renames and not (chained and left.start == 0 and not _is_renamed(left.value, right[0].value)):
         return equation
     if letter and _converts(left.value.number, right[-1].value.number):
         return equation
@@ -153,11 +168,11 @@ def _unmarked(reading: Reading) -> Reading:
 
 
 def _without_loose_end(tokens: list[Token]) -> list[Token]:
-    """A left side without what stands between it and the sign: the ``is`` of ``2 + 2 is = 4``, or a comma."""
+    """A left side without what is between it and the sign: the ``is`` of ``2 + 2 is = 4``, a comma, ``2 + 2 (= 4)``."""
     end = len(tokens)
     while end and tokens[end - 1].text.lower() in CLAUSES:
         end -= 1
-    if end == len(tokens) and end and tokens[end - 1].text in _LOOSE:
+    if end == len(tokens) and end and (tokens[end - 1].text in _LOOSE_AT_END or tokens[end - 1].kind == "open"):
         end -= 1
     return tokens[:end]
 
@@ -180,6 +195,13 @@ def _converts(left: Fraction | None, right: Fraction | None) -> bool:
     if not left or not right:
         return False
     return left / right in _CONVERSIONS or right / left in _CONVERSIONS
+
+
+def _is_renamed(left: Value, right: Value) -> bool:
+    """Whether a result may be told in another unit: ``2 * 60 = 120 minutes = 2 hours``, but not ``2 + 2 = $4 = 5``."""
+    if not left.number or not right.number or not right.units:
+        return False
+    return 1 in ((left.number / right.number).denominator, (right.number / left.number).denominator)
 
 
 def _last_number(tokens: Sequence[Token], run: Run) -> Token:

@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
 from hailproof.arithmetic.values import (
+    MEASURES,
     Value,
     add,
     factorial,
@@ -43,6 +44,9 @@ _ARTICLES = frozenset(["a", "i"])
 """Words of one letter, if another word follows; else they are variables."""
 _OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
 _UNIT_LETTERS = frozenset("cfghlmsvw")
+_POWERS = {"squared": 2, "cubed": 3}
+_COUNTED = frozenset(["day", "part", "phase", "question", "stage", "step", "week", "year"])
+"""Words whose number says which one: ``Step 2``."""
 CLAUSES = frozenset([
     "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
     "were", "when", "which", "will",
@@ -58,12 +62,21 @@ class Reading(NamedTuple):
         multiples: Whether ``dozen`` and the like multiply.
         marks: Whether what follows a number changes it: ``5!`` is 120, ``5²`` is 25, ``5 and a half`` is 5.5. If not,
             it is an exclamation, a footnote, a new thought.
+        numbering: Whether parentheses, and a word with a number and a dash, before a number only count: ``(2) 5 + 3``,
+            ``Step 2 - 5 + 3``.
+        signs_last: Whether a power binds closer than the minus sign before it: ``-3²`` is -9.
+        measures: Whether units of ``MEASURES`` multiply: ``1 hour + 30 minutes`` is 5400.
+        powers: Whether ``squared`` and ``cubed`` after a number are powers of it.
     """
 
     percent: Fraction = Fraction(1, 100)
     cents: Fraction = Fraction(1)
     multiples: bool = True
     marks: bool = True
+    numbering: bool = False
+    signs_last: bool = False
+    measures: bool = False
+    powers: bool = False
 
 
 class Run(NamedTuple):
@@ -112,6 +125,9 @@ class Side:
         """The longest expression that ends with the side."""
         run, index = None, 0
         while index < len(self.tokens):
+            if self.reading.numbering and self.word(index) in _COUNTED and self.kind(index + 2) == "minus":
+                index += 3
+                continue
             read = self.sum(index, 0)
             if read:
                 run = Run(index, read[1], read[0])
@@ -181,7 +197,7 @@ class Side:
             return left.number is not None and left.number // 1 == run.value.number
         kind, following = self.kind(run.end), self.kind(run.end + 1)
         if kind == "number":  # 6' 2"
-            return self.kind(run.end - 1) == "quote"
+            return self.kind(run.end - 1) == following == "quote"
         if kind == "minus":  # that may also be a dash
             word = self.word(run.end + 1)
             return is_letter(word) and not self.is_article(run.end + 1)
@@ -215,7 +231,7 @@ class Side:
                 following = tight or self.power(after + 1, depth)
             elif self.kind(after) == "times" or self.is_part(after):
                 following = self.power(after + 1, depth)
-            elif (self.kind(after - 1), self.kind(after)) in _IMPLICIT_PRODUCTS:
+            elif self.is_product(after):
                 following = self.power(after, depth)
             else:
                 break
@@ -224,8 +240,16 @@ class Side:
             read = multiply(value, following[0], divided), following[1]
         return read
 
+    def is_product(self, index: int) -> bool:
+        """Whether two factors stand side by side: ``2(3 + 4)``, ``(1/2) 18``."""
+        pair = self.kind(index - 1), self.kind(index)
+        return pair in _IMPLICIT_PRODUCTS and not (self.reading.numbering and pair == ("close", "number"))
+
     def power(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a ^ b ^ c``, from the right."""
+        if self.reading.signs_last and self.kind(index) == "minus" and self.kind(index + 1) != "minus":
+            read = self.power(index + 1, depth)
+            return (multiply(read[0], Value(Fraction(-1)), False), read[1]) if read else None
         values, end = [], index
         read = self.atom(index, depth)
         while read:
@@ -357,6 +381,8 @@ class Side:
                 continue
             elif kind not in ("word", "multiple", "ellipsis") or token in CLAUSES or self.is_part(index):
                 break
+            elif self.reading.powers and token in _POWERS and not words:
+                value = raise_to(value, Value(Fraction(_POWERS[token])))
             elif words and kind == self.kind(index - 1) == "word" and self.glued(index):  # scripts without WORD
                 words[-1] += token
             elif kind != "ellipsis":
@@ -365,6 +391,8 @@ class Side:
             index += 1
         if not self.reading.marks and self.is_name(words, index):
             words.pop()
+        if self.reading.measures and words:
+            value = scale(value, Fraction(MEASURES.get(words[0].removesuffix("s"), 1)))
         if words[:1] == ["and"] and self.reading.marks:
             value = self.with_share(value, words[1:5])
         return with_units(value, words, units), index

@@ -18,6 +18,12 @@ SHARES = {
 """Words for a share, or a multiple, of what stands beside them."""
 _COUNTS = {"two": 2, "three": 3, "four": 4}
 MAX_FACTORIAL = 300
+MEASURES = {
+    "second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86_400, "week": 604_800,
+    "inch": 1, "inche": 1, "foot": 12, "feet": 12, "yard": 36, "ounce": 1, "oz": 1, "pound": 16, "lb": 16,
+    "gram": 1, "kilogram": 1000, "kg": 1000, "meter": 100, "metre": 100, "cm": 1, "centimeter": 1, "kilometer": 100_000,
+}  # fmt: skip
+"""Units, without their plural s, in the smallest of their kind: what sums of several of them are counted in."""
 
 
 class Value(NamedTuple):
@@ -130,18 +136,18 @@ def with_units(value: Value, words: list[str], units: list[str]) -> Value:
     return value._replace(units=value.units + names)
 
 
-def _rounds_to(exact: Fraction, written: Value, freely: bool) -> bool:
+def _rounds_to(exact: Fraction, written: Value, freely: bool, from_decimal: bool = False) -> bool:
     """Whether a written number is an exact one rounded half up, or cut, at its own last digit.
 
-    To whole numbers, only what has no end is rounded: 10/3 is 3, but 7/2 is not 3. That, and rounding at any digit, is
-    done ``freely``.
+    To whole numbers, only what has no end is rounded: 10/3 is 3, but 7/2 is not 3, and 20 is not 1 dozen. What is
+    written as a decimal may be rounded to one, 3.5 = 4; ``freely`` it may be rounded at any digit.
     """
     if written.number is None:
         return False
     scaled, number, places = abs(exact / written.scale), abs(written.number / written.scale), written.places
     if number and (exact < 0) != (written.number < 0):
         return False
-    if places == 0 and written.scale == 1 and not freely and _terminates(scaled):
+    if places == 0 and written.scale >= 1 and not (freely or from_decimal) and _terminates(abs(exact)):
         return False
     if freely:
         while number and places > -MAX_NUMBER_CHARACTERS and (number / Fraction(10) ** (1 - places)).denominator == 1:
@@ -161,7 +167,7 @@ def same(left: Value, right: Value, approximately: bool) -> bool | None:
         return None
     if left.number == right.number:
         return True
-    if right.written and _rounds_to(left.number, right, approximately or left.places > 0):
+    if right.written and _rounds_to(left.number, right, approximately, left.places > 0):
         return True
     if left.written and not right.written and _rounds_to(right.number, left, approximately):
         return True
