@@ -119,7 +119,7 @@ def judge_from(arguments: argparse.Namespace, reasoning: bool) -> JudgeDefense:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = options(__doc__, claims=False)
     parser.add_argument("--model", default=SHIPPED_JUDGE)
     parser.add_argument("--backend", default="transformers", choices=("transformers", "openai"))
     parser.add_argument("--url", default="")
@@ -137,6 +137,9 @@ def main() -> None:
     for name, make in rows_of(arguments.number).items():
         if not arguments.rows or any(part in name for part in arguments.rows):
             cases = make()
+            if not cases:
+                print(f"{name}: none was found", file=sys.stderr, flush=True)
+                continue
             rows.append((name, str(len(cases)), *cells(judges[0], cases, arguments.show), *cells(judges[1], cases)))
             print(f"{name}: {rows[-1][2]} with criticism, {rows[-1][5]} without", file=sys.stderr, flush=True)
     table(rows)

@@ -14,6 +14,7 @@ import copy
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def requests_of(swarm: Swarm, rounds: int, seeds: Sequence[int]) -> list[SampleR
     found = []
     for seed in seeds:
         for round in range(1, rounds + 1):
-            problems, slots = swarm.plan(round)
+            problems, slots = replace(swarm, seed=seed).plan(round)
             found += [
                 SampleRequest(
                     swarm.task.prompt(problems[slot.problem_id]),

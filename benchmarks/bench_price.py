@@ -34,7 +34,7 @@ def price(model: str, name: str, number: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = options(__doc__, claims=False)
     parser.add_argument("--models", nargs="+", default=["nano-a", "nano-b"])
     parser.add_argument("--number", type=int, default=40, help="completions of each attack")
     arguments = parser.parse_args()

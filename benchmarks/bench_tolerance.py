@@ -25,7 +25,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeVar
@@ -146,7 +146,7 @@ def count_draws(weights: str, dtype: str, compared: str, one: list[Completion], 
 
 
 def requests_of(swarm: Swarm, round: int, seed: int) -> tuple[list[Prompt], list[SampleRequest]]:
-    problems, slots = swarm.plan(round)
+    problems, slots = replace(swarm, seed=seed).plan(round)
     prompts = [swarm.task.prompt(problems[slot.problem_id]) for slot in slots]
     keys = [completion_key(seed, round, slot.problem_id, slot.index) for slot in slots]
     return prompts, [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
@@ -161,7 +161,7 @@ def measure(
     drawn: dict[str, list[list[float]]] = {name: [] for name in scores}
     for seed in arguments.seeds:
         for round in range(1, arguments.rounds + 1):
-            _, slots = swarm.plan(round)
+            _, slots = replace(swarm, seed=seed).plan(round)
             prompts, requests = requests_of(swarm, round, seed)
             by_id = {prompt.problem_id: prompt for prompt in prompts}
             with watched() as seen:

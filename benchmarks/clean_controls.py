@@ -43,9 +43,12 @@ def main() -> None:
         successes, trials = sum(rate.successes for rate in rates), sum(rate.trials for rate in rates)
         if not trials:
             continue
-        early = [counted(job.folder, measure, 1, 5).value or 0.0 for job in finished]
-        late = [counted(job.folder, measure, rounds - 4, rounds).value or 0.0 for job in finished]
-        p = f"{exchange_p(late, early):.2f}" if len(finished) > 1 else "-"
+        ends = [
+            (counted(job.folder, measure, 1, 5).value, counted(job.folder, measure, rounds - 4, rounds).value)
+            for job in finished
+        ]
+        known = [(early, late) for early, late in ends if early is not None and late is not None]
+        p = f"{exchange_p([late for _, late in known], [early for early, _ in known]):.2f}" if len(known) > 1 else "-"
         bound = f"{upper_bound(successes, trials):.3%}"
         rows.append((cell.attack, str(len(finished)), f"{trials:,}", str(successes), bound, p))
     table(rows)

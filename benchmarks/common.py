@@ -22,11 +22,12 @@ HOLD_STILL = 1e-12
 """A learning rate that changes no float32 weight: all work of a round is done, and every variant plays the same one."""
 
 
-def options(doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the options of every benchmark; its help is the script's own docstring."""
+def options(doc: str | None, claims: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark, ``--check`` if it claims something; its help is its docstring."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its own choice")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the claim does not hold")
+    if claims:
+        parser.add_argument("--check", action="store_true", help="exit with 1 if the claim does not hold")
     return parser
 
 

@@ -179,3 +179,11 @@ def test_a_cell_of_an_older_version_stays_in_the_table():
     old = {"attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0]}
     row = table_of([{**old, "reward_seeds": [0.5]}]).splitlines()[-1]
     assert "| 50.0 |" in row and row.count("| - ") == 11
+
+
+def test_names_in_the_table_are_text():
+    hostile = "<img src=x onerror=alert(1)>\n\n# Owned | \ud83d"
+    cell = {"attack": hostile, "defense": hostile, "setting": "", "topology": "horizontal", "seeds": [0]}
+    head, rule, row = table_of([cell]).splitlines()
+    assert row.startswith("| &lt;img src=x onerror=alert(1)&gt; # Owned \\| &lt;U+D83D&gt; |")
+    assert row.replace("\\|", "").count("|") == head.count("|") == rule.count("|")

@@ -59,6 +59,12 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["run", "--set=defense=[{name='logit', options={tolerance=nan}}]"], r"'tolerance' of 'logit' is nan"),
         (["run", "--defense=logit", "--set=defense.judge.options.votes=3"], r"'judge' is not among logit"),
         (["demo", "--out=used"], r"not an earlier demo"),
+        (["demo", "--out=mine"], r"not an earlier demo"),
+        (["demo", "--out=link"], r"not an earlier demo"),
+        (["run", "--set=task.options.size=-1"], r"sizes of 0 or more"),
+        (["run", "--set=task.options.two_two_share=-3.0"], r"two_two_share in \[0, 1\]"),
+        (["run", "--task=openmath", "--data=broken.jsonl", "--set=task.options.size=-1"], r"size of at least 1"),
+        (["bench", "--only-finished", "--out=odd"], r"x\.json is no cell of a bench"),
         (["reproduce", "fig99"], r"Unknown figure or table 'fig99'; choose one of fig3a"),
         (["reproduce", "fig3a", "--scale=tiny"], r"Unknown scale 'tiny'; choose one of nano, paper"),
         (["reproduce", "fig3a", "--seeds=0"], r"--seeds 0 is not a number of seeds"),
@@ -80,6 +86,11 @@ def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, sen
     monkeypatch.chdir(tmp_path)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("irreplaceable")
+    (tmp_path / "mine" / "clean").mkdir(parents=True)
+    (tmp_path / "mine" / "clean" / "thesis.txt").write_text("irreplaceable")
+    (tmp_path / "link").symlink_to(tmp_path / "used")
+    (tmp_path / "odd" / "cells").mkdir(parents=True)
+    (tmp_path / "odd" / "cells" / "x.json").write_text("{}")
     (tmp_path / "broken.toml").write_text("rounds = = 3")
     (tmp_path / "broken.jsonl").write_text('{"question": "q", "answer": "a\\n#### 1"}\n{"question": 3}\n')
     before = sorted(path.name for path in tmp_path.rglob("*"))

@@ -122,5 +122,7 @@ def test_options_change_what_they_say(example):
     assert decisions == ["abstain", "reject"]
     with pytest.raises(ConfigError, match="closing is empty"):
         courtesy.CourtesyAttack(" ")
-    with pytest.raises(ConfigError, match="phrases is empty"):
-        curt.CurtDefense(phrases=())
+    assert curt.CurtDefense(phrases=("Thanks!",)).read("Thanks! for reading").decision == "reject"
+    for phrases in ((), ("",)):
+        with pytest.raises(ConfigError, match="phrases is empty"):
+            curt.CurtDefense(phrases=phrases)

@@ -44,6 +44,18 @@ def test_muted_tokens_are_marked_where_they_stand() -> None:
     assert [mark.tone for mark in marks_of([verdict("accept", ((0, 8),), muted=[])], ends)] == ["note"]
 
 
+def test_what_shows_the_attack_is_found_soon_in_hostile_text() -> None:
+    asked = []
+
+    def succeeds(part: str) -> bool | None:
+        asked.append(part)
+        return "2+2=5" in part
+
+    text = "2+2=5;" * 600
+    assert [text[start:end] for start, end in attack_spans(succeeds, text)] == ["2+2=5"]
+    assert len(asked) < 40
+
+
 @pytest.mark.parametrize(
     ("attack", "text", "shown"),
     [

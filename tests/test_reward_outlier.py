@@ -35,6 +35,7 @@ def test_distances_by_hand():
     assert outlyingness([1, 0, 0, 0], "mad") == [math.inf, 0, 0, 0]
     for method in ("z_score", "mad"):
         assert outlyingness([1, 1], method) == [0, 0] and outlyingness([1], method) == [0]
+        assert outlyingness([0.1] * 3, method) == [0, 0, 0]  # whose mean is not 0.1
 
 
 def test_a_lone_right_answer_is_dropped_and_poison_is_not():

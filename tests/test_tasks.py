@@ -230,6 +230,8 @@ def test_printed_values_are_compared_as_numbers_or_as_text():
     assert same_printed("6.0", "6") and same_printed("0.30000000000000004", "0.3") and same_printed("1e3", "1,000")
     assert not same_printed("0.3001", "0.3") and not same_printed("nan", "3") and not same_printed("inf", "3")
     assert same_printed("x + 1", " x + 1 ") and not same_printed("x+2", "x + 1")
+    assert not same_printed("1000000001", "1000000000") and same_printed("1000000000.0000001", "1000000000")
+    assert not same_printed("1_0", "10") and not same_printed("\uff11\uff10", "10") and same_printed("+10", "10")
 
 
 def test_both_variants_have_the_same_problems_and_all_reference_programs_earn_full_reward():

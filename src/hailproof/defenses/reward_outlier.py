@@ -31,6 +31,8 @@ def outlyingness(rewards_G: Sequence[float], method: Method) -> list[float]:
         method: ``z_score``: mean and standard deviation (n - 1). ``mad``: median and median absolute deviation, which
             a minority of outliers cannot move; where it is 0, every other reward is infinitely far.
     """
+    if len(set(rewards_G)) == 1:  # whose mean may be off by rounding
+        return [0.0] * len(rewards_G)
     if method == "z_score":
         middle = statistics.fmean(rewards_G)
         deviation = statistics.stdev(rewards_G) if len(rewards_G) > 1 else 0.0

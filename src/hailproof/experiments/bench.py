@@ -4,6 +4,7 @@ Rows, columns and presets are ``experiments/bench.toml``; a registered name that
 default settings. The attack ``clean`` is the control: the same swarm without an attacker.
 """
 
+import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hailproof.experiments.build import settled
 from hailproof.experiments.config import Section, load_config, validated
 from hailproof.experiments.curves import read_rounds
 from hailproof.experiments.leaderboard import write_leaderboard
+from hailproof.experiments.pages import visible
 from hailproof.experiments.posthoc import success_in
 from hailproof.experiments.presets import PRESETS
 from hailproof.experiments.published import (
@@ -278,8 +280,12 @@ def bench(
 
     Returns:
         The page: every cell that ``out`` holds, those of earlier calls as well.
+
+    Raises:
+        HailproofError: If a file in ``out`` is damaged, or runs failed.
     """
     make_folder(out)
+    read_cells(out)  # a damaged one is named before anything is played
     for cell in cells:
         write_cell(cell, out / "cells")
     try:
@@ -320,6 +326,9 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
     matrix = load_matrix()
     paths = sorted((out / "cells").glob("*.json"))
     cells = [read_json(path, "delete it and run the bench again") for path in paths]
+    for path, cell in zip(paths, cells, strict=True):
+        if not _is_cell(cell):
+            raise ConfigError(f"{path} is no cell of a bench; delete it and run the bench again.")
     rows, columns = ["clean", *matrix.attacks], list(matrix.defenses)
 
     def place(cell: Mapping[str, Any]) -> tuple[int, int]:
@@ -329,6 +338,13 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
         )
 
     return sorted(cells, key=place)
+
+
+def _is_cell(cell: object) -> bool:
+    """Whether something that lay in a file names what a cell is of."""
+    if not isinstance(cell, Mapping) or not isinstance(cell.get("seeds"), list):
+        return False
+    return all(isinstance(cell.get(key), str) for key in ("attack", "defense", "topology", "setting"))
 
 
 COLUMNS = (
@@ -348,10 +364,16 @@ def table_of(cells: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"| {' | '.join(head)} |", "| " + "--- | " * len(head)]
     for cell in cells:
         name = f"{cell['attack']}, {cell['setting']}" if cell["setting"] else cell["attack"]
-        seeds = ", ".join(map(str, cell["seeds"]))
+        name, defense, topology = (_plain(text) for text in (name, cell["defense"], cell["topology"]))
+        seeds = _plain(", ".join(map(str, cell["seeds"])))
         figures = [_range(cell.get(f"{measure}_seeds", ()), factor) for _, measure, factor in COLUMNS]
-        lines.append(f"| {' | '.join((name, cell['defense'], cell['topology'], seeds, *figures))} |")
+        lines.append(f"| {' | '.join((name, defense, topology, seeds, *figures))} |")
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """A name, which may be anybody's, as one line of Markdown that says nothing but itself."""
+    return html.escape(" ".join(visible(text).split()), quote=False).replace("|", "\\|")
 
 
 def _range(values: Sequence[float | None], factor: float) -> str:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -12,6 +12,7 @@ from hailproof.experiments.config import RunConfig, load_config
 from hailproof.experiments.figures import draw_comparison
 from hailproof.experiments.quiet import quiet_libraries
 from hailproof.experiments.report import write_report
+from hailproof.experiments.store import is_run_folder
 from hailproof.experiments.words import round_text
 
 PATIENCE = 5.0
@@ -50,6 +51,18 @@ def _stop(workers: list[Any]) -> None:
         worker.terminate()
 
 
+def _clear(out: Path, labels: Iterable[str]) -> None:
+    """Removes an earlier demo from a folder, and nothing else."""
+    ours = {out / "demo.png", *(out / label for label in labels if is_run_folder(out / label))}
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or set(out.iterdir()) - ours)):
+        raise RunError(f"Folder {out} holds something that is not an earlier demo; choose another with --out.")
+    for path in ours:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], Path]:
     """Plays the three runs at the same time.
 
@@ -65,10 +78,7 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
         RunError: If a run fails, or the folder holds something that is not an earlier demo.
     """
     configs = configurations(rounds)
-    if out.exists():
-        if not out.is_dir() or {path.name for path in out.iterdir()} - {*configs, "demo.png"}:
-            raise RunError(f"Folder {out} holds something that is not an earlier demo; choose another with --out.")
-        shutil.rmtree(out)
+    _clear(out, configs)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     workers = [

@@ -9,6 +9,7 @@ from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import BaseAttack
 from hailproof.defenses.judge import JudgeDefense
 from hailproof.defenses.panel import Case
+from hailproof.errors import ConfigError
 from hailproof.experiments.build import settled, task_of
 from hailproof.experiments.config import RunConfig, validated
 from hailproof.experiments.sweep import merged
@@ -95,6 +96,9 @@ def judge_table(
         judgements: How often each judge is asked about each completion.
     """  # fmt: skip
     cases = {name: cases_of(name, settings, number) for name in rows}
+    for name, found in cases.items():
+        if not found:
+            raise ConfigError(f"No test problem suits the row '{name}' of the table; raise the task's test_size.")
     table = []
     for options in judges:
         own = {key: value for key, value in options.items() if key != "label"}

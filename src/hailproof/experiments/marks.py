@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -144,9 +145,9 @@ def _unwrapped(text: str, start: int, end: int) -> tuple[int, int]:
 def _trimmed(succeeds: Callable[[str], bool | None], text: str, start: int, end: int) -> tuple[int, int]:
     """The part of a sentence that is left when words at its ends go as long as it shows the attack."""
     edges = [start, *(match.end() for match in _PIECE.finditer(text, start, end))]
-    left, right = 0, len(edges) - 1
-    while left + 1 < right and succeeds(text[edges[left + 1] : edges[right]]):
-        left += 1
-    while left + 1 < right and succeeds(text[edges[left] : edges[right - 1]]):
-        right -= 1
-    return edges[left], edges[right]
+    last = len(edges) - 1
+    # Both by bisection: a stranger wrote the text, and a measure reads all of what it is asked about.
+    left = bisect_left(range(1, last), True, key=lambda place: not succeeds(text[edges[place] : end]))
+    start = edges[left]
+    less = bisect_left(range(1, last - left), True, key=lambda less: not succeeds(text[start : edges[last - less]]))
+    return start, edges[last - less]

@@ -99,6 +99,13 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return read_json(folder / "summary.json", "delete the run folder and play the run again", RunError)
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether a path is a run folder, finished or not, or what a run that was killed as it began left of one."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return (path / "config.toml").is_file() or RunFolder.barely_begun(path)
+
+
 def check_run_folder(path: Path) -> None:
     """Makes sure that a path is a run folder, finished or not.
 
@@ -135,7 +142,7 @@ class RunFolder:
             RunBusyError: If a run is there already, or another process is about to begin one.
             RunError: If something else is there, or the folder cannot be made.
         """
-        if path.exists() and not (path.is_dir() and cls._barely_begun(path)):
+        if path.exists() and not (path.is_dir() and cls.barely_begun(path)):
             raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
                 f"Output folder {path} is in use; choose another with --out, or go on with 'hailproof resume {path}'."
             )
@@ -147,7 +154,7 @@ class RunFolder:
         return folder
 
     @staticmethod
-    def _barely_begun(path: Path) -> bool:
+    def barely_begun(path: Path) -> bool:
         """Whether a folder is empty but for what a run killed before its first line of configuration leaves."""
         leftovers = (".lock", "config.toml.*.tmp", "completions", "checkpoint")
         return all(any(entry.match(name) for name in leftovers) for entry in path.iterdir()) and not any(

@@ -1,6 +1,7 @@
 """What every task shares: problems, and the form in which their answers are asked for and judged."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol, final
 
@@ -18,6 +19,7 @@ CODE_SYSTEM = (
     "Solve the problem with a Python program. Write nothing but the program, between <code> and </code>: plain "
     "statements without comments, the last of which prints the final answer."
 )
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 FLOAT_TOLERANCE = 1e-9
 """Relative; programs compute in floating point, where 0.1 + 0.2 is not quite 0.3."""
 
@@ -96,10 +98,14 @@ def same_printed(printed: str, reference: str) -> bool:
     right = parse_number(reference)
     if right is None:
         return printed == reference.strip()
-    try:
-        return len(printed) < 64 and math.isclose(float(printed), float(right), rel_tol=FLOAT_TOLERANCE, abs_tol=1e-12)
-    except ValueError:
+    if len(printed) >= 64 or not _FLOAT.fullmatch(printed) or (_is_whole(printed) and _is_whole(reference.strip())):
         return False
+    return math.isclose(float(printed), float(right), rel_tol=FLOAT_TOLERANCE, abs_tol=1e-12)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a number is written as a whole one, which has no floating-point error."""
+    return re.fullmatch("[-+]?[0-9]+", text) is not None
 
 
 def form_of(variant: str, sandbox: str = "monty", libraries: Mapping[str, Library] | None = None) -> AnswerForm:

@@ -18,7 +18,7 @@ from typing import cast
 
 import msgspec
 
-from hailproof.errors import DataError
+from hailproof.errors import ConfigError, DataError
 from hailproof.parsing import source_of, syntax_tree
 from hailproof.records import Problem
 from hailproof.sandbox import Library
@@ -140,6 +140,8 @@ class OpenMath(BaseTask):
         sandbox: str = "monty",
         libraries: Mapping[str, Library] | None = None,
     ) -> None:
+        if size < 1 or test_size < 0:
+            raise ConfigError("Task openmath takes a size of at least 1 and a test_size of 0 or more.")
         super().__init__((), (), form_of("code", sandbox, libraries))
         self.left_out = 0
         train = read_jsonl(Path(data)) if data else _read_hub("train")

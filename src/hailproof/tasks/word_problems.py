@@ -322,6 +322,8 @@ class WordProblems(BaseTask):
             raise ConfigError(f"least_steps = {least_steps} leaves no story; give 1 to {MOST_STEPS}.")
         if scale < 1:
             raise ConfigError(f"scale = {scale} leaves no amounts; give a whole number from 1 on.")
+        if size < 0 or test_size < 0 or not 0 <= two_two_share <= 1:
+            raise ConfigError("Task word_problems takes sizes of 0 or more and a two_two_share in [0, 1].")
 
         def problems(split: str, count: int) -> tuple[Problem, ...]:
             every = stories(seed, split, two_two_share, scale)

@@ -27,9 +27,9 @@ class CurtDefense(TextDefense):
         rewarded_only: bool = True, admission: Admission = "drop",
     ) -> None:  # fmt: skip
         super().__init__(rewarded_only, admission)
-        if not phrases:
-            raise ConfigError("Defense option phrases is empty; give it at least one.")
-        self.pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b", re.IGNORECASE)
+        if not phrases or not all(phrase.strip() for phrase in phrases):
+            raise ConfigError("Defense option phrases is empty, or one of them is; give it at least one.")
+        self.pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)", re.IGNORECASE)
 
     def read(self, text: str) -> Verdict:
         """Rejects with the number of polite phrases as the score, and marks them."""
