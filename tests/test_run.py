@@ -65,7 +65,7 @@ if moment == "before the first checkpoint":
 if moment == "half a line":
     whole = store.json.dumps
     def dumps(line, **options):
-        if line.get("round") == 8:
+        if isinstance(line, dict) and line.get("round") == 8:
             with open(Path(sys.argv[1]) / "rounds.jsonl", "a") as file:
                 file.write(whole(line)[:40])
             die()
