@@ -155,10 +155,14 @@ class RewardedDefense(BaseDefense):
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; an abstention for each that is left alone."""
         verdicts = [Verdict(self.name, "abstain", UNREWARDED)] * len(evidence.submissions)
-        asked = [index for index, reward in enumerate(evidence.rewards) if reward > 0 or not self.rewarded_only]
+        asked = self.asked(evidence)
         for index, verdict in zip(asked, self.examine(evidence.subset(asked)), strict=True):
             verdicts[index] = verdict
         return verdicts
+
+    def asked(self, evidence: Evidence) -> list[int]:
+        """The completions that are not left alone."""
+        return [index for index, reward in enumerate(evidence.rewards) if reward > 0 or not self.rewarded_only]
 
     @abstractmethod
     def examine(self, evidence: Evidence) -> list[Verdict]:

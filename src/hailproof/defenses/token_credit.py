@@ -30,7 +30,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hailproof.defenses.base import UNREWARDED, BaseDefense, in_sentences_with, token_spans
+from hailproof.defenses.base import RewardedDefense, in_sentences_with, token_spans
 from hailproof.errors import ConfigError
 from hailproof.protocols import Evidence
 from hailproof.records import Verdict
@@ -40,7 +40,7 @@ Rule = Literal["policy", "both", "either"]
 Unit = Literal["token", "sentence"]
 
 
-class TokenCreditDefense(BaseDefense):
+class TokenCreditDefense(RewardedDefense):
     """Accepts every completion, and mutes the tokens that the receiver would not say.
 
     Args:
@@ -64,20 +64,12 @@ class TokenCreditDefense(BaseDefense):
         self.rule: Rule = rule
         self.needs_anchor = rule != "policy"
 
-    def screen(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a completion; its score is the number of muted tokens."""
-        verdicts = [Verdict(self.name, "abstain", UNREWARDED)] * len(evidence.submissions)
-        asked = [
-            index
-            for index, (submission, reward) in enumerate(zip(evidence.submissions, evidence.rewards, strict=True))
-            if reward > 0 and submission.sender not in evidence.own
-        ]
-        for index, verdict in zip(asked, self._judge(evidence.subset(asked)), strict=True):
-            verdicts[index] = verdict
-        return verdicts
+    def asked(self, evidence: Evidence) -> list[int]:
+        """The rewarded completions of others."""
+        return [index for index in super().asked(evidence) if evidence.submissions[index].sender not in evidence.own]
 
-    def _judge(self, evidence: Evidence) -> list[Verdict]:
-        """Verdicts on rewarded foreign completions; they rest on the improbable tokens."""
+    def examine(self, evidence: Evidence) -> list[Verdict]:
+        """One verdict a completion, which rests on its improbable tokens; its score is the number of muted ones."""
         verdicts = []
         rows = zip(evidence.submissions, evidence.scores, self._likelihoods(evidence), strict=True)
         for submission, score, likelihoods in rows:
