@@ -41,16 +41,15 @@ _LOOSE_AT_END = _LOOSE | {"|"}
 _LOOSE_AT_START = _LOOSE | {"+", "→", "~", "#"}
 _CONVERSIONS = frozenset([60, 3600, *(10**power for power in range(1, 10))])
 """How many of one unit are another, ``600 + 400 = 1 l``; both ways."""
-_OTHER_READINGS = {
-    "percent": Reading(percent=Fraction(1)),
-    "cents": Reading(cents=Fraction(1, 100)),
-    "multiple": Reading(multiples=False),
-    "close": Reading(numbering=True),
-    "minus": Reading(numbering=True),
-    "power": Reading(signs_last=True),
-    "superscript": Reading(signs_last=True),
-    "word": Reading(measures=True, powers=True),
-}
+_OTHER_READINGS = (
+    ({"percent"}, Reading(percent=Fraction(1))),
+    ({"cents"}, Reading(cents=Fraction(1, 100))),
+    ({"multiple"}, Reading(multiples=False)),
+    ({"close", "minus"}, Reading(numbering=True)),
+    ({"power", "superscript"}, Reading(signs_last=True)),
+    ({"word"}, Reading(measures=True, powers=True)),
+)
+"""Other meanings, each with the kinds of tokens that can have it."""
 _EXACT = frozenset(["=", "==", "===", "equals"])
 _ROUNDED = frozenset(["≈", "≃", "≅", "~=", r"\approx"])
 
@@ -145,7 +144,7 @@ def _equation(
         return replace(equation, holds=True, expected=_text(left.value.number))
     ambiguous = {token.kind for side in (before, after) for token in side}
     readings = [(_DEFAULT_READING, _DEFAULT_READING)]
-    readings += [(other, _unmarked(other)) for kind, other in _OTHER_READINGS.items() if kind in ambiguous]
+    readings += [(other, _unmarked(other)) for kinds, other in _OTHER_READINGS if kinds & ambiguous]
     for left_reading, right_reading in readings:
         other, others = Side(before, left_reading).last_run(), Side(after, right_reading).first_runs()
         if other and True in {same(other.value, run.value, rounded) for run in others}:

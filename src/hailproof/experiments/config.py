@@ -211,10 +211,10 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _named(tables: Sequence[Any], name: str, key: str) -> dict[str, Any]:
     """The table of that name in a list."""
-    names = [table.get("name") for table in tables if isinstance(table, dict)]
-    if name not in names:
-        raise ConfigError(f"'{key}' cannot be set: '{name}' is not among {', '.join(map(str, names)) or 'them'}.")
-    return next(table for table in tables if isinstance(table, dict) and table.get("name") == name)
+    named = {str(table.get("name")): table for table in tables if isinstance(table, dict)}
+    if name not in named:
+        raise ConfigError(f"'{key}' cannot be set: '{name}' is not among {', '.join(named) or 'them'}.")
+    return named[name]
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
