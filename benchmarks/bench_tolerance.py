@@ -41,7 +41,7 @@ from hailproof.policies import causal_lm
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.sampling import draw
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
-from hailproof.records import Completion, Prompt
+from hailproof.records import Completion, Prompt, Slot
 from hailproof.rollouts import completion_key, rollout
 from hailproof.swarm import Swarm
 
@@ -145,11 +145,11 @@ def count_draws(weights: str, dtype: str, compared: str, one: list[Completion], 
     )  # fmt: skip
 
 
-def requests_of(swarm: Swarm, round: int, seed: int) -> tuple[list[Prompt], list[SampleRequest]]:
+def requests_of(swarm: Swarm, round: int, seed: int) -> tuple[tuple[Slot, ...], list[Prompt], list[SampleRequest]]:
     problems, slots = replace(swarm, seed=seed).plan(round)
     prompts = [swarm.task.prompt(problems[slot.problem_id]) for slot in slots]
     keys = [completion_key(seed, round, slot.problem_id, slot.index) for slot in slots]
-    return prompts, [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
+    return slots, prompts, [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
 
 
 def measure(
@@ -161,8 +161,7 @@ def measure(
     drawn: dict[str, list[list[float]]] = {name: [] for name in scores}
     for seed in arguments.seeds:
         for round in range(1, arguments.rounds + 1):
-            _, slots = replace(swarm, seed=seed).plan(round)
-            prompts, requests = requests_of(swarm, round, seed)
+            slots, prompts, requests = requests_of(swarm, round, seed)
             by_id = {prompt.problem_id: prompt for prompt in prompts}
             with watched() as seen:
                 sent = rollout(policy, slots, by_id, round, seed, sampling)
@@ -188,7 +187,7 @@ def measure_draws(
     drawn: dict[str, list[Completion]] = {"alone": [], "by 12": [], "by 192": []}
     picked: list[int] = []
     for seed in arguments.seeds:
-        _, requests = requests_of(swarm, 1, seed)
+        *_, requests = requests_of(swarm, 1, seed)
 
         def sample(batch: list[int], requests=requests) -> list[Completion]:
             return policy.sample([requests[index] for index in batch], sampling)
