@@ -54,6 +54,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["pretrain", "nano-a", "--out=used"], r"Output folder used is in use"),
         (["pretrain", "nano-a", "--out=x", "--steps=0"], r"--steps 0"),
         (["pretrain", "nano-a", "--out=broken.toml"], r"Output folder broken\.toml is in use"),
+        (["pretrain", "nano-a", "--out=broken.toml/x"], r"Output folder broken\.toml/x cannot be made"),
         (["bench", "--only-finished", "--out=broken.toml"], r"Output folder broken\.toml cannot be made"),
         (["reproduce", "fig7", "--out=broken.toml"], r"Output folder broken\.toml cannot be made"),
         (["run", "--set=defense=[{name='logit', options={tolerance=nan}}]"], r"'tolerance' of 'logit' is nan"),

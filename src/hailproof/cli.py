@@ -246,6 +246,7 @@ def pretrain(
     from hailproof.errors import ConfigError, RunError
 
     quiet_libraries()
+    from hailproof.experiments.store import make_folder
     from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done
     from hailproof.policies.nano.recipe import pretrain as build
     from hailproof.tasks.gsm8k import read_jsonl
@@ -259,6 +260,7 @@ def pretrain(
     if used and not 0 < cycles_done(out) < len(recipe.cycles):
         raise RunError(f"Output folder {out} is in use; choose another with --out.")
     real = read_jsonl(text) if text else ()
+    make_folder(out)
 
     def show(step: int, total: int, loss: float) -> None:
         if step % 25 == 0 or step == total:

@@ -306,7 +306,7 @@ def pretrain(
         Final loss (weighted nats per token, mean of the last 50 steps), and tokens and seconds of all cycles.
 
     Raises:
-        RunError: If the folder holds what another recipe or other real text made, or cannot be written.
+        RunError: If the folder holds what another recipe or other real text made.
     """
     _finish_save(out)
     done, measured = cycles_done(out), {"loss": 0.0, "tokens": 0.0, "seconds": 0.0}
@@ -359,10 +359,7 @@ def _save(
 ) -> None:
     """Puts a model and its record into a folder; a kill on the way leaves the model that was there, or the new one."""
     beside = out / NEXT
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Output folder {out} cannot be made ({error.strerror}); choose another with --out.") from error
+    beside.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     (beside / "recipe.json.tmp").write_text(json.dumps(record, indent=2) + "\n")
