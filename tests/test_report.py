@@ -263,6 +263,7 @@ def test_in_a_browser_the_slider_moves_everything(tmp_path: Path) -> None:
 
 
 def test_visible_spells_out_what_would_be_hidden_and_keeps_the_rest() -> None:
+    assert visible("a\U0001d173b\t\n") == "a<U+1D173>b\t\n"
     assert visible("a\x00b\u200bc\u2066d\ud800") == "a<U+0000>b<U+200B>c<U+2066>d<U+D800>"
     assert visible("\U000e0041\u3164\u2800") == "<U+E0041><U+3164><U+2800>"
     assert visible("Zoë\n\t×½ 数 🙂") == "Zoë\n\t×½ 数 🙂"

@@ -6,6 +6,8 @@ from itertools import chain
 from typing import NamedTuple
 from unicodedata import normalize
 
+import regex
+
 from hailproof.parsing import PLAIN_NUMBER, WORD
 
 _NUMBER = (
@@ -41,8 +43,9 @@ _TOKENS = re.compile(
     |(?P<other>\S)""",
     re.VERBOSE | re.IGNORECASE,
 )
-# Variants of a character are folded onto it, and invisible ones onto blanks; both keep every index where it is. Not
-# digits as powers, as indices or in circles (which count the items of a list): they mean something else.
+# Variants of a character are folded onto it, and what shows nothing, or only marks the character before it, onto a
+# blank; both keep every index where it is. Not digits as powers, as indices or in circles (which count the items of a
+# list): they mean something else.
 _VARIANTS = (
     range(0x2100, 0x2150),  # letters as symbols
     range(0xFE50, 0xFE6C),  # small signs
@@ -50,16 +53,13 @@ _VARIANTS = (
     range(0x1D400, 0x1D800),  # mathematical letters and digits
     range(0x1FBF0, 0x1FBFA),  # digits of seven segments
 )
-_INVISIBLE = (
-    range(0x00, 0x09), range(0x0E, 0x1C), range(0x7F, 0x85), range(0x86, 0xA0), range(0xAD, 0xAE), range(0x34F, 0x350),
-    range(0x61C, 0x61D), range(0x180B, 0x1810), range(0x200B, 0x2010), range(0x202A, 0x202F), range(0x2060, 0x2070),
-    range(0x20E3, 0x20E4), range(0xFE00, 0xFE10), range(0xFEFF, 0xFF00), range(0xE0000, 0xE0200),
-)  # fmt: skip
 _FOLDED: dict[int, str] = {
     code: variant for code in chain(*_VARIANTS) if len(variant := normalize("NFKC", chr(code))) == 1
 }
-_FOLDED |= dict.fromkeys(chain(*_INVISIBLE), " ")
 _FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰\u2795\u2796✖➗", "+=+===+-×÷", strict=True)}
+_UNSEEN = regex.compile(
+    r"[[\p{Cc}\p{Cf}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\u2800]--[\t-\r\x1c-\x1f\x85]]", regex.V1
+)
 SUMS = frozenset(["plus", "minus"])
 OPERATORS = SUMS | {"times", "slash", "power"}
 
@@ -74,8 +74,8 @@ class Token(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Folds variants of a character (full width, bold …) onto it, invisible ones onto blanks; keeps every index."""
-    return text.translate(_FOLDED)
+    """Folds variants of a character (full width, bold …) onto it, what is not seen onto blanks; keeps every index."""
+    return _UNSEEN.sub(" ", text.translate(_FOLDED))
 
 
 def tokens(text: str) -> Iterator[Token]:

@@ -9,16 +9,15 @@ import base64
 import hashlib
 import importlib.resources
 import math
-import re
 from typing import Any
 
+import regex
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 # Letters that show nothing or rearrange what is around them; a newline and a tab are only text.
-INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+INVISIBLE = regex.compile(
+    r"[[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]--[\t\n]]", regex.V1
 )
 UNDEFINED = "undefined"
 
