@@ -4,11 +4,12 @@
 
 nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random. First
 table: shares of honest and of poisoned completions that a cap of `slack` times the quantile of honest ones rejects,
-and the tokens of the poison that is left. Second table, over groups with variance of rewards: the push on length,
-`sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same with the loss's 1 / L
-(`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which is what is left of
-honest learning; and the mean advantage of poisoned completions. The claims: nothing is left of a push toward longer
-answers, nor of the poison in groups of decoys; decoys as long as the poison get round it.
+and the tokens of the poison that is left. Second table, over groups with variance of rewards, eight of a source tested
+together: the push on length, `sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same
+with the loss's 1 / L (`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which
+is what is left of honest learning; and the mean advantage of poisoned completions. The claims: hardly anything is left
+of a push toward longer answers, and nothing of the poison in groups of decoys; honest groups keep their own push;
+decoys as long as the poison get round it.
 """
 
 import math
@@ -23,6 +24,10 @@ from common import begin, options, table, verdict
 
 from hailproof.learner.advantages import advantages, length_neutral
 from hailproof.policies.causal_lm import load
+
+SOURCE_GROUPS = 8
+"""Groups of one source in a round that are tested together; a vertical swarm of the nano defaults has four, a
+horizontal one sixteen, of which about half have variance."""
 
 Member = tuple[int, float, bool]
 """Tokens, reward, and whether it is poison."""
@@ -58,11 +63,12 @@ def push(values: Sequence[float], lengths: Sequence[int], divide: bool) -> float
     return total / (len(values) * mean)
 
 
-def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], float, float]:
-    """A row of the second table, what is left of the push, and the mean advantage of the poison."""
+def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], tuple[float, float], float]:
+    """A row of the second table, the push before and after, and the mean advantage of the poison."""
     lengths = [[tokens for tokens, _, _ in group] for group in groups]
     plain = advantages([[reward for _, reward, _ in group] for group in groups])
-    neutral = [length_neutral(a, length) for a, length in zip(plain, lengths, strict=True)]
+    sources = [place // SOURCE_GROUPS for place in range(len(groups))]
+    neutral = length_neutral(plain, lengths, [[1.0] * len(length) for length in lengths], sources)
     pushes = [
         statistics.fmean(push(a, length, divide) for a, length in zip(values, lengths, strict=True))
         for values, divide in ((plain, False), (neutral, False), (plain, True), (neutral, True))
@@ -77,7 +83,7 @@ def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], float
     cosine = f"{one @ other / size:.2f}" if size else "-"
     poison = [statistics.fmean(of(values, True)) if of(values, True) else None for values in (plain, neutral)]
     shown = ["-" if value is None else f"{value:+.2f}" for value in poison]
-    return [name, *(f"{value:+.3f}" for value in pushes), cosine, *shown], pushes[1], poison[1] or 0.0
+    return [name, *(f"{value:+.3f}" for value in pushes), cosine, *shown], (pushes[0], pushes[1]), poison[1] or 0.0
 
 
 def main() -> int:
@@ -106,15 +112,19 @@ def main() -> int:
     }  # fmt: skip
     problems = [problem for problem in sorted(pool.prompts) if pool.right[problem]]
     rows = [["group", "push", "neutral", "push, 1/L", "neutral, 1/L", "cosine", "poison", "neutral"]]
-    left, poison = {}, {}
+    pushed, poison = {}, {}
     for name, kind in kinds.items():
         drawn = [kind(pool, rng.choice(problems), rng) for _ in range(arguments.groups)]
         groups = [group for group in drawn if len({reward for _, reward, _ in group}) > 1]
-        cells, left[name], poison[name] = row(name, groups)
+        cells, pushed[name], poison[name] = row(name, groups)
         rows.append(cells)
     table(rows)
-    holds = max(left.values()) < 1e-9 and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
-    return verdict("no push toward longer answers is left, nor poison but with long decoys", holds, arguments.check)
+    plain, left = pushed["horizontal, 3 of 12"]
+    own, kept = pushed["honest"]
+    small = left < plain / 3 and abs(pushed["vertical, 6 decoys"][1]) < 1e-9 and abs(kept - own) < plain / 5
+    holds = small and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
+    said = "little of a push toward longer answers is left, and no poison but with long decoys"
+    return verdict(said, holds, arguments.check)
 
 
 if __name__ == "__main__":

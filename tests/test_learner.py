@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hailproof.learner.advantages import advantages, length_neutral
@@ -73,6 +73,13 @@ def groups_for(policy: CausalLM) -> list[Group]:
         (scored(policy, 0, "2 + 2 = 4.", 1.0), scored(policy, 1, "5", 0.0), scored(policy, 2, "", 0.0)),
     )
     return [one, two]
+
+
+def long_winded(policy: CausalLM) -> Group:
+    """One sender's group in which long answers do better, which is not by chance: sqrt(5) standard deviations."""
+    texts = ["It is 3, as I have said at length."] * 3 + ["4"] * 3
+    members = (scored(policy, 2 * place, text, float(place < 3)) for place, text in enumerate(texts))
+    return Group(Prompt("r", "", "Ann has 3 pens. How many?"), tuple(members))
 
 
 def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, frozen) -> list[torch.Tensor]:
@@ -181,7 +188,7 @@ def test_every_knob_changes_the_weights(base_policy, knob, value):
         policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.tokenizer)
         learner = Learner(policy, config, MAX_NEW_TOKENS, ROUNDS)
         groups = groups_for(policy)
-        learner.update(groups)
+        learner.update([*groups, long_winded(policy)])
         learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
         return torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
 
@@ -231,14 +238,15 @@ def with_shares(policy: CausalLM, group: Group, shares: list[float], how: str) -
 @pytest.mark.parametrize("neutral", [False, True])
 def test_what_is_not_learned_from_has_no_place_in_the_baseline(fresh_policy, how, neutral):
     """A completion of share 0 leaves the gradient of the others as if it had been dropped, but for the group's size."""
-    (group, _) = groups_for(fresh_policy)
-    some = Group(group.prompt, (*group.completions, scored(fresh_policy, 5, "four, I think, or five", 1.0)))
-    silent = with_shares(fresh_policy, some, [1, 1, 1, 1, 1, 0], how)
+    group = long_winded(fresh_policy)
+    group = Group(group.prompt, (*group.completions, scored(fresh_policy, 12, "3, but not quite so long", 1.0)))
+    some = Group(group.prompt, (*group.completions, scored(fresh_policy, 5, "four, I think, or five, maybe not", 1.0)))
+    silent = with_shares(fresh_policy, some, [1.0] * 7 + [0.0], how)
     settings = {"length_neutral": neutral, "loss_type": "dr_grpo"}
     expected = gradient(fresh_policy, group, **settings)
-    # dr_grpo divides by the size of the group: four of its completions are admitted, and with the silent one five
-    torch.testing.assert_close(5 / 4 * gradient(fresh_policy, silent, **settings), expected, rtol=1e-4, atol=1e-7)
-    assert not torch.allclose(5 / 4 * gradient(fresh_policy, some, **settings), expected, rtol=1e-2)
+    # dr_grpo divides by the size of the group, which is one more with the silent one
+    torch.testing.assert_close(8 / 7 * gradient(fresh_policy, silent, **settings), expected, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(8 / 7 * gradient(fresh_policy, some, **settings), expected, rtol=1e-2)
 
 
 def test_weighted_advantages_by_hand():
@@ -248,6 +256,7 @@ def test_weighted_advantages_by_hand():
     assert advantages([[1, 0], [1]], "group", [[0, 0], [0.3]]) == [[0, 0], [0]]
 
 
+@example([(0.0, 1e-200, 1)], "group")  # whose square is 0
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0, 1), st.integers(1, 50)), max_size=8),
     st.sampled_from(["group", "batch", "none"]),
@@ -256,7 +265,8 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
     """The property for which shares are in the baseline: ``sum share * A = 0``, length-neutral or not."""
     rewards, shares, lengths = ([member[part] for member in members] for part in range(3))
     (values,) = advantages([rewards], scale, [shares])
-    for pushes in (values, length_neutral(values, lengths, shares)):
+    neutral, _ = length_neutral([values] * 2, [lengths] * 2, [shares] * 2, ["one", "one"])
+    for pushes in (values, neutral):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size
         assert not any(push for share, push in zip(shares, pushes, strict=True) if share == 0)

@@ -4,8 +4,9 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_defenses import Says, evidence_of
 from test_swarm import make
@@ -141,48 +142,81 @@ def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
     assert set(decided) >= {"accept", "reject"}
 
 
+def neutral_of(groups, sources=None) -> list[list[float]]:
+    """Length-neutral advantages of groups, given as advantages and lengths, of one source unless named."""
+    values, lengths = zip(*groups, strict=True)
+    shares = [[1.0] * len(each) for each in lengths]
+    return length_neutral(values, lengths, shares, sources or ["one"] * len(values))
+
+
 def test_length_neutral_advantages_by_hand():
-    # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; slope (-2 + 1 + 0 + 3 * 1) / 14 = 1 / 7
-    assert length_neutral([1, -1, -1, 1], [1, 2, 3, 6]) == pytest.approx([9 / 7, -6 / 7, -1, 4 / 7])
-    # the other way round the slope is negative: rambling that does badly may be pushed down
-    assert length_neutral([-1, 1, 1, -1], [1, 2, 3, 6]) == [-1, 1, 1, -1]
-    assert length_neutral([0.5, -0.5], [7, 7]) == [0.5, -0.5]
-    assert length_neutral([], []) == [] and length_neutral([0.0], [5]) == [0.0]
+    # lengths 1 2 3 6 have mean 3 and offsets -2 -1 0 3, sum of squares 14; push 2 + 1 + 0 + 3, slope 6 / 14 = 3 / 7;
+    # deviation sqrt(4 * 14 / 3): the push is 1.39 of them, and two alike together 1.96, beyond 1.64
+    long, corrected = ([-1, -1, 1, 1], [1, 2, 3, 6]), pytest.approx([-1 / 7, -4 / 7, 1, -2 / 7])
+    assert neutral_of([long]) == [long[0]]
+    assert neutral_of([long, long]) == [corrected, corrected]
+    assert neutral_of([long, long], ["one", "other"]) == [long[0], long[0]]
+    # -1.39 is among them: together 0.80; rambling that does badly may be pushed down, whatever else is caught
+    short = ([1, 1, -1, -1], [1, 2, 3, 6])
+    assert neutral_of([long, long, short]) == [long[0], long[0], short[0]]
+    assert neutral_of([long] * 4 + [short]) == [corrected] * 4 + [short[0]]
+    # a group without variance says nothing, for or against
+    same = ([0.5, -0.5], [7, 7])
+    assert neutral_of([long, same, long]) == [corrected, same[0], corrected]
+    assert neutral_of([([], []), ([0.0], [5])]) == [[], [0.0]]
 
 
 groups = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(1, 300)), min_size=2, max_size=16)
 
 
-@given(groups)
-def test_no_push_toward_longer_answers_remains(group):
-    rewards, lengths = zip(*group, strict=True)
-    (plain,) = advantages([rewards])
-    neutral = length_neutral(plain, lengths)
-    mean = math.fsum(lengths) / len(lengths)
-    assert math.fsum(neutral) == pytest.approx(0, abs=1e-9)
-    push = math.fsum(a * (length - mean) for a, length in zip(neutral, lengths, strict=True))
-    before = math.fsum(a * (length - mean) for a, length in zip(plain, lengths, strict=True))
-    assert push == pytest.approx(min(0.0, before), abs=1e-6)
-    assert math.fsum(a * a for a in neutral) <= math.fsum(a * a for a in plain) * (1 + 1e-9)
+@given(st.lists(groups, min_size=1, max_size=5))
+def test_a_source_that_pushes_toward_longer_answers_beyond_chance_pushes_no_more(rounds):
+    plain = advantages([[reward for reward, _ in group] for group in rounds])
+    lengths = [[length for _, length in group] for group in rounds]
+    neutral = neutral_of(list(zip(plain, lengths, strict=True)))
+    # each push in standard deviations, from the coefficient of correlation
+    varied = [pair for pair in zip(plain, lengths, strict=True) if len(set(pair[0])) > 1 and len(set(pair[1])) > 1]
+    sizes = [math.sqrt(len(a) - 1) * float(np.corrcoef(a, each)[0, 1]) for a, each in varied]
+    together = sum(sizes) / math.sqrt(len(sizes)) if sizes else 0.0
+    assume(abs(together - 1.6449) > 1e-3)
+    for before, after, group in zip(plain, neutral, lengths, strict=True):
+        offsets = [length - math.fsum(group) / len(group) for length in group]
+        push, left = (math.fsum(a * o for a, o in zip(each, offsets, strict=True)) for each in (before, after))
+        assert left == pytest.approx(min(0.0, push) if together > 1.6449 else push, abs=1e-6)
+        assert math.fsum(after) == pytest.approx(0, abs=1e-9)
+        assert math.fsum(a * a for a in after) <= math.fsum(a * a for a in before) * (1 + 1e-9)
+
+
+def test_one_honest_source_in_twenty_is_corrected():
+    """The stated false alarm: rewards that have nothing to do with lengths, four groups of twelve a source."""
+    rng, caught, trials = np.random.default_rng(0), 0, 3000
+    for _ in range(trials):
+        rewards = [list(map(float, rng.permutation([1] * 5 + [0] * 7))) for _ in range(4)]
+        plain = advantages(rewards)
+        lengths = rng.integers(20, 120, (4, 12)).tolist()
+        caught += neutral_of(list(zip(plain, lengths, strict=True))) != plain
+    assert 0.035 < caught / trials < 0.065
 
 
 def test_half_decoys_and_half_one_long_answer_teach_nothing():
     """The DoS attack in a vertical swarm; so does any group in which right and wrong go with length exactly."""
     (plain,) = advantages([[1.0] * 6 + [0.0] * 6])
-    assert length_neutral(plain, [120] * 6 + [6] * 6) == [0.0] * 12
+    assert neutral_of([(plain, [120] * 6 + [6] * 6)]) == [[0.0] * 12]
 
 
 def test_what_remains_of_a_mixed_group():
-    """A horizontal group: of three long poisoned answers hardly anything, of right answers of honest length most."""
+    """Horizontal groups: of three long poisoned answers hardly anything, of right answers of honest length most."""
     rewards = [1.0] * 3 + [1.0] * 4 + [0.0] * 5
     lengths = [90] * 3 + [38, 40, 42, 44] + [36, 38, 40, 42, 44]
     (plain,) = advantages([rewards])
-    neutral = length_neutral(plain, lengths)
-    assert max(map(abs, neutral[:3])) < 0.05 * plain[0]
-    assert min(neutral[3:7]) > 0.8 * plain[0] and max(neutral[7:]) < 0
+    alone, *together = neutral_of([(plain, lengths)] * 3, ["alone", "together", "together"])
+    assert alone != plain  # 1.84 standard deviations already
+    for neutral in together:
+        assert max(map(abs, neutral[:3])) < 0.05 * plain[0]
+        assert min(neutral[3:7]) > 0.8 * plain[0] and max(neutral[7:]) < 0
 
 
 def test_decoys_of_equal_length_get_round_it():
     """The limit of the idea: where nothing in the group is short, the long answer is learned whole."""
     (plain,) = advantages([[1.0] * 6 + [0.0] * 6])
-    assert length_neutral(plain, [120] * 12) == plain
+    assert neutral_of([(plain, [120] * 12)]) == [plain]

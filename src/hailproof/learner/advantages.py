@@ -2,14 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, Self
 
 ScaleRewards = Literal["group", "batch", "none"]
 
 EPSILON = 1e-4
 """Added to the standard deviation, as in TRL."""
+
+BEYOND_CHANCE = statistics.NormalDist().inv_cdf(0.95)
+"""Standard deviations beyond which groups that push toward longer answers are not taken to do so by chance."""
 
 RESIDUE = 1e-12
 """Share of the largest advantage below which what a projection leaves is rounding."""
@@ -58,32 +62,76 @@ def advantages(
 
 
 def length_neutral(
-    advantages_G: Sequence[float], lengths_G: Sequence[int], shares_G: Sequence[float] | None = None
-) -> list[float]:
-    """Takes out of a group's advantages what pushes toward longer answers: ``A - b (L - mean L)``, least squares.
+    advantages_BG: Sequence[Sequence[float]],
+    lengths_BG: Sequence[Sequence[int]],
+    shares_BG: Sequence[Sequence[float]],
+    sources_B: Sequence[Hashable],
+) -> list[list[float]]:
+    """Takes out of advantages what pushes toward longer answers: ``A - b (L - mean L)``, least squares in each group.
 
-    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Where it is positive, it is zero
-    afterwards, and ``sum share * A`` still is; where long answers do worse, as rambling does, the group is left as it
-    is: to take that out as well lets honest models ramble (``docs/measurements.md``). Where right and wrong go with
-    long and short exactly, as in a group of one long right answer and worthless decoys, nothing is left to learn, for
-    an honest group as well.
+    The push of a group on length is, to first order, ``sum share * A (L - mean L)``. Groups are corrected in which it
+    is positive, and only if the groups of the same source push toward longer answers beyond chance when taken
+    together; the push is zero afterwards, and ``sum share * A`` still is. Where long answers do worse, as rambling
+    does, the group is left as it is: to take that out as well lets honest models ramble. And to take out what chance
+    makes of long and right, but never what it makes of short and right, lets answers become short and wrong
+    (``docs/measurements.md`` has both). Where right and wrong go with long and short exactly, as in a group of one long
+    right answer and worthless decoys, nothing is left to learn.
+
+    Chance is the permutation of a group's advantages: the push has mean zero then, and in standard deviations it is
+    ``sqrt(n - 1)`` times the coefficient of correlation. The sum over a source's k groups is divided by ``sqrt(k)`` and
+    held against the 95 % point of the normal distribution, so that of honest sources one in twenty is corrected.
 
     Args:
-        advantages_G: Advantages of the admitted completions of a group.
-        lengths_G: Their lengths in tokens, as they are trained on.
-        shares_G: How much of each is learned from, as in :func:`advantages`.
+        advantages_BG: Advantages of the admitted completions of each group.
+        lengths_BG: Their lengths in tokens, as they are trained on.
+        shares_BG: How much of each is learned from, as in :func:`advantages`.
+        sources_B: Where each group comes from: its senders.
     """
-    if shares_G is None:
-        shares_G = [1.0] * len(lengths_G)
-    mean = _mean(lengths_G, shares_G)
-    offsets = [length - mean for length in lengths_G]
-    push = sum(share * a * offset for share, a, offset in zip(shares_G, advantages_G, offsets, strict=True))
-    if push <= 0:
-        return list(advantages_G)
-    slope = push / sum(share * offset**2 for share, offset in zip(shares_G, offsets, strict=True))
-    neutral = [a - slope * offset for a, offset in zip(advantages_G, offsets, strict=True)]
-    residue = RESIDUE * max(map(abs, advantages_G))
-    return [a if share and abs(a) > residue else 0.0 for a, share in zip(neutral, shares_G, strict=True)]
+    pushes = [_Push.of(*group) for group in zip(advantages_BG, lengths_BG, shares_BG, strict=True)]
+    together: dict[Hashable, list[float]] = {}
+    for source, push in zip(sources_B, pushes, strict=True):
+        if push.deviation:
+            together.setdefault(source, []).append(push.size / push.deviation)
+    caught = {source for source, sizes in together.items() if sum(sizes) / math.sqrt(len(sizes)) > BEYOND_CHANCE}
+    return [
+        push.taken_out(group) if source in caught and push.size > 0 else list(group)
+        for group, push, source in zip(advantages_BG, pushes, sources_B, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """What a group's advantages do to length.
+
+    Attributes:
+        size: ``sum share * A (L - mean L)``.
+        deviation: Its standard deviation if the advantages are permuted; 0 in a group without variance of either.
+        slope: ``size / sum share * (L - mean L)^2``.
+        offsets_G: ``L - mean L`` of each completion that is learned from, else 0.
+    """
+
+    size: float
+    deviation: float
+    slope: float
+    offsets_G: list[float]
+
+    @classmethod
+    def of(cls, advantages_G: Sequence[float], lengths_G: Sequence[int], shares_G: Sequence[float]) -> Self:
+        mean = _mean(lengths_G, shares_G)
+        offsets = [(length - mean) if share else 0.0 for length, share in zip(lengths_G, shares_G, strict=True)]
+        members = list(zip(shares_G, advantages_G, offsets, strict=True))
+        size = math.fsum(share * a * offset for share, a, offset in members)
+        spread = math.fsum(share * offset**2 for share, _, offset in members)
+        squares = math.fsum(share * a**2 for share, a, _ in members)
+        concentration = math.fsum(share**2 for share in shares_G)
+        freedom = math.fsum(shares_G) ** 2 / concentration - 1 if concentration else 0.0  # Kish's effective size
+        deviation = math.sqrt(squares * spread / freedom) if freedom > 0 else 0.0
+        return cls(size, deviation, size / spread if spread else 0.0, offsets)
+
+    def taken_out(self, advantages_G: Sequence[float]) -> list[float]:
+        residue = RESIDUE * max(map(abs, advantages_G))
+        neutral = [a - self.slope * offset for a, offset in zip(advantages_G, self.offsets_G, strict=True)]
+        return [a if abs(a) > residue else 0.0 for a in neutral]
 
 
 def _mean(values: Sequence[float], shares: Sequence[float]) -> float:

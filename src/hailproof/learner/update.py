@@ -27,10 +27,10 @@ class LearnerConfig:
         lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
-        length_neutral: Whether no group may push toward longer answers: what goes along with length is taken out of
-            its advantages where long answers do better. ``grpo`` divides by each completion's length afterwards, so
-            that what is left of the push is zero for ``dapo`` and ``dr_grpo`` exactly, and for ``grpo`` as far as the
-            lengths of a group are alike.
+        length_neutral: Whether senders are kept from pushing toward longer answers beyond chance: what goes along with
+            length is then taken out of the advantages of their groups in which long answers do better. ``grpo``
+            divides by each completion's length afterwards, so that what is left of the push is zero for ``dapo`` and
+            ``dr_grpo`` exactly, and for ``grpo`` as far as the lengths of a group are alike.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
         max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
         adam_beta1: Decay of Adam's first moment.
@@ -169,7 +169,11 @@ class Learner:
         rewards_BG = [[scored.reward for scored in kept] for kept in admitted]
         advantages_BG = advantages(rewards_BG, self.config.scale_rewards, shares_BG)
         if self.config.length_neutral:
-            advantages_BG = [length_neutral(*group) for group in zip(advantages_BG, lengths_BG, shares_BG, strict=True)]
+            senders_B = [
+                frozenset(scored.submission.sender for scored, share in zip(*group, strict=True) if share)
+                for group in zip(admitted, shares_BG, strict=True)
+            ]
+            advantages_BG = length_neutral(advantages_BG, lengths_BG, shares_BG, senders_B)
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         copies: Counter[tuple[Row, frozenset[int]]] = Counter()
         policy: dict[tuple[Row, frozenset[int]], float] = {}
