@@ -9,7 +9,8 @@ together: the push on length, `sum A (L - mean L) / (G * mean L)`, of plain and 
 with the loss's 1 / L (`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which
 is what is left of honest learning; and the mean advantage of poisoned completions. The claims: hardly anything is left
 of a push toward longer answers, and nothing of the poison in groups of decoys; honest groups keep their own push;
-decoys as long as the poison get round it.
+decoys as long as the poison get round it. The rows from "best of 2" on show what an attacker keeps that is content with
+less than the test can see.
 """
 
 import math
@@ -17,6 +18,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from bench_sender_stats import GROUP, Pool, Sent, best_of, fill
@@ -41,8 +43,8 @@ def honest(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
     return members([pool.honest(problem, rng, None) for _ in range(GROUP)])
 
 
-def horizontal(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
-    return [*honest(pool, problem, rng)[3:], *members(best_of(80)(pool, problem, 3, rng, None), poison=True)]
+def horizontal(pool: Pool, problem: str, rng: random.Random, samples: int = 80) -> list[Member]:
+    return [*honest(pool, problem, rng)[3:], *members(best_of(samples)(pool, problem, 3, rng, None), poison=True)]
 
 
 def vertical(pool: Pool, problem: str, rng: random.Random) -> list[Member]:
@@ -109,6 +111,7 @@ def main() -> int:
     print()
     kinds: dict[str, Callable[[Pool, str, random.Random], list[Member]]] = {
         "honest": honest, "horizontal, 3 of 12": horizontal, "vertical, 6 decoys": vertical, "long decoys": padded,
+        **{f"horizontal, best of {samples}": partial(horizontal, samples=samples) for samples in (2, 4, 8, 16)},
     }  # fmt: skip
     problems = [problem for problem in sorted(pool.prompts) if pool.right[problem]]
     rows = [["group", "push", "neutral", "push, 1/L", "neutral, 1/L", "cosine", "poison", "neutral"]]
