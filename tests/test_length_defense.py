@@ -160,6 +160,9 @@ def test_length_neutral_advantages_by_hand():
     short = ([1, 1, -1, -1], [1, 2, 3, 6])
     assert neutral_of([long, long, short]) == [long[0], long[0], short[0]]
     assert neutral_of([long] * 4 + [short]) == [corrected] * 4 + [short[0]]
+    # three completions are never beyond chance, sqrt(2) = 1.41, unless there are two such groups (docs/defenses.md)
+    few = ([2.0, -1.0, -1.0], [100, 1, 1])
+    assert neutral_of([few]) == [few[0]] and neutral_of([few, few]) == [[0.0] * 3] * 2
     # a group without variance says nothing, for or against
     same = ([0.5, -0.5], [7, 7])
     assert neutral_of([long, same, long]) == [corrected, same[0], corrected]
