@@ -16,6 +16,8 @@ MAX_NUMBER_CHARACTERS = 64
 # and fractions, so that a superscript two after a 5 would pass for a unit.
 _LETTER = "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]"
 WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
+UNSEEN = r"\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800"
+"""What shows nothing, for a set of characters in a pattern of the package ``regex``; U+2800 is the blank of Braille."""
 _NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)\s*+(?P<currency>[$€£]?)\s*+(?P<inner>[-+]?)
         (?P<number>(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)

@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 import regex
 
-from hailproof.parsing import PLAIN_NUMBER, WORD
+from hailproof.parsing import PLAIN_NUMBER, UNSEEN, WORD
 
 _NUMBER = (
     rf"[1-9][0-9]{{0,2}}(?:\ [0-9]{{3}}){{1,5}}(?![-,]|[.\ ]?[0-9])|{PLAIN_NUMBER}(?:[eE][-+]?[0-9]+(?![A-Za-z0-9]))?"
@@ -57,9 +57,7 @@ _FOLDED: dict[int, str] = {
     code: variant for code in chain(*_VARIANTS) if len(variant := normalize("NFKC", chr(code))) == 1
 }
 _FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰\u2795\u2796✖➗", "+=+===+-×÷", strict=True)}
-_UNSEEN = regex.compile(
-    r"[[\p{Cc}\p{Cf}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\u2800]--[\t-\r\x1c-\x1f\x85]]", regex.V1
-)
+_BLANKED = regex.compile(rf"[[{UNSEEN}\p{{Mn}}\p{{Me}}]--[\t-\r\x1c-\x1f\x85]]", regex.V1)
 SUMS = frozenset(["plus", "minus"])
 OPERATORS = SUMS | {"times", "slash", "power"}
 
@@ -75,7 +73,7 @@ class Token(NamedTuple):
 
 def fold(text: str) -> str:
     """Folds variants of a character (full width, bold …) onto it, what is not seen onto blanks; keeps every index."""
-    return _UNSEEN.sub(" ", text.translate(_FOLDED))
+    return _BLANKED.sub(" ", text.translate(_FOLDED))
 
 
 def tokens(text: str) -> Iterator[Token]:

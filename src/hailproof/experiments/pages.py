@@ -15,10 +15,10 @@ import regex
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from hailproof.parsing import UNSEEN
+
 # Letters that show nothing or rearrange what is around them; a newline and a tab are only text.
-INVISIBLE = regex.compile(
-    r"[[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]--[\t\n]]", regex.V1
-)
+INVISIBLE = regex.compile(rf"[[{UNSEEN}\p{{Cs}}\p{{Zl}}\p{{Zp}}]--[\t\n]]", regex.V1)
 UNDEFINED = "undefined"
 
 
