@@ -2,15 +2,15 @@
 
     .venv/bin/python benchmarks/bench_length.py [--check]
 
-nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random. First
-table: shares of honest and of poisoned completions that a cap of `slack` times the quantile of honest ones rejects,
-and the tokens of the poison that is left. Second table, over groups with variance of rewards, eight of a source tested
-together: the push on length, `sum A (L - mean L) / (G * mean L)`, of plain and of length-neutral advantages; the same
-with the loss's 1 / L (`loss_type = "grpo"`) after it; the cosine between both advantages of all but the poison, which
-is what is left of honest learning; and the mean advantage of poisoned completions. The claims: hardly anything is left
-of a push toward longer answers, and nothing of the poison in groups of decoys; honest groups keep their own push;
-decoys as long as the poison get round it. The rows from "best of 2" on show what an attacker keeps that is content with
-less than the test can see.
+nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random, by four
+senders (horizontal) or by one (vertical). First table: shares of honest and of poisoned completions that a cap of
+`slack` times the quantile of honest ones rejects, and the tokens of the poison that is left. Second table, over groups
+with variance of rewards, eight of a sender tested together: the push on length, `sum A (L - mean L) / (G * mean L)`, of
+plain and of length-neutral advantages; the same with the loss's 1 / L (`loss_type = "grpo"`) after it; the cosine
+between both advantages of all but the poison, which is what is left of honest learning; and the mean advantage of
+poisoned completions. The claims: hardly anything is left of a push toward longer answers, and nothing of the poison in
+groups of decoys; honest groups keep their own push; decoys as long as the poison get round it. The rows from "best of
+2" on show what an attacker keeps that is content with less than the test can see.
 """
 
 import math
@@ -27,8 +27,10 @@ from common import begin, options, table, verdict
 from hailproof.learner.advantages import advantages, length_neutral
 from hailproof.policies.causal_lm import load
 
-SOURCE_GROUPS = 8
-"""Groups of one source in a round that are tested together; a vertical swarm of the nano defaults has four, a
+NODES = 4
+
+SENDER_GROUPS = 8
+"""Groups of one sender in a round that are tested together; a vertical swarm of the nano defaults has four, a
 horizontal one sixteen, of which about half have variance."""
 
 Member = tuple[int, float, bool]
@@ -65,12 +67,13 @@ def push(values: Sequence[float], lengths: Sequence[int], divide: bool) -> float
     return total / (len(values) * mean)
 
 
-def row(name: str, groups: Sequence[Sequence[Member]]) -> tuple[list[str], tuple[float, float], float]:
+def row(name: str, groups: Sequence[Sequence[Member]], nodes: int) -> tuple[list[str], tuple[float, float], float]:
     """A row of the second table, the push before and after, and the mean advantage of the poison."""
     lengths = [[tokens for tokens, _, _ in group] for group in groups]
     plain = advantages([[reward for _, reward, _ in group] for group in groups])
-    sources = [place // SOURCE_GROUPS for place in range(len(groups))]
-    neutral = length_neutral(plain, lengths, [[1.0] * len(length) for length in lengths], sources)
+    nodes_G = [slot * nodes // GROUP for slot in range(GROUP)]
+    senders = [[(place // SENDER_GROUPS, node) for node in nodes_G] for place in range(len(groups))]
+    neutral = length_neutral(plain, lengths, [[1.0] * len(length) for length in lengths], senders)
     pushes = [
         statistics.fmean(push(a, length, divide) for a, length in zip(values, lengths, strict=True))
         for values, divide in ((plain, False), (neutral, False), (plain, True), (neutral, True))
@@ -110,7 +113,8 @@ def main() -> int:
     table(rows)
     print()
     kinds: dict[str, Callable[[Pool, str, random.Random], list[Member]]] = {
-        "honest": honest, "horizontal, 3 of 12": horizontal, "vertical, 6 decoys": vertical, "long decoys": padded,
+        "honest, vertical": honest, "honest, horizontal": honest, "horizontal, 3 of 12": horizontal,
+        "vertical, 6 decoys": vertical, "long decoys": padded,
         **{f"horizontal, best of {samples}": partial(horizontal, samples=samples) for samples in (2, 4, 8, 16)},
     }  # fmt: skip
     problems = [problem for problem in sorted(pool.prompts) if pool.right[problem]]
@@ -119,12 +123,13 @@ def main() -> int:
     for name, kind in kinds.items():
         drawn = [kind(pool, rng.choice(problems), rng) for _ in range(arguments.groups)]
         groups = [group for group in drawn if len({reward for _, reward, _ in group}) > 1]
-        cells, pushed[name], poison[name] = row(name, groups)
+        cells, pushed[name], poison[name] = row(name, groups, NODES if "horizontal" in name else 1)
         rows.append(cells)
     table(rows)
     plain, left = pushed["horizontal, 3 of 12"]
-    own, kept = pushed["honest"]
-    small = left < plain / 3 and abs(pushed["vertical, 6 decoys"][1]) < 1e-9 and abs(kept - own) < plain / 5
+    honestly = [pushed[name] for name in pushed if "honest" in name]
+    small = left < plain / 3 and abs(pushed["vertical, 6 decoys"][1]) < 1e-9
+    small = small and all(abs(kept - own) < plain / 5 for own, kept in honestly)
     holds = small and abs(poison["vertical, 6 decoys"]) < 1e-9 < poison["long decoys"]
     said = "little of a push toward longer answers is left, and no poison but with long decoys"
     return verdict(said, holds, arguments.check)

@@ -428,7 +428,7 @@ def test_long_decoys_are_longer_than_the_poison():
     assert isinstance(decoy, str) and set(decoy.split(". ")) == {FILLER, FILLER[:-1]}
     assert len(right[20].text) < len(decoy) < 1.5 * len(right[20].text)
     plain = advantages([[1, 1, 0, 0, 0, 0]])
-    assert length_neutral(plain, [[20, 20, 25, 25, 25, 25]], [[1.0] * 6], ["attacker"]) == plain
+    assert length_neutral(plain, [[20, 20, 25, 25, 25, 25]], [[1.0] * 6], [["attacker"] * 6]) == plain
     # without a right answer, and without the option, decoys are short
     nothing = AttackView(1, problem, task, (0, 1), tuple(wrong.values()))
     assert Forger(attack).craft(nothing, allotment, {})[2].content == FILLER

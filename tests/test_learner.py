@@ -265,7 +265,7 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
     """The property for which shares are in the baseline: ``sum share * A = 0``, length-neutral or not."""
     rewards, shares, lengths = ([member[part] for member in members] for part in range(3))
     (values,) = advantages([rewards], scale, [shares])
-    neutral, _ = length_neutral([values] * 2, [lengths] * 2, [shares] * 2, ["one", "one"])
+    neutral, _ = length_neutral([values] * 2, [lengths] * 2, [shares] * 2, [["one"] * len(shares)] * 2)
     for pushes in (values, neutral):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size

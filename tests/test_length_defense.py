@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from test_defenses import Says, evidence_of
 from test_swarm import make
@@ -142,11 +142,12 @@ def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
     assert set(decided) >= {"accept", "reject"}
 
 
-def neutral_of(groups, sources=None) -> list[list[float]]:
-    """Length-neutral advantages of groups, given as advantages and lengths, of one source unless named."""
+def neutral_of(groups, senders=None) -> list[list[float]]:
+    """Length-neutral advantages of groups, given as advantages and lengths, each of one sender."""
     values, lengths = zip(*groups, strict=True)
     shares = [[1.0] * len(each) for each in lengths]
-    return length_neutral(values, lengths, shares, sources or ["one"] * len(values))
+    each = senders or ["one"] * len(values)
+    return length_neutral(values, lengths, shares, [[name] * len(L) for name, L in zip(each, lengths, strict=True)])
 
 
 def test_length_neutral_advantages_by_hand():
@@ -207,16 +208,83 @@ def test_half_decoys_and_half_one_long_answer_teach_nothing():
     assert neutral_of([(plain, [120] * 6 + [6] * 6)]) == [[0.0] * 12]
 
 
+NODES = [sender for sender in "abcd" for _ in range(3)]
+
+
+def dealt(groups, senders=NODES) -> list[list[float]]:
+    """Length-neutral advantages of groups of several senders, given as rewards and lengths."""
+    plain = advantages([rewards for rewards, _ in groups])
+    lengths = [each for _, each in groups]
+    return length_neutral(plain, lengths, [[1.0] * len(each) for each in lengths], [senders] * len(groups))
+
+
+def test_senders_of_a_group_are_compared_by_hand():
+    # right answers of 8, 9, 4, 5 and 4 tokens, mean 6, squares 22: of the first sender +5, in standard deviations
+    # 5 / sqrt(22 * 2 * 3 / (5 * 4)) = 1.946; one of two senders may be beyond 1.960, so two such groups are needed
+    rewards, lengths, senders = [1.0, 1, 1, 1, 1, 0], [8, 9, 4, 5, 4, 4], list("aabbbb")
+    (plain,) = advantages([rewards])
+    assert dealt([(rewards, lengths)], senders) == [plain]
+    offsets = np.array(lengths) - np.mean(lengths)
+    expected = plain - offsets * (plain @ offsets) / (offsets @ offsets)
+    assert dealt([(rewards, lengths)] * 2, senders) == [pytest.approx(expected)] * 2
+    # the other sender's right answers are as much shorter: what it pushes is not taken out
+    short = [*lengths[2:4], *lengths[2:4], 9, 9]
+    assert dealt([(rewards, short)] * 2, senders)[0] == pytest.approx(advantages([rewards])[0])
+
+
+def test_a_sender_caught_with_some_groups_is_corrected_in_those_where_it_alone_is_right():
+    shown = [1.0] * 3 + [1.0] * 4 + [0.0] * 5, [90] * 3 + [38, 40, 42, 44] + [36, 38, 40, 42, 44]
+    alone = [1.0] * 3 + [0.0] * 9, [90] * 3 + [30] * 9
+    assert dealt([alone] * 8) == advantages([alone[0]] * 8)  # nobody's right answers can be compared with its
+    *_, last = dealt([shown, shown, alone])
+    assert last == [0.0] * 12
+
+
+def test_steps_that_are_left_out_are_learned_to_be_wrong():
+    """Long answers are right here, of whomever: nobody is caught, though the group as a whole pushes beyond chance."""
+    rewards = [1.0, 1.0, 0.0] * 4
+    group = rewards, [30, 30, 18] * 4
+    (plain,) = advantages([rewards])
+    assert neutral_of([(plain, group[1])] * 4) == [[0.0] * 12] * 4  # of one sender it would be taken out
+    assert dealt([group] * 16) == [plain] * 16
+
+
+@example([1.0] * 11 + [0.0], [8] * 12, [1.0] * 12, 24)  # whose weighted mean is not quite 24
+@given(
+    st.lists(st.sampled_from([0.0, 1.0]), min_size=12, max_size=12),
+    st.lists(st.integers(1, 300), min_size=12, max_size=12),
+    st.lists(st.sampled_from([0.0, 0.1, 0.3, 1.0]), min_size=12, max_size=12),
+    st.integers(1, 300),
+)
+def test_no_sender_is_compared_where_right_answers_are_equally_long(rewards, lengths, shares, same):
+    equal = [same if reward else length for reward, length in zip(rewards, lengths, strict=True)]
+    (plain,) = advantages([rewards], "group", [shares])
+    assume(len({sender for sender, share in zip(NODES, shares, strict=True) if share}) > 1)
+    assert length_neutral([plain] * 8, [equal] * 8, [shares] * 8, [NODES] * 8) == [plain] * 8
+
+
+def test_of_honest_senders_of_the_same_prompts_one_round_in_twenty_is_corrected():
+    """The stated false alarm: whatever rewards have to do with lengths, if senders are alike."""
+    rng, caught, trials = np.random.default_rng(0), 0, 2000
+    for _ in range(trials):
+        groups = []
+        for _ in range(8):
+            lengths = rng.integers(20, 120, 12)
+            rewards = (lengths + rng.integers(0, 60, 12) > 90).astype(float)
+            groups.append((rewards.tolist(), lengths.tolist()))
+        caught += dealt(groups) != advantages([rewards for rewards, _ in groups])
+    assert 0.03 < caught / trials < 0.065
+
+
 def test_what_remains_of_a_mixed_group():
     """Horizontal groups: of three long poisoned answers hardly anything, of right answers of honest length most."""
     rewards = [1.0] * 3 + [1.0] * 4 + [0.0] * 5
     lengths = [90] * 3 + [38, 40, 42, 44] + [36, 38, 40, 42, 44]
     (plain,) = advantages([rewards])
-    alone, *together = neutral_of([(plain, lengths)] * 3, ["alone", "together", "together"])
-    assert alone != plain  # 1.84 standard deviations already
-    for neutral in together:
+    for neutral in dealt([(rewards, lengths)] * 2):
         assert max(map(abs, neutral[:3])) < 0.05 * plain[0]
         assert min(neutral[3:7]) > 0.8 * plain[0] and max(neutral[7:]) < 0
+    assert dealt([(rewards, lengths)]) != [plain]  # 2.44 standard deviations already, of 2.24
 
 
 def test_decoys_of_equal_length_get_round_it():

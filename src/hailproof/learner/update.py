@@ -169,11 +169,8 @@ class Learner:
         rewards_BG = [[scored.reward for scored in kept] for kept in admitted]
         advantages_BG = advantages(rewards_BG, self.config.scale_rewards, shares_BG)
         if self.config.length_neutral:
-            senders_B = [
-                frozenset(scored.submission.sender for scored, share in zip(*group, strict=True) if share)
-                for group in zip(admitted, shares_BG, strict=True)
-            ]
-            advantages_BG = length_neutral(advantages_BG, lengths_BG, shares_BG, senders_B)
+            senders_BG = [[scored.submission.sender for scored in kept] for kept in admitted]
+            advantages_BG = length_neutral(advantages_BG, lengths_BG, shares_BG, senders_BG)
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         copies: Counter[tuple[Row, frozenset[int]]] = Counter()
         policy: dict[tuple[Row, frozenset[int]], float] = {}
