@@ -208,6 +208,23 @@ def test_half_decoys_and_half_one_long_answer_teach_nothing():
     assert neutral_of([(plain, [120] * 6 + [6] * 6)]) == [[0.0] * 12]
 
 
+def test_what_the_median_sender_shows_is_granted_to_all():
+    """Where senders have prompts of their own: if long answers do better everywhere, nobody pushes."""
+    pays = ([-1.0] * 6 + [1.0] * 6, [20, 30] * 3 + [30, 40] * 3)  # 0.71 correlated, 2.35 standard deviations
+    worthless = ([-1.0] * 6 + [1.0] * 6, [6] * 6 + [120] * 6)  # 3.32 standard deviations
+    same = ([0.0] * 12, [20, 30] * 6)
+    assert neutral_of([pays] * 4, "abcd") == [pays[0]] * 4
+    assert neutral_of([pays], "a")[0] != pays[0]  # with nobody to compare with
+    # two groups of each: 3.32 and 4.69
+    corrected = neutral_of([pays, pays, pays, worthless] * 2, "abcd" * 2)
+    assert corrected == [pays[0]] * 3 + [worthless[0]] + [pays[0]] * 3 + [worthless[0]]  # within chance of the others
+    corrected = neutral_of([pays, pays, pays, worthless] * 4, "abcd" * 4)
+    assert corrected == ([pays[0]] * 3 + [[0.0] * 12]) * 4
+    # half of the senders do not move what is granted, and those who say nothing count
+    for other in (([1.0, -1.0] * 6, [20] * 6 + [30] * 6), same):
+        assert neutral_of([other, other, worthless, worthless], "abcd") == [other[0]] * 2 + [[0.0] * 12] * 2
+
+
 NODES = [sender for sender in "abcd" for _ in range(3)]
 
 

@@ -38,6 +38,37 @@ def test_only_the_drawn_token_has_no_shortfall(sampling):
         assert ((short == 0) == (tokens == drawn)).all()
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=3), Sampling(top_k=0, top_p=0.8), Sampling(top_p=0.9)])
+def test_rounding_is_no_more_than_rounding(sampling, temperature):
+    """What is drawn from logits that are off by up to e is explained by 2 e, at the borders of top-k and top-p too."""
+    generator, size, error = torch.Generator().manual_seed(0), 40_000, 1e-3
+    sampling = replace(sampling, temperature=temperature)
+    logits = torch.randn(size, 60, generator=generator).double()
+    off = logits + error * (2 * torch.rand(size, 60, generator=generator).double() - 1)
+    keys, position = torch.arange(size) * 7919, torch.zeros(size, dtype=torch.long)
+    sent, drawn = (draw(each, keys, position, sampling) for each in (off, logits))
+    short = shortfall(logits, keys, position, sent, sampling)
+    assert (sent != drawn).sum() > 10 and (short[sent != drawn] > 0).all() and not short[sent == drawn].any()
+    assert short.max() <= 2 * error / temperature + 1e-6
+    assert (shortfall(logits, keys + 1, position, sent, sampling) > 1e-3).float().mean() > 0.3  # another key's draws
+
+
+def test_a_tie_at_the_border_is_a_tie_by_hand():
+    # noise makes the third token win where it may be drawn; it is above the border by a hair, or below
+    keys, position = torch.arange(5000), torch.zeros(5000, dtype=torch.long)
+    above, below = torch.tensor([[3.0, 2.0, 1.0001, 1.0]]), torch.tensor([[3.0, 2.0, 1.0, 1.0001]])
+    sampling = Sampling(top_k=3)
+    one, other = (draw(logits.expand(5000, -1), keys, position, sampling) for logits in (above, below))
+    parted = (one == 2) & (other < 2)
+    assert parted.sum() > 100
+    short = shortfall(above.expand(5000, -1), keys, position, other, sampling)[parted]
+    assert short.tolist() == pytest.approx([1e-4] * len(short), rel=1e-2)
+    # what the border does not explain is as far below as it ever was
+    far = shortfall(torch.tensor([[3.0, 2.0, 1.0, -5.0]]).expand(5000, -1), keys, position, other, sampling)[parted]
+    assert (far > 1e-3).float().mean() > 0.99
+
+
 def test_greedy_shortfall_is_the_distance_to_the_best_token():
     logits = torch.tensor([[1.0, 3.0, 2.5]])
     zero = torch.zeros(1, dtype=torch.long)

@@ -78,12 +78,13 @@ def length_neutral(
     (``docs/measurements.md`` has both). Where right and wrong go with long and short exactly, as in a group of one long
     right answer and worthless decoys, nothing is left to learn.
 
-    Long answers do better for good reason as well, where models have begun to leave out steps; all senders show that
-    alike. So of several senders of a group those are caught whose right answers (``A > 0``) are longer than the right
-    answers of the others, and chance is the permutation of right answers among senders. Where one sender has the group
-    alone, it is the permutation of its advantages. Either way the statistic has mean zero and a known standard
-    deviation; in these, a sender's sum over its k groups is divided by ``sqrt(k)`` and held against the normal
-    distribution, at 5 % for all senders of a group together.
+    Long answers do better for good reason as well, where reasoning pays or models have begun to leave out steps; all
+    senders show that alike. So of several senders of a group those are caught whose right answers (``A > 0``) are
+    longer than the right answers of the others, and chance is the permutation of right answers among senders. Where
+    one sender has the group alone, it is the permutation of its advantages, and what the median of such senders shows
+    is granted to all. The statistic has mean zero and a known standard deviation; in these, a sender's sum over its k
+    groups is divided by ``sqrt(k)`` and held against the normal distribution, at 5 % for all senders of a group
+    together.
 
     Args:
         advantages_BG: Advantages of the admitted completions of each group.
@@ -98,10 +99,14 @@ def length_neutral(
             together.setdefault(sender, []).append(size)
     beyond = {sender: sum(sizes) / math.sqrt(len(sizes)) for sender, sizes in together.items()}
 
+    alone = set().union(*(push.senders for push in pushes if len(push.senders) == 1))
+    common = max(0.0, statistics.median_low(beyond.get(sender, 0.0) for sender in alone)) if len(alone) > 1 else 0.0
+
     def caught(push: _Push) -> bool:
         if push.slope <= 0:
             return False
         limit = statistics.NormalDist().inv_cdf(1 - LEVEL / len(push.senders))
+        limit += common if len(push.senders) == 1 else 0.0
         return any(beyond.get(sender, 0.0) > limit for sender in push.senders)
 
     return [

@@ -27,8 +27,8 @@ class LearnerConfig:
         lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
         loss_type: Normalization of the objective.
         scale_rewards: Divisor of the advantages.
-        length_neutral: Whether senders are kept from pushing toward longer answers beyond chance: what goes along with
-            length is then taken out of the advantages of their groups in which long answers do better. ``grpo``
+        length_neutral: Whether senders are kept from pushing toward longer answers more than others do: what goes along
+            with length is then taken out of the advantages of their groups in which long answers do better. ``grpo``
             divides by each completion's length afterwards, so that what is left of the push is zero for ``dapo`` and
             ``dr_grpo`` exactly, and for ``grpo`` as far as the lengths of a group are alike.
         beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.

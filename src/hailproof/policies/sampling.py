@@ -6,6 +6,7 @@ depends on labels alone, a completion does not depend on what else was in its ba
 first one would have, and a verifier can recompute every draw.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -141,17 +142,54 @@ def shortfall(
     token_ids: Int[Tensor, " M"],
     sampling: Sampling,
 ) -> Float[Tensor, " M"]:
-    """How far each token lies below the one that its key draws, in nats over the temperature; 0 for the drawn one.
+    """By how many nats over the temperature the logits must be off for each token to be the draw; 0 for the draw.
 
-    A token outside the limits lies at least as far below as its logit lies below the lowest allowed one, so that a
-    tie at the border of the top-k is as small as the rounding that caused it.
+    A candidate that beats the token is explained away by what it beats it by, or by what it lies above the border of
+    the top-k or top-p by: rounding that carries it over the border takes it out of the draw, however large its noise.
+    A token outside the limits lies at least as far below as it must rise to come inside. So a tie, at the border too,
+    is as small as the rounding that caused it.
     """
     own = logits.gather(-1, token_ids[:, None]).squeeze(-1)
     if sampling.temperature == 0:
         return logits.amax(dim=-1) - own
-    values, ids = _candidates(logits, sampling)
-    best = (values + gumbel_noise(keys, position, ids)).amax(dim=-1)
-    value = own.double() / sampling.temperature
+    vocabulary = logits.shape[-1]
+    k = min(sampling.top_k or vocabulary, vocabulary)
+    values, ids = _top(logits, min(k + 1, vocabulary))  # one more than may be drawn: the border
+    values, order = (values.double() / sampling.temperature).sort(dim=-1, descending=True)
+    ids, value = ids.gather(-1, order), own.double() / sampling.temperature
+    inside, outside = _border(values, value, k, sampling.top_p)
     noisy = value + gumbel_noise(keys, position, token_ids[:, None]).squeeze(-1)
-    lowest = values.masked_fill(values == -torch.inf, torch.inf).amin(dim=-1)
-    return torch.maximum(best - noisy, lowest - value).clamp(min=0).float()
+    ahead = values + gumbel_noise(keys, position, ids) - noisy[:, None]
+    return torch.maximum(torch.minimum(ahead, inside).amax(dim=-1), outside).clamp(min=0).float()
+
+
+def _border(
+    values: Float[Tensor, "M K"], value: Float[Tensor, " M"], k: int, top_p: float
+) -> tuple[Float[Tensor, "M K"], Float[Tensor, " M"]]:
+    """By how many nats logits must be off for candidates to fall out of the draw, and for a token to come into it.
+
+    To cross the border of top-p, a token changes places with the first one beyond it, or the border itself moves: if
+    logits above it rise by d and those below fall by d, the log-odds of the mass above change by 2 d.
+
+    Args:
+        values: The largest logits over the temperature, in descending order: k, and one more if there is one.
+        value: That of the token.
+        k: Of top-k.
+        top_p: Of top-p.
+    """
+    inside, outside = torch.full_like(values, torch.inf), torch.full_like(value, -torch.inf)
+    if values.shape[-1] > k:
+        inside, outside = values - values[:, k:], values[:, k - 1] - value
+    if top_p < 1:
+        candidates, odds = values[:, :k], math.log(top_p / (1 - top_p))
+        probabilities = candidates.softmax(dim=-1)
+        mass_above = probabilities.cumsum(dim=-1) - probabilities
+        allowed = mass_above < top_p
+        lowest = candidates.masked_fill(~allowed, torch.inf).amin(dim=-1)
+        highest = candidates.masked_fill(allowed, -torch.inf).amax(dim=-1)
+        moves = (odds - torch.logit(mass_above.clamp(0, 1))) / 2
+        inside[:, :k] = torch.minimum(inside[:, :k], torch.minimum(candidates - highest[:, None], moves))
+        mass_above = (probabilities * (candidates > value[:, None])).sum(dim=-1)
+        moves = (torch.logit(mass_above.clamp(0, 1)) - odds) / 2
+        outside = torch.maximum(outside, torch.minimum(lowest - value, moves))
+    return inside, outside
