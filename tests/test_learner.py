@@ -257,6 +257,7 @@ def test_weighted_advantages_by_hand():
 
 
 @example([(0.0, 1e-200, 1)], "group")  # whose square is 0
+@example([(0.0, 1e-162, 1), (1.0, 1e-162, 50)], "group")  # the same, but not of its product with lengths
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0, 1), st.integers(1, 50)), max_size=8),
     st.sampled_from(["group", "batch", "none"]),

@@ -148,8 +148,8 @@ class _Push:
         senders = frozenset(sender for sender, share in zip(senders_G, shares_G, strict=True) if share)
         if len(senders) > 1:
             sizes = _sizes([share * max(a, 0.0) for share, a, _ in members], lengths_G, senders_G)
-        elif scale := math.sqrt(squares * spread):
-            effective = math.fsum(shares_G) ** 2 / math.fsum(share**2 for share in shares_G)  # Kish's size of the group
+        elif (scale := math.sqrt(squares * spread)) and (total := math.fsum(share**2 for share in shares_G)):
+            effective = math.fsum(shares_G) ** 2 / total  # Kish's size of the group
             sizes = {sender: size / scale * math.sqrt(max(0.0, effective - 1)) for sender in senders}
         return cls(size / spread if spread else 0.0, offsets, senders, sizes)
 
