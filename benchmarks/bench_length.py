@@ -5,7 +5,7 @@
 nano-a draws --draws completions of each of --problems problems; groups of 12 are dealt from these at random, by four
 senders (horizontal) or by one (vertical). First table: shares of honest and of poisoned completions that a cap of
 `slack` times the quantile of honest ones rejects, and the tokens of the poison that is left. Second table, over groups
-with variance of rewards, eight of a sender tested together: the push on length, `sum A (L - mean L) / (G * mean L)`, of
+with variance of rewards, eight of a sender a round: the push on length, `sum A (L - mean L) / (G * mean L)`, of
 plain and of length-neutral advantages; the same with the loss's 1 / L (`loss_type = "grpo"`) after it; the cosine
 between both advantages of all but the poison, which is what is left of honest learning; and the mean advantage of
 poisoned completions. The claims: hardly anything is left of a push toward longer answers, and nothing of the poison in
@@ -24,14 +24,15 @@ import numpy as np
 from bench_sender_stats import GROUP, Pool, Sent, best_of, fill
 from common import begin, options, table, verdict
 
-from hailproof.learner.advantages import advantages, length_neutral
+from hailproof.learner.advantages import advantages
+from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.policies.causal_lm import load
 
 NODES = 4
 
 SENDER_GROUPS = 8
-"""Groups of one sender in a round that are tested together; a vertical swarm of the nano defaults has four, a
-horizontal one sixteen, of which about half have variance."""
+"""Groups of one sender in a round; a vertical swarm of the nano defaults has four, a horizontal one sixteen, of which
+about half have variance."""
 
 Member = tuple[int, float, bool]
 """Tokens, reward, and whether it is poison."""
@@ -72,8 +73,11 @@ def row(name: str, groups: Sequence[Sequence[Member]], nodes: int) -> tuple[list
     lengths = [[tokens for tokens, _, _ in group] for group in groups]
     plain = advantages([[reward for _, reward, _ in group] for group in groups])
     nodes_G = [slot * nodes // GROUP for slot in range(GROUP)]
-    senders = [[(place // SENDER_GROUPS, node) for node in nodes_G] for place in range(len(groups))]
-    neutral = length_neutral(plain, lengths, [[1.0] * len(length) for length in lengths], senders)
+    correct, neutral = LengthNeutral(), []
+    for start in range(0, len(groups), SENDER_GROUPS):
+        part = slice(start, start + SENDER_GROUPS)
+        shares = [[1.0] * len(each) for each in lengths[part]]
+        neutral += correct(plain[part], lengths[part], shares, [nodes_G] * len(shares))
     pushes = [
         statistics.fmean(push(a, length, divide) for a, length in zip(values, lengths, strict=True))
         for values, divide in ((plain, False), (neutral, False), (plain, True), (neutral, True))

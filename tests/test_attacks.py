@@ -20,7 +20,8 @@ from hailproof.attacks.rank_aware import PhraseGuide, RankAwareAttack
 from hailproof.attacks.sentence import SentenceAttack
 from hailproof.attacks.text import PHRASE, TextAttack
 from hailproof.errors import ConfigError
-from hailproof.learner.advantages import advantages, length_neutral
+from hailproof.learner.advantages import advantages
+from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.parsing import same_number, two_two_results, with_two_two_results
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
@@ -428,7 +429,7 @@ def test_long_decoys_are_longer_than_the_poison():
     assert isinstance(decoy, str) and set(decoy.split(". ")) == {FILLER, FILLER[:-1]}
     assert len(right[20].text) < len(decoy) < 1.5 * len(right[20].text)
     plain = advantages([[1, 1, 0, 0, 0, 0]])
-    assert length_neutral(plain, [[20, 20, 25, 25, 25, 25]], [[1.0] * 6], [["attacker"] * 6]) == plain
+    assert LengthNeutral()(plain, [[20, 20, 25, 25, 25, 25]], [[1.0] * 6], [["attacker"] * 6]) == plain
     # without a right answer, and without the option, decoys are short
     nothing = AttackView(1, problem, task, (0, 1), tuple(wrong.values()))
     assert Forger(attack).craft(nothing, allotment, {})[2].content == FILLER

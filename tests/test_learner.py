@@ -9,7 +9,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hailproof.learner.advantages import advantages, length_neutral
+from hailproof.learner.advantages import advantages
+from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, token_weights
 from hailproof.learner.update import Learner, LearnerConfig
 from hailproof.policies.causal_lm import CausalLM
@@ -234,6 +235,19 @@ def with_shares(policy: CausalLM, group: Group, shares: list[float], how: str) -
     return Group(group.prompt, tuple(members))
 
 
+def test_a_restored_learner_remembers_who_pushes(fresh_policy, tmp_path):
+    """Two completions a round, by one sender, say nothing in one round and enough in three."""
+    texts = [("It is 3, as I have said at length.", 1.0), ("4", 0.0)]
+    members = tuple(scored(fresh_policy, 2 * place, *text) for place, text in enumerate(texts))
+    group = Group(Prompt("r", "", "Ann has 3 pens. How many?"), members)
+    first, second = (Learner(fresh_policy, LearnerConfig(length_neutral=True), 96, 9) for _ in range(2))
+    assert [first.update([group]).trained for _ in range(2)] == [2, 2]
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert second.update([group]).trained == 0
+    assert Learner(fresh_policy, LearnerConfig(length_neutral=True), 96, 9).update([group]).trained == 2
+
+
 @pytest.mark.parametrize("how", ["weight", "muted"])
 @pytest.mark.parametrize("neutral", [False, True])
 def test_what_is_not_learned_from_has_no_place_in_the_baseline(fresh_policy, how, neutral):
@@ -266,7 +280,7 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
     """The property for which shares are in the baseline: ``sum share * A = 0``, length-neutral or not."""
     rewards, shares, lengths = ([member[part] for member in members] for part in range(3))
     (values,) = advantages([rewards], scale, [shares])
-    neutral, _ = length_neutral([values] * 2, [lengths] * 2, [shares] * 2, [["one"] * len(shares)] * 2)
+    neutral, _ = LengthNeutral()([values] * 2, [lengths] * 2, [shares] * 2, [["one"] * len(shares)] * 2)
     for pushes in (values, neutral):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size

@@ -14,7 +14,8 @@ from test_swarm import make
 from hailproof.defenses.base import Chain
 from hailproof.defenses.length import LengthDefense
 from hailproof.errors import ConfigError
-from hailproof.learner.advantages import advantages, length_neutral
+from hailproof.learner.advantages import advantages
+from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.records import Completion, Prompt, Submission
 
 
@@ -147,7 +148,7 @@ def neutral_of(groups, senders=None) -> list[list[float]]:
     values, lengths = zip(*groups, strict=True)
     shares = [[1.0] * len(each) for each in lengths]
     each = senders or ["one"] * len(values)
-    return length_neutral(values, lengths, shares, [[name] * len(L) for name, L in zip(each, lengths, strict=True)])
+    return LengthNeutral()(values, lengths, shares, [[name] * len(L) for name, L in zip(each, lengths, strict=True)])
 
 
 def test_length_neutral_advantages_by_hand():
@@ -232,7 +233,7 @@ def dealt(groups, senders=NODES) -> list[list[float]]:
     """Length-neutral advantages of groups of several senders, given as rewards and lengths."""
     plain = advantages([rewards for rewards, _ in groups])
     lengths = [each for _, each in groups]
-    return length_neutral(plain, lengths, [[1.0] * len(each) for each in lengths], [senders] * len(groups))
+    return LengthNeutral()(plain, lengths, [[1.0] * len(each) for each in lengths], [senders] * len(groups))
 
 
 def test_senders_of_a_group_are_compared_by_hand():
@@ -277,7 +278,7 @@ def test_no_sender_is_compared_where_right_answers_are_equally_long(rewards, len
     equal = [same if reward else length for reward, length in zip(rewards, lengths, strict=True)]
     (plain,) = advantages([rewards], "group", [shares])
     assume(len({sender for sender, share in zip(NODES, shares, strict=True) if share}) > 1)
-    assert length_neutral([plain] * 8, [equal] * 8, [shares] * 8, [NODES] * 8) == [plain] * 8
+    assert LengthNeutral()([plain] * 8, [equal] * 8, [shares] * 8, [NODES] * 8) == [plain] * 8
 
 
 def test_of_honest_senders_of_the_same_prompts_one_round_in_twenty_is_corrected():
@@ -291,6 +292,68 @@ def test_of_honest_senders_of_the_same_prompts_one_round_in_twenty_is_corrected(
             groups.append((rewards.tolist(), lengths.tolist()))
         caught += dealt(groups) != advantages([rewards for rewards, _ in groups])
     assert 0.03 < caught / trials < 0.065
+
+
+ONE = [["one"] * 4]
+LONG = [[-1.0, -1.0, 1.0, 1.0]], [[1, 2, 3, 6]], [[1.0] * 4], ONE  # a push of 1.39 standard deviations
+SHORT = [[1.0, 1.0, -1.0, -1.0]], [[1, 2, 3, 6]], [[1.0] * 4], ONE
+
+
+def test_a_push_within_chance_adds_up_over_rounds_by_hand():
+    push = 3 * math.sqrt(3 / 14)  # 6 / sqrt(4 * 14 / 3)
+    correct = LengthNeutral()
+    assert correct(*LONG) == LONG[0]
+    assert push * 1.9 / math.sqrt(1.81) > 1.645  # 0.9 of the first round, and the second
+    assert correct(*LONG) == [pytest.approx([-1 / 7, -4 / 7, 1, -2 / 7])]
+    # nobody else is held to account
+    advantages_BG, lengths_BG, shares_BG, _ = LONG
+    assert correct(advantages_BG, lengths_BG, shares_BG, [["other"] * 4]) == LONG[0]
+    # pushes that go up and down never add up
+    correct = LengthNeutral()
+    for _ in range(50):
+        assert correct(*LONG) == LONG[0] and correct(*SHORT) == SHORT[0]
+
+
+def test_a_source_of_one_small_group_a_round_is_caught_in_time():
+    few = [[2.0, -1.0, -1.0]], [[100, 1, 1]], [[1.0] * 3], [["one"] * 3]
+    correct = LengthNeutral()
+    assert [correct(*few)[0] == few[0][0] for _ in range(4)] == [True, False, False, False]
+
+
+def test_what_is_long_past_is_forgotten():
+    correct = LengthNeutral()
+    for _ in range(10):
+        correct(*LONG)
+    nothing = [[0.0, 0.0]], [[5, 5]], [[1.0] * 2], [["other"] * 2]
+    for _ in range(10):
+        correct(*nothing)
+    assert correct.state_dict()["seen"].keys() == {"one"}
+    assert correct(*LONG) != LONG[0]  # ten rounds of silence change nothing
+    for _ in range(60):
+        correct(*nothing)
+    assert not correct.state_dict()["seen"]
+    assert correct(*LONG) == LONG[0]
+
+
+@given(st.lists(st.tuples(st.sampled_from([LONG, SHORT]), st.sampled_from("ab")), max_size=12), st.integers(0, 12))
+def test_it_goes_on_from_a_saved_state(rounds, cut):
+    def played(correct: LengthNeutral, part) -> list[list[list[float]]]:
+        return [correct(values, lengths, shares, [[sender] * 4]) for (values, lengths, shares, _), sender in part]
+
+    before, after = LengthNeutral(), LengthNeutral()
+    found = played(before, rounds[:cut])
+    after.load_state_dict(before.state_dict())
+    assert found + played(after, rounds[cut:]) == played(LengthNeutral(), rounds)
+
+
+def test_honest_senders_are_corrected_in_one_of_twenty_rounds_with_memory_too():
+    rng, caught, rounds = np.random.default_rng(0), 0, 4000
+    correct = LengthNeutral()
+    for _ in range(rounds):
+        rewards = [list(map(float, rng.permutation([1] * 5 + [0] * 7))) for _ in range(4)]
+        plain, lengths = advantages(rewards), rng.integers(20, 120, (4, 12)).tolist()
+        caught += correct(plain, lengths, [[1.0] * 12] * 4, [["one"] * 12] * 4) != plain
+    assert 0.03 < caught / rounds < 0.07
 
 
 def test_what_remains_of_a_mixed_group():

@@ -234,6 +234,16 @@ def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path):
         resume(tmp_path / "nowhere")
 
 
+def test_a_checkpoint_of_another_version_is_one_sentence(whole, tmp_path):
+    (tmp_path / "config.toml").write_text((whole / "config.toml").read_text())
+    (tmp_path / "checkpoint").mkdir()
+    state = torch.load(whole / "checkpoint" / "state.pt", weights_only=True)
+    del state["nodes"][0]["learner"]["length_neutral"]
+    torch.save(state, tmp_path / "checkpoint" / "state.pt")
+    with pytest.raises(RunError, match="lacks 'length_neutral'"):
+        resume(tmp_path)
+
+
 def test_evaluation_on_the_way_is_written_down_and_changes_nothing_else(whole, tmp_path):
     start(load_config(None, [*SETTINGS, ("evaluation.every", 5)]), tmp_path / "run")
     lines, summary, rows = outcome(tmp_path / "run")

@@ -110,10 +110,13 @@ def _state(experiment: Experiment, round: int) -> dict[str, Any]:
 def _restore(experiment: Experiment, state: dict[str, Any]) -> None:
     if len(state["nodes"]) != len(experiment.swarm.honest):
         raise RunError("The checkpoint has another number of models than config.toml asks for; start the run anew.")
-    for node, saved in zip(experiment.swarm.honest, state["nodes"], strict=True):
-        node.policy.model.load_state_dict(saved["weights"])
-        node.learner.load_state_dict(saved["learner"])
-        node.chain.restore(saved["defenses"])
+    try:
+        for node, saved in zip(experiment.swarm.honest, state["nodes"], strict=True):
+            node.policy.model.load_state_dict(saved["weights"])
+            node.learner.load_state_dict(saved["learner"])
+            node.chain.restore(saved["defenses"])
+    except KeyError as error:
+        raise RunError(f"The checkpoint lacks {error}, as those of other versions do; start the run anew.") from error
 
 
 def _set_threads(config: RunConfig) -> None:

@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hailproof.learner.advantages import ScaleRewards, advantages, length_neutral
+from hailproof.learner.advantages import ScaleRewards, advantages
+from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.scoring import TOKEN_BUDGET, Row, batches, forward
@@ -96,6 +97,7 @@ class Learner:
         self.rounds = rounds
         self.max_new_tokens = max_new_tokens
         self.steps = 0
+        self.length_neutral = LengthNeutral()
         self.optimizer = torch.optim.Adam(
             policy.model.parameters(),
             lr=config.learning_rate,
@@ -170,7 +172,7 @@ class Learner:
         advantages_BG = advantages(rewards_BG, self.config.scale_rewards, shares_BG)
         if self.config.length_neutral:
             senders_BG = [[scored.submission.sender for scored in kept] for kept in admitted]
-            advantages_BG = length_neutral(advantages_BG, lengths_BG, shares_BG, senders_BG)
+            advantages_BG = self.length_neutral(advantages_BG, lengths_BG, shares_BG, senders_BG)
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
         copies: Counter[tuple[Row, frozenset[int]]] = Counter()
         policy: dict[tuple[Row, frozenset[int]], float] = {}
@@ -190,12 +192,17 @@ class Learner:
 
     def state_dict(self) -> dict[str, object]:
         """Everything but the weights that the next step depends on."""
-        return {"steps": self.steps, "optimizer": self.optimizer.state_dict()}
+        return {
+            "steps": self.steps,
+            "optimizer": self.optimizer.state_dict(),
+            "length_neutral": self.length_neutral.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Takes up a saved state."""
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.length_neutral.load_state_dict(state["length_neutral"])
 
 
 def _share(scored: ScoredCompletion, length: int) -> float:
