@@ -80,10 +80,15 @@ def _candidates(
     values, ids = _top(logits, k) if sampling.top_p == 1 else logits.topk(k, dim=-1)
     values = values.double() / sampling.temperature
     if sampling.top_p < 1:
-        probabilities = values.softmax(dim=-1)
-        mass_above = probabilities.cumsum(dim=-1) - probabilities
+        _, mass_above = _masses(values)
         values = values.masked_fill(mass_above >= sampling.top_p, -torch.inf)
     return values, ids
+
+
+def _masses(values: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N K"]]:
+    """Of candidates in descending order, the probability of each and that of all before it, which top-p asks about."""
+    probabilities = values.softmax(dim=-1)
+    return probabilities, probabilities.cumsum(dim=-1) - probabilities
 
 
 def draw(
@@ -182,8 +187,7 @@ def _border(
         inside, outside = values - values[:, k:], values[:, k - 1] - value
     if top_p < 1:
         candidates, odds = values[:, :k], math.log(top_p / (1 - top_p))
-        probabilities = candidates.softmax(dim=-1)
-        mass_above = probabilities.cumsum(dim=-1) - probabilities
+        probabilities, mass_above = _masses(candidates)
         allowed = mass_above < top_p
         lowest = candidates.masked_fill(~allowed, torch.inf).amin(dim=-1)
         highest = candidates.masked_fill(allowed, -torch.inf).amax(dim=-1)
