@@ -192,9 +192,39 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
     # the sender behaves again: it is read in full for as long as the memory lasts, and across a checkpoint
     later = ReplayDefense(check=0.3)
     later.restore(defense.state())
-    honest = replace(round_of, round=11, submissions=[replace(each, round=11) for each in round_of.submissions])
+    last = round_of.round + later.suspend + later.memory
+    honest = replace(round_of, round=last)
     assert [decisions(later, honest)[index] for index in mine] == ["accept"] * len(mine)
-    assert "abstain" in [decisions(later, replace(honest, round=12))[index] for index in mine]
+    assert "abstain" in [decisions(later, replace(honest, round=last + 1))[index] for index in mine]
+
+
+def test_a_sender_that_is_caught_is_suspended_longer_each_time_and_shorter_after_good_rounds(base_policy, round_of):
+    forged: Completion = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
+    mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
+    poisoned = with_completion(round_of, {mine[0]: forged})
+    defense = ReplayDefense()
+    suspended = []
+    for round in range(1, 41):
+        out = defense.suspended(round)
+        assert out <= {1}
+        suspended.append(bool(out))
+        if not out:
+            defense.screen(replace(poisoned if round < 11 else round_of, round=round))
+            saved, defense = defense.state(), ReplayDefense()
+            defense.restore(saved)
+    # caught in 1, 4 and 9: without slots for 2, 4 and 8 rounds; 18 to 20 make up for it
+    assert [round for round, out in enumerate(suspended, 1) if out] == [2, 3, 5, 6, 7, 8, *range(10, 18)]
+    defense.screen(replace(poisoned, round=41))
+    assert [round for round in range(42, 50) if defense.suspended(round)] == [42, 43]
+
+
+def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
+    silent = replace(round_of, missing={2: 1, 7: 3})  # 7 sent nothing at all
+    lenient, patient = ReplayDefense(mandatory=False), ReplayDefense(suspend=0)
+    for defense, out in ((ReplayDefense(), {2, 7}), (lenient, set()), (patient, set())):
+        assert not defense.suspended(round_of.round)
+        defense.screen(silent)
+        assert defense.suspended(round_of.round + 1) == out
 
 
 def test_the_choice_of_what_is_checked_depends_on_everything_sent(base_policy, round_of):
@@ -251,7 +281,10 @@ def test_most_mismatches_by_hand():
 
 @pytest.mark.parametrize(
     "options",
-    [{"margin": -1}, {"memory": -1}, {"check": 0}, {"check": 1.5}, {"mismatch_rate": 1.0}, {"admission": "forgive"}],
+    [
+        {"margin": -1}, {"memory": -1}, {"suspend": -1}, {"check": 0}, {"check": 1.5}, {"mismatch_rate": 1.0},
+        {"admission": "forgive"},
+    ],
 )
 def test_bad_options_are_one_sentence(options):
     with pytest.raises(ConfigError, match=r"^[^.]*(\.\d[^.]*)*\.$"):

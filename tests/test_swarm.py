@@ -1,5 +1,6 @@
 """Swarms on real nano models: plans, twins, hostile submissions, and what learning does to honest nodes."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +115,51 @@ def test_replay_lets_nothing_forged_in_and_keeps_all_that_is_honest(topology, at
     # a forged completion may be the very draw of its slot by chance: then it is no forgery
     assert line["malicious_acceptance"] <= 0.25
     assert line["defense_seconds"]["replay"] > 0
+
+
+@pytest.mark.parametrize(
+    ("topology", "attack"), [("horizontal", "text"), ("vertical", "length"), ("vertical", "equation")]
+)
+def test_the_slots_of_a_caught_sender_go_to_others_and_the_swarm_learns_as_if_it_were_honest(topology, attack):
+    common = [("swarm.topology", topology), ("swarm.prompt_choice", "assigned"), ("defense", [{"name": "replay"}])]
+    attacked, clean = (make(("attack.name", name), *common) for name in (attack, "none"))
+    assert round_line(attacked, attacked.swarm.play(1))["screened"]["malicious"] > 0
+    clean.swarm.honest[0].policy.model.load_state_dict(attacked.swarm.honest[0].policy.model.state_dict())
+    clean.swarm.honest[0].learner.load_state_dict(copy.deepcopy(attacked.swarm.honest[0].learner.state_dict()))
+    for round in (2, 3):
+        assert attacked.swarm.suspended(round) == {3} and not clean.swarm.suspended(round)
+        with_absent, full = attacked.swarm.play(round), clean.swarm.play(round)
+        ours, theirs = (
+            {(s.submission.problem_id, s.submission.slot): s for group in view.groups for s in group.completions}
+            for view in (with_absent.views[0], full.views[0])
+        )
+        assert {s.submission.sender for s in ours.values()} == {0, 1, 2}
+        assert {s.submission.sender for s in theirs.values()} == {0, 1, 2, 3}
+        assert {key: (s.submission.completion, s.reward) for key, s in ours.items()} == {
+            key: (s.submission.completion, s.reward) for key, s in theirs.items()
+        }
+        line = round_line(attacked, with_absent)
+        assert line["screened"]["malicious"] == 0 and line["malicious_acceptance"] is None
+    assert torch.equal(weights(attacked.swarm.honest[0]), weights(clean.swarm.honest[0]))
+    assert attacked.swarm.suspended(4) == frozenset()
+
+
+def test_a_suspended_attacker_picks_no_prompts_either():
+    attacked = make(("attack.name", "equation"), ("swarm.topology", "vertical"), ("defense", [{"name": "replay"}]))
+    problems, slots = attacked.swarm.plan(1, frozenset({3}))
+    assert 3 not in {slot.node for slot in slots} and len(slots) == 16 and len(problems) == 4
+    free, _ = attacked.swarm.plan(1)
+    assert any("two_two" in problem.tags for problem in free.values())
+    assert problems == make(("swarm.topology", "vertical")).swarm.plan(1)[0]
+
+
+def test_nobody_is_suspended_where_all_would_be():
+    experiment = make(("defense", [{"name": "replay"}]))
+    experiment.swarm.honest[0].chain.defenses[0].restore(
+        {"offenses": {}, "suspended_until": dict.fromkeys(range(4), 9), "suspect_until": {}}
+    )
+    assert experiment.swarm.suspended(1) == frozenset()
+    assert {slot.node for slot in experiment.swarm.plan(1, frozenset({0, 3}))[1]} == {1, 2}
 
 
 def test_an_attacker_that_leaves_out_what_it_does_not_like_is_heard_no_more():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hailproof.errors import ConfigError
 from hailproof.records import Slot
-from hailproof.topology import plan_horizontal, plan_vertical, shares
+from hailproof.topology import plan_horizontal, plan_vertical, reassigned, shares
 
 
 def test_horizontal_by_hand():
@@ -102,3 +102,40 @@ def test_vertical_drops_nothing_and_gives_whole_groups(counts: list[int], group_
 def test_impossible_plans_are_refused(plan, message: str):
     with pytest.raises(ConfigError, match=message):
         plan()
+
+
+def test_slots_of_the_absent_go_round_by_hand():
+    plan = plan_horizontal(3, ["a", "b"], 4)
+    assert reassigned(plan, {1}, [0, 2], whole_groups=False, offset=1) == (
+        Slot(0, "a", 0), Slot(2, "a", 1), Slot(2, "a", 2), Slot(0, "a", 3),
+        Slot(0, "b", 0), Slot(2, "b", 1), Slot(0, "b", 2), Slot(2, "b", 3),
+    )  # fmt: skip
+    plan = plan_vertical([["a"], ["b", "c"], ["d"]], 2)
+    assert reassigned(plan, {1}, [0, 2], whole_groups=True) == (
+        Slot(0, "a", 0), Slot(0, "a", 1), Slot(0, "b", 0), Slot(0, "b", 1),
+        Slot(2, "c", 0), Slot(2, "c", 1), Slot(2, "d", 0), Slot(2, "d", 1),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="0 nodes"):
+        reassigned(plan, {0, 1, 2}, [], whole_groups=True)
+
+
+@given(
+    nodes=st.integers(2, 8), prompts=st.integers(1, 8), surplus=st.integers(0, 9), whole=st.booleans(),
+    absent=st.sets(st.integers(0, 7), max_size=7), offset=st.integers(0, 20),
+)  # fmt: skip
+def test_the_present_share_what_the_absent_had_and_keep_their_own(nodes, prompts, surplus, whole, absent, offset):
+    present = [node for node in range(nodes) if node not in absent]
+    if not present:
+        return
+    names = [f"p{number}" for number in range(nodes * prompts)]
+    owned = [names[node::nodes] for node in range(nodes)]
+    plan = plan_vertical(owned, nodes + surplus) if whole else plan_horizontal(nodes, names, nodes + surplus)
+    dealt = reassigned(plan, absent, present, whole, offset)
+    assert [(slot.problem_id, slot.index) for slot in dealt] == [(slot.problem_id, slot.index) for slot in plan]
+    assert all(new == old for new, old in zip(dealt, plan, strict=True) if old.node in present)
+    inherited = [new for new, old in zip(dealt, plan, strict=True) if old.node in absent]
+    units = Counter({(slot.node, slot.problem_id, 0 if whole else slot.index): 1 for slot in inherited})
+    loads = [sum(count for (node, *_), count in units.items() if node == each) for each in present]
+    assert max(loads) - min(loads) <= 1
+    if whole:
+        assert all(len({s.node for s in dealt if s.problem_id == name}) == 1 for name in names)

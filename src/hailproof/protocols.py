@@ -329,6 +329,10 @@ class Defense(Protocol):
         """Gives one verdict for each completion of the evidence."""
         ...
 
+    def suspended(self, round: int) -> frozenset[int]:
+        """Senders that are to have no slots in a round, because of what they sent before."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """What it remembers between rounds, in plain types, for the checkpoint."""
         ...

@@ -10,7 +10,7 @@ from hailproof.node import HonestNode, MaliciousNode
 from hailproof.protocols import Exchange, PromptChoice, Task, Topology
 from hailproof.records import Problem, RoundRecord, Slot, Submission
 from hailproof.seeds import derive
-from hailproof.topology import plan_horizontal, plan_vertical, shares
+from hailproof.topology import plan_horizontal, plan_vertical, reassigned, shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,13 @@ class Swarm:
         """Number of nodes."""
         return sum(len(node.nodes) for node in self.honest) + len(self.malicious)
 
-    def plan(self, round: int) -> tuple[dict[str, Problem], tuple[Slot, ...]]:
-        """Chooses the problems of a round and deals their slots; a pure function of the seed and the round."""
+    def plan(
+        self, round: int, suspended: frozenset[int] = frozenset()
+    ) -> tuple[dict[str, Problem], tuple[Slot, ...]]:
+        """Chooses the problems of a round and deals their slots; a pure function of the seed and the arguments.
+
+        What suspended nodes would have had goes to the others, so that the round is the one of a full swarm.
+        """
         if self.prompts > len(self.task.train):
             raise ConfigError(
                 f"A round takes {self.prompts} prompts, but the task has {len(self.task.train)}; lower swarm.prompts."
@@ -55,15 +60,26 @@ class Swarm:
         if self.topology == "horizontal":
             rng = random.Random(derive(self.seed, "round", round, "problems"))
             chosen = rng.sample(self.task.train, self.prompts)
-            return _by_id(chosen), plan_horizontal(self.size, [problem.id for problem in chosen], self.group_size)
-        owned = self._pick(round)
-        slots = plan_vertical([[problem.id for problem in picked] for picked in owned], self.group_size)
-        return _by_id([problem for picked in owned for problem in picked]), slots
+            slots = plan_horizontal(self.size, [problem.id for problem in chosen], self.group_size)
+        else:
+            owned = self._pick(round, suspended)
+            slots = plan_vertical([[problem.id for problem in picked] for picked in owned], self.group_size)
+            chosen = [problem for picked in owned for problem in picked]
+        if suspended:
+            present = [node for node in range(self.size) if node not in suspended]
+            slots = reassigned(slots, suspended, present, self.topology == "vertical", offset=round)
+        return _by_id(chosen), slots
 
-    def _pick(self, round: int) -> list[list[Problem]]:
+    def suspended(self, round: int) -> frozenset[int]:
+        """The nodes that all honest ones want to have no slots; nobody, if that were the whole swarm."""
+        wanted = frozenset.intersection(*(node.chain.suspended(round) for node in self.honest))
+        return wanted if len(wanted) < self.size else frozenset()
+
+    def _pick(self, round: int, suspended: frozenset[int]) -> list[list[Problem]]:
         """Each node picks its own prompts, or is assigned them; no two nodes take the same one in a round."""
         counts = shares(self.prompts, self.size, offset=round)
-        pickers = {node.node for node in self.malicious} if self.prompt_choice == "free" else set()
+        choosers = {node.node for node in self.malicious} if self.prompt_choice == "free" else set()
+        pickers = choosers - suspended
         taken: set[str] = set()
         owned: list[list[Problem]] = [[] for _ in range(self.size)]
         for node in sorted(range(self.size), key=lambda index: (index not in pickers, index)):
@@ -81,7 +97,7 @@ class Swarm:
     def play(self, round: int) -> RoundRecord:
         """Plays one round and updates every honest node."""
         clock = _Clock()
-        problems, slots = self.plan(round)
+        problems, slots = self.plan(round, self.suspended(round))
         clock.lap("plan")
         submissions: list[Submission] = []
         for node in self.honest:

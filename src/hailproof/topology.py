@@ -7,7 +7,7 @@ the remainders are.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from hailproof.errors import ConfigError
 from hailproof.records import Slot
@@ -75,6 +75,35 @@ def plan_vertical(owned: Sequence[Sequence[str]], group_size: int) -> tuple[Slot
     )
 
 
+def reassigned(
+    slots: Sequence[Slot], absent: Collection[int], present: Sequence[int], whole_groups: bool, offset: int = 0
+) -> tuple[Slot, ...]:
+    """Gives the slots of absent nodes to those that are there, in turn; the draws of the slots stay what they are.
+
+    Args:
+        slots: The plan of a round in which nobody is absent.
+        absent: Nodes that get no slots.
+        present: Nodes that take them over.
+        whole_groups: Whether the slots of one prompt stay together, as in a vertical swarm.
+        offset: Which of those present comes first; taken modulo their number.
+
+    Returns:
+        The plan, in the same order.
+
+    Raises:
+        ConfigError: If nobody is present.
+    """
+    _require_nodes(len(present))
+    heirs: dict[tuple[str, int], int] = {}
+    for slot in slots:
+        if slot.node in absent:
+            heirs.setdefault(_unit(slot, whole_groups), present[(offset + len(heirs)) % len(present)])
+    return tuple(
+        Slot(heirs[_unit(slot, whole_groups)], slot.problem_id, slot.index) if slot.node in absent else slot
+        for slot in slots
+    )
+
+
 def sampled_groups(
     owned: Sequence[str], received: Sequence[str], take_owned: int, take_received: int, rng: random.Random
 ) -> frozenset[str]:
@@ -111,6 +140,11 @@ def shares(total: int, parts: int, offset: int = 0) -> tuple[int, ...]:
         raise ConfigError(f"{total} cannot be split into {parts} parts; both must be counts, and parts at least 1.")
     base, remainder = divmod(total, parts)
     return tuple(base + ((part - offset) % parts < remainder) for part in range(parts))
+
+
+def _unit(slot: Slot, whole_group: bool) -> tuple[str, int]:
+    """What is given away at once: a slot, or all that a node has of a prompt."""
+    return slot.problem_id, 0 if whole_group else slot.index
 
 
 def _require_nodes(nodes: int) -> None:

@@ -37,6 +37,10 @@ class BaseDefense(ABC):
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """Gives one verdict for each completion of the evidence."""
 
+    def suspended(self, round: int) -> frozenset[int]:
+        """Senders that are to have no slots in a round; by default none."""
+        return frozenset()
+
     def state(self) -> dict[str, Any]:
         """What it remembers between rounds; by default nothing."""
         return {}
@@ -278,6 +282,10 @@ class Chain:
             if verdict.decision == "reject":
                 return next(defense.admission for defense in self.defenses if defense.name == verdict.defense)
         return "accept"
+
+    def suspended(self, round: int) -> frozenset[int]:
+        """Senders that some defense wants to have no slots in a round."""
+        return frozenset().union(*(defense.suspended(round) for defense in self.defenses))
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What the defenses remember, by name."""

@@ -17,6 +17,11 @@ What is tested, per completion:
   counted in the tokens that are replayed and learned from, not in those that the sender claims.
 * **mandatory**: a sender that withholds one of its slots loses the round, since leaving draws out is choosing too.
 
+A sender that is caught is suspended: in the following rounds its slots go to others, whose draws of them are those that
+it owed, so that the swarm learns what it would have learned with an honest node in its place. It comes back after
+``suspend`` rounds, and after twice as many each time that it is caught again. A false alarm costs others some work, and
+nothing that is learned.
+
 Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
 (``swarm.prompt_choice = "assigned"``), or they can be chosen.
 
@@ -45,6 +50,8 @@ from hailproof.seeds import derive
 MARGIN = 1e-3
 FALSE_ALARM = 1e-6
 """Probability with which the count test rejects an honest completion, if ``mismatch_rate`` is true."""
+MOST_DOUBLINGS = 20
+"""The longest suspension is the first one doubled so many times."""
 
 
 class ReplayDefense(BaseDefense):
@@ -54,8 +61,10 @@ class ReplayDefense(BaseDefense):
         margin: Nats over the temperature that a token may lie below the drawn one.
         mismatch_rate: Share of honest tokens that are not exactly the drawn one, by rounding; for the count test.
         check: Share of completions that are checked.
-        memory: Rounds for which a sender is checked in full after it was caught.
-        mandatory: Whether a sender that withholds a completion loses its others of that round.
+        memory: Rounds with slots for which a sender is checked in full after it was caught.
+        mandatory: Whether a sender that withholds a completion loses its others of that round, and is caught.
+        suspend: Rounds without slots for a sender that was caught, doubled for each time before that it has not made
+            up for by a round without fault; 0 leaves it its slots.
         admission: What happens to rejected completions.
     """
 
@@ -68,11 +77,12 @@ class ReplayDefense(BaseDefense):
         check: float = 1.0,
         memory: int = 10,
         mandatory: bool = True,
+        suspend: int = 2,
         admission: Admission = "drop",
     ) -> None:
         super().__init__(admission)
-        if margin < 0 or memory < 0:
-            raise ConfigError("Defense replay takes a margin and a memory of 0 or more.")
+        if margin < 0 or memory < 0 or suspend < 0:
+            raise ConfigError("Defense replay takes a margin, a memory and a suspend of 0 or more.")
         if not 0 < check <= 1 or not 0 <= mismatch_rate < 1:
             raise ConfigError("Defense replay takes a check in (0, 1] and a mismatch_rate in [0, 1); both are shares.")
         self.margin = margin
@@ -80,6 +90,9 @@ class ReplayDefense(BaseDefense):
         self.check = check
         self.memory = memory
         self.mandatory = mandatory
+        self.suspend = suspend
+        self._offenses: dict[int, int] = {}
+        self._suspended_until: dict[int, int] = {}
         self._suspect_until: dict[int, int] = {}
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
@@ -90,19 +103,48 @@ class ReplayDefense(BaseDefense):
         picked = self._picked(evidence.round, submissions, open_cases)
         verdicts = self._replay(evidence, verdicts, picked)
         caught = {submissions[i].sender for i in picked if (found := verdicts[i]) and found.decision == "reject"}
-        self._suspect_until.update(dict.fromkeys(caught, evidence.round + self.memory))
         rest = [index for index in open_cases if verdicts[index] is None and submissions[index].sender in caught]
         verdicts = self._replay(evidence, verdicts, rest)
+        self._remember(evidence, verdicts)
         unchecked = Verdict(self.name, "abstain", "not among those that were checked")
         return [verdict or unchecked for verdict in verdicts]
 
+    def suspended(self, round: int) -> frozenset[int]:
+        """Senders whose slots go to others in a round."""
+        return frozenset(sender for sender, last in self._suspended_until.items() if round <= last)
+
     def state(self) -> dict[str, Any]:
-        """Which senders are checked in full, and until which round."""
-        return {"suspect_until": dict(self._suspect_until)}
+        """Which senders were caught how often, are suspended, and are checked in full, and until which round."""
+        return {
+            "offenses": dict(self._offenses),
+            "suspended_until": dict(self._suspended_until),
+            "suspect_until": dict(self._suspect_until),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state` gave."""
+        self._offenses = dict(state["offenses"])
+        self._suspended_until = dict(state["suspended_until"])
         self._suspect_until = dict(state["suspect_until"])
+
+    def _remember(self, evidence: Evidence, verdicts: Sequence[Verdict | None]) -> None:
+        """Suspends who was caught, and takes one offense back from those who were read and not caught."""
+        read = {s.sender for s, verdict in zip(evidence.submissions, verdicts, strict=True) if verdict}
+        caught = {
+            submission.sender
+            for submission, verdict in zip(evidence.submissions, verdicts, strict=True)
+            if verdict and verdict.decision == "reject"
+        }
+        if self.mandatory:
+            caught |= {sender for sender, count in evidence.missing.items() if count}
+        for sender in caught:
+            offenses = self._offenses.get(sender, 0)
+            last = evidence.round + self.suspend * 2 ** min(offenses, MOST_DOUBLINGS)
+            self._offenses[sender] = offenses + 1
+            self._suspended_until[sender] = last
+            self._suspect_until[sender] = last + self.memory
+        for sender in read - caught:
+            self._offenses[sender] = max(0, self._offenses.get(sender, 0) - 1)
 
     def _before_replay(self, submission: Submission, evidence: Evidence) -> Verdict | None:
         """What can be said without the model; ``None`` if the draws must be repeated."""
