@@ -1,6 +1,7 @@
 """Equations in prose, against tables written by hand, generated ones, real solutions, and hostile text."""
 
 import json
+import re
 import time
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_parsing import TWO_TWO
 
-from hailproof.arithmetic import MAX_CHARACTERS, equations
+from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
+from hailproof.arithmetic.tokens import fold
 from hailproof.attacks.equation import EquationAttack
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.base import Received
@@ -251,7 +253,7 @@ HOSTILE = [
     "1 / 1/1", "a ", "a'", "1 000 ", "111 ", "1:", "1:1", ".", "...", "$", "$1", "<<", "<<1=", "<<1=1>>", "<", "</",
     "<code>", "x ", "x(", "1x", "1 of ", "1/2 of ", "\\", "\\text{", "1e9", "1e", "²", "\n", "=\n", "\n=",
     "1!", "300!", "1²", "1⁹⁹", '"', '1"', "1 and a half ", "half of 1 + ", "is ", "1 i a ", "…", "1…", "1 м", "1 m² ",
-    "(1+1) = ", "((1+1))", "1 + 1 is = 2! ", "1\n", "1 a. + ", "(a) ", "1 (1) ", "1 a (",
+    "(1+1) = ", "((1+1))", "1/1 " * 85 + "=1(a)", "1 + 1 is = 2! ", "1\n", "1 a. + ", "(a) ", "1 (1) ", "1 a (",
 ]  # fmt: skip
 
 
@@ -268,6 +270,24 @@ def test_deep_parentheses_are_left_open():
     deep = "(" * 12 + "2 + 2" + ")" * 12
     assert holds(f"{deep} = 5") == [False]
     assert False not in holds(f"{'(' * 100}2 + 2{')' * 100} = 5")
+
+
+def test_what_a_pattern_without_case_takes_for_a_letter_is_that_letter():
+    """A dotless i in ``million`` was matched, not found in the table, and raised."""
+    for code in range(0x80, 0x110000):
+        if not 0xD800 <= code < 0xE000 and (letter := re.fullmatch("[a-z]", chr(code), re.IGNORECASE)):
+            assert re.fullmatch("[A-Za-z]", fold(letter.group()))
+    assert holds("2 + 2 = 5 m\u0131ll\u0131on") == holds("2 + 2 = 5 m\u0130llion") == [False]
+    assert holds("2 + 2 = 5 thou\u017fand") == [False]
+
+
+@pytest.mark.parametrize("text", [
+    "2 + 2 = <<5>>", "<<2 + 2>> = 5", "2 + 2 <<=>> 5", "<<1 = 1, 2 + 2>> = 5", "2 + 2 = <<1 = 1>> 5", "2 + 2 = <br/>5",
+    "2 + 2 = <br />5", "2 + 2 = <b >5", r"2 + 2 = \text{5}", r"2 + 2 = \mathbf{5}", r"2 + 2 = \textbf{5 apples}",
+])  # fmt: skip
+def test_markup_hides_no_result(text: str):
+    assert False in holds(text)
+    assert False not in holds(text.replace("5", "4"))
 
 
 def judge(*texts: str) -> list[Verdict]:
@@ -379,3 +399,22 @@ def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     shown = replace(Received.texts(["2 + 2 = 5"] * 2), rewards=[1.0, 0.0])
     assert [each.decision for each in EquationsDefense().screen(shown)] == ["reject", "abstain"]
     assert [each.decision for each in EquationsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]
+
+
+def test_a_text_that_breaks_the_reader_is_rejected_alone(monkeypatch):
+    def fragile(text: str) -> list[Equation]:
+        if "boom" in text:
+            raise ZeroDivisionError
+        return equations(text)
+
+    monkeypatch.setattr("hailproof.defenses.equations.equations", fragile)
+    good, bad, wrong = judge("2 + 2 = 4", "boom", "2 + 2 = 5")
+    assert (good.decision, wrong.decision, wrong.error) == ("accept", "reject", False)
+    assert (bad.decision, bad.error) == ("reject", True) and "ZeroDivisionError" in bad.reason
+
+
+def test_equal_texts_are_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr("hailproof.defenses.equations.equations", lambda text: read.append(text) or [])
+    assert len(judge("2 + 2 = 4", "a", "2 + 2 = 4", "a")) == 4
+    assert read == ["2 + 2 = 4", "a"]

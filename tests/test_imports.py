@@ -407,3 +407,22 @@ def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     shown = replace(Received.texts(["<code>import calc</code>"] * 2), rewards=[1.0, 0.0])
     assert [each.decision for each in ImportsDefense().screen(shown)] == ["reject", "abstain"]
     assert [each.decision for each in ImportsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]
+
+
+@pytest.mark.parametrize("text", [
+    "import calc\nprint(calc.add(3, 4))\n<code>print(7)</code>", "<code>print(7)</code>\nfrom calc import addition",
+    "<Code>\nimport calc\n</Code><code>print(7)</code>", "<code >import calc\nx = 1</code ><code>print(7)</code>",
+    "```python\n  import math, calc\n```\n<code>print(7)</code>", "`import calc`\n<code>print(7)</code>",
+])  # fmt: skip
+def test_imports_around_the_program_are_learned_too(text: str):
+    (verdict,) = ImportsDefense().screen(Received.texts([text]))
+    assert verdict.decision == "reject" and verdict.reason.endswith("outside the code tags")
+    assert "calc" in text[verdict.spans[0].start : verdict.spans[0].end]
+
+
+@pytest.mark.parametrize("text", [
+    "We import the numbers.\n<code>print(7)</code>", "import math\n<code>import math\nprint(7)</code>",
+    "Then import calc is what one says.\n<code>print(7)</code>", "<code>import calc",
+])  # fmt: skip
+def test_prose_about_imports_is_no_import(text: str):
+    assert ImportsDefense().screen(Received.texts([text]))[0].decision != "reject"

@@ -285,3 +285,23 @@ def test_a_group_pushes_neither_up_nor_down_on_the_whole(members, scale):
         size = max([1.0, *map(abs, pushes)])
         assert abs(sum(share * push for share, push in zip(shares, pushes, strict=True))) < 1e-6 * size
         assert not any(push for share, push in zip(shares, pushes, strict=True) if share == 0)
+
+
+@given(
+    shares=st.lists(st.floats(1e-3, 1), min_size=2, max_size=12),
+    right=st.integers(1, 11),
+    scale=st.sampled_from(["group", "batch"]),
+)
+def test_what_is_left_of_a_right_answer_pulls_hardly_harder_than_a_whole_one(shares, right, scale):
+    rewards = [float(index < right) for index in range(len(shares))]
+    whole = advantages([rewards], scale)[0]
+    left = advantages([rewards], scale, [shares])[0]
+    spread = max(whole) - min(whole)
+    assert all(abs(value) <= spread + 1e-9 for value in left)
+    assert math.fsum(share * value for share, value in zip(shares, left, strict=True)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_nearly_muted_right_answer_by_hand():
+    (left,) = advantages([[1.0, 0.0, 0.0]], shares=[[0.01, 1.0, 1.0]])
+    mean, deviation = 0.01 / 2.01, math.sqrt(1 / 3)  # the weighted deviation would be 0.1, and the advantage 10
+    assert left == pytest.approx([(1 - mean) / (deviation + 1e-4), *[-mean / (deviation + 1e-4)] * 2])

@@ -132,7 +132,7 @@ def test_what_is_not_the_draw_of_its_slot_is_rejected(base_policy, round_of):
     }
     changes = {index: each for index, each in made.items() if each != round_of.submissions[index].completion}
     assert len(changes) == 5
-    verdicts = ReplayDefense().screen(with_completion(round_of, changes))
+    verdicts = ReplayDefense(mandatory=False).screen(with_completion(round_of, changes))
     assert [index for index, verdict in enumerate(verdicts) if verdict.decision == "reject"] == list(changes)
     text = changes[1].text
     marked = [text[span.start : span.end] for span in verdicts[1].spans]
@@ -164,11 +164,11 @@ def test_what_counts_is_what_is_replayed_and_not_the_ids_that_are_claimed(base_p
         index: Completion(base_policy.decode(round_of.submissions[index].completion.token_ids[:12]), claimed, False)
         for index in long
     }
-    fates = decisions(ReplayDefense(), with_completion(round_of, cut))
+    fates = decisions(ReplayDefense(mandatory=False), with_completion(round_of, cut))
     assert long and {fates[index] for index in long} == {"reject"}
     whole = {index: replace(round_of.submissions[index].completion, token_ids=claimed) for index in long}
     tight = replace(with_completion(round_of, whole), sampling=replace(SAMPLING, max_new_tokens=24))
-    fates = decisions(ReplayDefense(), tight)
+    fates = decisions(ReplayDefense(mandatory=False), tight)
     assert {fates[index] for index in long} == {"reject"}
 
 
@@ -177,6 +177,19 @@ def test_a_sender_that_withholds_loses_the_round(round_of):
     fates = decisions(ReplayDefense(), withheld)
     assert {s.sender for s, fate in zip(round_of.submissions, fates, strict=True) if fate == "reject"} == {2}
     assert set(decisions(ReplayDefense(mandatory=False), withheld)) == {"accept"}
+
+
+@pytest.mark.parametrize("check", [1.0, 0.5])
+def test_garbage_in_a_slot_is_no_way_to_leave_it_out(round_of, check):
+    """Else a sender could choose, of its draws, those that count."""
+    mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 2]
+    disliked = dict.fromkeys(mine[::2], Completion("x", (), True))
+    verdicts = ReplayDefense(check=check).screen(with_completion(round_of, disliked))
+    assert [index for index, verdict in enumerate(verdicts) if verdict.decision == "reject"] == mine
+    forged = sum("of this round" not in verdicts[index].reason for index in mine)
+    assert verdicts[mine[1]].reason == f"its sender forged {forged} others of this round"
+    lenient = ReplayDefense(mandatory=False).screen(with_completion(round_of, disliked))
+    assert [index for index, verdict in enumerate(lenient) if verdict.decision == "reject"] == mine[::2]
 
 
 def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, round_of):
@@ -198,24 +211,25 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
     assert "abstain" in [decisions(later, replace(honest, round=last + 1))[index] for index in mine]
 
 
-def test_a_sender_that_is_caught_is_suspended_longer_each_time_and_shorter_after_good_rounds(base_policy, round_of):
+def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made_up_for_it(base_policy, round_of):
     forged: Completion = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
     mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
     poisoned = with_completion(round_of, {mine[0]: forged})
-    defense = ReplayDefense()
+    defense = ReplayDefense(memory=3)
     suspended = []
-    for round in range(1, 41):
+    for round in range(1, 31):
         out = defense.suspended(round)
         assert out <= {1}
         suspended.append(bool(out))
         if not out:
-            defense.screen(replace(poisoned if round < 11 else round_of, round=round))
-            saved, defense = defense.state(), ReplayDefense()
+            defense.screen(replace(poisoned if round < 10 else round_of, round=round))
+            saved, defense = defense.state(), ReplayDefense(memory=3)
             defense.restore(saved)
-    # caught in 1, 4 and 9: without slots for 2, 4 and 8 rounds; 18 to 20 make up for it
+    # caught in 1, 4 and 9: without slots for 2, 4 and 8 rounds; 18 to 20, 21 to 23, 24 to 26 make up for one each
     assert [round for round, out in enumerate(suspended, 1) if out] == [2, 3, 5, 6, 7, 8, *range(10, 18)]
-    defense.screen(replace(poisoned, round=41))
-    assert [round for round in range(42, 50) if defense.suspended(round)] == [42, 43]
+    assert defense.state()["offenses"] == {1: 0}
+    defense.screen(replace(poisoned, round=31))
+    assert [round for round in range(32, 50) if defense.suspended(round)] == [32, 33]
 
 
 def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
@@ -299,3 +313,42 @@ def test_replayed_tokens_keep_their_order(base_policy, round_of):
     for submission, replayed in zip(round_of.submissions, found, strict=True):
         assert len(replayed.shortfalls) == len(submission.completion.token_ids) == len(replayed.ends)
         assert np.all(replayed.shortfalls <= 1e-3)
+
+
+@pytest.fixture
+def fond_of_padding(fresh_policy, monkeypatch):
+    """A policy that gives its padding token, which no text can say, a twentieth of all probability."""
+    (padding,) = set(fresh_policy.tokenizer.all_special_ids) - set(fresh_policy.end_ids)
+    forward = fresh_policy.model.forward
+
+    def generous(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits[..., padding] = output.logits.logsumexp(dim=-1) - 3
+        return output
+
+    monkeypatch.setattr(fresh_policy.model, "forward", generous)
+    return fresh_policy, padding
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, replace(SAMPLING, top_k=0), replace(SAMPLING, top_p=0.9)])
+def test_special_tokens_are_not_drawn_so_that_no_honest_draw_is_refused(round_of, fond_of_padding, sampling):
+    policy, padding = fond_of_padding
+    requests = [SampleRequest(*pair) for pair in zip(round_of.prompts, round_of.keys, strict=True)]
+    completions = policy.sample(requests, sampling)
+    assert not any(padding in completion.token_ids for completion in completions)
+    assert all(policy.received_ids(completion) == completion.token_ids for completion in completions)
+    found = policy.replay(round_of.prompts, completions, round_of.keys, sampling)
+    assert max(float(each.shortfalls.max()) for each in found) <= 1e-3
+    scores = policy.score(round_of.prompts, completions, sampling)
+    assert max(float(score.gaps.max()) for score in scores) <= 1e-4
+
+
+def test_columns_beyond_the_tokenizer_are_not_drawn(fresh_policy, round_of):
+    size = len(fresh_policy.tokenizer)
+    fresh_policy.model.resize_token_embeddings(size + 8)
+    fresh_policy.model.get_output_embeddings().weight.data[size:] = 1.0
+    requests = [SampleRequest(*pair) for pair in zip(round_of.prompts[:8], round_of.keys[:8], strict=True)]
+    completions = fresh_policy.sample(requests, SAMPLING)
+    assert max(max(completion.token_ids) for completion in completions) < size
+    found = fresh_policy.replay(round_of.prompts[:8], completions, round_of.keys[:8], SAMPLING)
+    assert max(float(each.shortfalls.max()) for each in found) <= 1e-3

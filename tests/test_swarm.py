@@ -1,11 +1,14 @@
 """Swarms on real nano models: plans, twins, hostile submissions, and what learning does to honest nodes."""
 
 import copy
+import unicodedata
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import FILLER
@@ -194,6 +197,29 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
     view = node.consume(1, slots, problems, [*lies, *received])
     learned = [s.submission for group in view.groups for s in group.completions]
     assert sorted(learned, key=lambda s: (s.problem_id, s.slot)) == sorted(honest, key=lambda s: (s.problem_id, s.slot))
+
+
+def test_what_is_rewarded_and_screened_is_what_is_learned():
+    """A tokenizer that joins accents to letters shrinks a text; spans in the one that was sent would lie elsewhere."""
+    experiment = make(("defense", [{"name": "equations", "options": {"unit": "sentence"}}]))
+    node = experiment.swarm.honest[0]
+    tokenizer: Any = node.policy.tokenizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    problems, slots = experiment.swarm.plan(1)
+    honest = node.produce(1, slots, problems)
+    answer = problems[honest[0].problem_id].answer
+    hidden = "e\u0301" * 20 + ".\nTom has 2 + 2 = 5 pens. Then he buys some more"
+    text = f"<think>{hidden}. So it is {answer}.</think><answer>{answer}</answer>"
+    wrong = replace(honest[1], completion=Completion("<answer>no</answer>", (), True))
+    forged = [replace(honest[0], completion=Completion(text, (), True)), wrong, *honest[2:]]
+    view = node.consume(1, slots, problems, forged)
+    (scored,) = (s for g in view.groups for s in g.completions if "2 + 2 = 5" in s.submission.completion.text)
+    completion = scored.submission.completion
+    assert completion.text == unicodedata.normalize("NFC", text) != text
+    assert scored.raw_reward == 1.0
+    muted = node.policy.decode([completion.token_ids[token] for token in sorted(scored.muted)])
+    assert "2 + 2 = 5 pens" in muted and "more" not in muted
+    assert node.policy.received(completion) == completion
 
 
 def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):

@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hailproof.attacks.base import Allotment, Forged, Forger, Forgery
 from hailproof.defenses.base import Chain, Received
@@ -28,6 +28,10 @@ OVERSIZE = 4
 
 CHARACTERS_PER_TOKEN = 16
 """Text of more characters per token than this is not looked at either."""
+
+
+ID_LIMIT = 2**31
+"""No tokenizer has so many tokens, and files and hashes take what is below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,11 @@ class HonestNode:
         expected = {(slot.problem_id, slot.index, slot.node) for slot in slots}
         submissions = list(
             {
-                key: submission
+                key: readable
                 for submission in received
                 if (key := (submission.problem_id, submission.slot, submission.sender)) in expected
                 and submission.round == round
-                and self._has_sane_size(submission, self.task.prompt(problems[submission.problem_id]))
+                and (readable := self._readable(submission, self.task.prompt(problems[submission.problem_id])))
             }.values()
         )
         rewards = self._rewards(problems, submissions)
@@ -119,23 +123,31 @@ class HonestNode:
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
         return NodeRound(self.nodes[0], view, update, dict(self.chain.seconds), seconds)
 
-    def _has_sane_size(self, submission: Submission, prompt: Prompt) -> bool:
-        """Whether a completion could be what an honest node sent, by size; the rest is as if it had never come.
+    def _readable(self, submission: Submission, prompt: Prompt) -> Submission | None:
+        """A submission as this node's model reads it; ``None`` if an honest node cannot have sent it.
 
-        Claimed ids and characters are counted first, which costs nothing, then the tokens that would be scored: a
-        character can be four of them, and beside the prompt they must fit into the model's context. A text that is no
-        Unicode (a lone surrogate) has no tokens at all.
+        What is ``None`` is as if it had never come. Claimed ids and characters are counted first, which costs nothing,
+        then the tokens that would be scored: a character can be four of them, and beside the prompt they must fit into
+        the model's context. A text that is no Unicode (a lone surrogate) has no tokens at all. Ids that can be none are
+        left out.
+
+        Reward and defenses are shown the text that will be learned, which is another one where the tokenizer does not
+        keep what it is given, say accents.
         """
         limit = OVERSIZE * self.sampling.max_new_tokens
         completion = submission.completion
         if len(completion.token_ids) > limit or len(completion.text) > CHARACTERS_PER_TOKEN * limit:
-            return False
+            return None
+        if any(not 0 <= token < ID_LIMIT for token in completion.token_ids):
+            completion = replace(completion, token_ids=())
         try:
             completion.text.encode()
         except UnicodeEncodeError:
-            return False
+            return None
+        completion = self.policy.received(completion)
         size = len(self.policy.received_ids(completion))
-        return size <= min(limit, self.policy.context - len(self.policy.render(prompt)))
+        fits = size <= min(limit, self.policy.context - len(self.policy.render(prompt)))
+        return replace(submission, completion=completion) if fits else None
 
     def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
         """Scores every distinct text of a problem once; the sender's opinion is not asked."""

@@ -154,6 +154,10 @@ class Policy(Protocol):
         """Ids to score and train a received completion with: the sender's if they are sound, else the text's own."""
         ...
 
+    def received(self, completion: Completion) -> Completion:
+        """A received completion with the text that those ids say, which is what is learned from it."""
+        ...
+
     def sample(
         self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
     ) -> list[Completion]:

@@ -24,6 +24,7 @@ before them makes true (``half of 8 + 2 = 5``), and whatever does not parse. The
 hostile it is.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -78,17 +79,31 @@ class Equation:
 def equations(text: str) -> list[Equation]:
     """Finds every equation, calculator notes ``<<48/2=24>>`` included, in the order of the equals signs.
 
+    What stands in the marks of a note and is no whole equation is read as if they were not there.
+
     Args:
         text: Any text, trusted or not; it never raises.
     """
     text = fold(text[:MAX_CHARACTERS])
     found: list[Equation] = []
-    for note in CALCULATOR_NOTE.finditer(text):
-        for equation in _equations(note.group()[2:-2]):
-            offset = note.start() + 2
+
+    def without_note(note: re.Match[str]) -> str:
+        content, offset = note.group()[2:-2], note.start() + 2
+        if not _is_equation(content):
+            return f"  {content}  "
+        for equation in _equations(content):
             found.append(replace(equation, start=equation.start + offset, end=equation.end + offset))
-    found += _equations(CALCULATOR_NOTE.sub(lambda note: " " * len(note.group()), text))
+        return " " * len(note.group())
+
+    found += _equations(CALCULATOR_NOTE.sub(without_note, text))
     return sorted(found, key=lambda equation: (equation.end, equation.start))
+
+
+def _is_equation(text: str) -> bool:
+    """Whether a text is an equation, or a chain of them, and nothing else."""
+    relations, sides = _sides(tokens(text))
+    reads = [Side(side[:MAX_SIDE], _DEFAULT_READING).sum(0, 0) for side in sides]
+    return bool(relations) and all(read and read[1] == len(side) for read, side in zip(reads, sides, strict=True))
 
 
 def _equations(text: str) -> Iterator[Equation]:

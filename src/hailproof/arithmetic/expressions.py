@@ -102,6 +102,7 @@ class Side:
         self.reading = reading
         self.partner: dict[int, int] = {}
         self.groups: dict[int, tuple[Value, int] | None] = {}
+        self.atoms: dict[tuple[int, int], tuple[Value, int] | None] = {}
         opened: list[int] = []
         for index, token in enumerate(tokens):
             if token.kind == "open":
@@ -271,6 +272,12 @@ class Side:
 
     def atom(self, index: int, depth: int) -> tuple[Value, int] | None:
         r"""Reads one number, ``(…)`` or ``\frac{…}{…}``, with the signs before and the units after it."""
+        if (index, depth) not in self.atoms:  # remembered, for one may look at all that follow, ``1/1 1/1 1/1 …``
+            self.atoms[index, depth] = self.new_atom(index, depth)
+        return self.atoms[index, depth]
+
+    def new_atom(self, index: int, depth: int) -> tuple[Value, int] | None:
+        """The same, read for the first time."""
         negative = False
         units: list[str] = []
         start = index

@@ -15,12 +15,13 @@ _NUMBER = (
 )
 _OPERAND_FOLLOWS = r"(?=[ \t]*+\\?[$€£]?[ \t]*+(?:\.?[0-9]|[({]|\\[dt]?frac))"
 _TOKENS = re.compile(
-    rf"""(?P<line>[\n\r\v\f\u2028\u2029]|\\\\|</?[A-Za-z]{{1,20}}>)
+    rf"""(?P<line>[\n\r\v\f\u2028\u2029]|\\\\|</?[A-Za-z]{{1,20}}[ ]?/?>)
     |(?P<relation>[<>!:~]?=++>?|[≈≃≅≠≤≥]|\\(?:approx|neq?|leq?|geq?)(?![A-Za-z])|equals\b)
     |(?P<clock>[0-9]+:[0-9:]+)
     |(?P<number>{_NUMBER})
     |(?P<power>\^|\*\*{_OPERAND_FOLLOWS})
     |(?P<markup>\*\*+|\\[()\[\],;!: ]|\\(?:left|right|boxed|displaystyle|quad|qquad)(?![A-Za-z])
+        |\\(?:text|math)(?:rm|bf|it|sf|tt|up|md|normal)?(?=\{{[^{{}}0-9]{{0,60}}[0-9][^{{}}]{{0,60}}\}})
         |(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|[`&])
     |(?P<times>\\?\*|[\u00d7\u00b7\u22c5\u2217]|\\(?:times|cdot)(?![A-Za-z])|[xX]{_OPERAND_FOLLOWS}
         |(?:times|multiplied\ by)\b{_OPERAND_FOLLOWS})
@@ -57,6 +58,7 @@ _FOLDED: dict[int, str] = {
     code: variant for code in chain(*_VARIANTS) if len(variant := normalize("NFKC", chr(code))) == 1
 }
 _FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰\u2795\u2796✖➗", "+=+===+-×÷", strict=True)}
+_FOLDED |= {0x130: "I", 0x131: "i", 0x17F: "s"}  # what a pattern without case takes for an ASCII letter
 _BLANKED = regex.compile(rf"[[{UNSEEN}\p{{Mn}}\p{{Me}}]--[\t-\r\x1c-\x1f\x85]]", regex.V1)
 SUMS = frozenset(["plus", "minus"])
 OPERATORS = SUMS | {"times", "slash", "power"}

@@ -177,8 +177,16 @@ class TextDefense(RewardedDefense):
     """A defense that reads one text at a time and asks no model; a subclass writes ``read``."""
 
     def examine(self, evidence: Evidence) -> list[Verdict]:
-        """One verdict a text."""
-        return [self.read(submission.completion.text) for submission in evidence.submissions]
+        """One verdict a text; equal texts are read once, and one that breaks the reader is rejected alone."""
+        texts = [submission.completion.text for submission in evidence.submissions]
+        read = {text: self._read(text) for text in dict.fromkeys(texts)}
+        return [read[text] for text in texts]
+
+    def _read(self, text: str) -> Verdict:
+        try:
+            return self.read(text)
+        except Exception as error:  # as in the chain: what hostile text raises is a verdict
+            return failure(self.name, f"{type(error).__name__}: {error}")
 
     @abstractmethod
     def read(self, text: str) -> Verdict:
@@ -307,8 +315,12 @@ def _ask(defense: Defense, evidence: Received) -> list[Verdict]:
         reason = f"{wrong[0]!r:.200} is no verdict of it" if wrong else number
     except Exception as error:  # a defense is third-party code that reads hostile text: whatever it raises is a verdict
         reason = f"{type(error).__name__}: {error}"
-    failure = Verdict(defense.name, "reject", f"the defense failed: {reason}", error=True)
-    return [failure] * len(evidence.submissions)
+    return [failure(defense.name, reason)] * len(evidence.submissions)
+
+
+def failure(defense: str, reason: str) -> Verdict:
+    """The verdict of a defense that failed."""
+    return Verdict(defense, "reject", f"the defense failed: {reason:.200}", error=True)
 
 
 def _is_sound(verdict: object, name: str) -> bool:

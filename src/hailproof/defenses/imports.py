@@ -12,6 +12,8 @@ but a plain name. A module may be used only by its attributes, never handed on, 
 A list of forbidden names is best effort in CPython: the sandbox is what contains a program, and this defense only keeps
 it from being learned from.
 
+What stands around the tags is not run, but learned: lines there that import what is not on the list are found too.
+
 A program that Python cannot parse earns nothing where the same Python runs it, and the defense abstains. Sandboxes may
 know a newer or another syntax, though, so one that does not parse *and* so much as mentions an import or a dynamic name
 is rejected, and so is one that declares an encoding, holds a null character, or is too long or too deep to be read.
@@ -30,7 +32,7 @@ from typing import NamedTuple, TypeGuard
 
 from hailproof.defenses.base import TextDefense
 from hailproof.errors import ConfigError
-from hailproof.parsing import code_in_tags
+from hailproof.parsing import code_in_tags, syntax_tree
 from hailproof.protocols import Admission
 from hailproof.records import Span, Verdict
 
@@ -118,6 +120,7 @@ _WATCHERS = frozenset([
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _NAMEDTUPLE = frozenset(["_asdict", "_fields", "_make", "_replace"])
 _ENCODING = re.compile(r"\A(?:[^\n\r]*(?:\r\n?|\n))?[ \t\f]*#[^\n\r]*?coding[:=]")
+_CODE_TAG = re.compile(r"</?code ?>|`+(?:python)?", re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
@@ -164,6 +167,10 @@ class ImportsDefense(TextDefense):
             tree = parse(program)
         except Unreadable as error:
             return Verdict(self.name, "reject", str(error))
+        around = _imports_around(text, program, self.allowed)
+        if around:
+            reason = f"{around[0].note} outside the code tags"
+            return Verdict(self.name, "reject", reason, float(len(around)), around[:MAX_FINDINGS])
         if tree is None:
             return Verdict(self.name, "abstain", "the program is not valid Python")
         findings = sorted(findings_of(tree, self.allowed))
@@ -431,6 +438,20 @@ def _is_question_of_type(node: ast.Name, parents: Parents) -> bool:
         case ast.Call(func=ast.Name(id="print" | "str" | "repr")):
             return True
     return False
+
+
+def _imports_around(text: str, program: str, allowed: frozenset[str]) -> tuple[Span, ...]:
+    """The lines outside the program that are import statements of what is not on the list."""
+    start = text.index(program, text.index("<code>") + len("<code>"))
+    outside = text[:start] + "\n" * len(program) + text[start + len(program) :]
+    spans = []
+    for line in re.finditer(r"[^\n\r]+", outside):
+        statement = _CODE_TAG.sub(" ", line.group()).strip() if "import" in line.group() else ""
+        tree = syntax_tree(statement)
+        if tree and any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)):
+            found = sorted(findings_of(tree, allowed))
+            spans += [Span(line.start(), line.end(), found[0].reason)] if found else []
+    return tuple(spans)
 
 
 def _spans(text: str, program: str, findings: Sequence[Finding]) -> tuple[Span, ...]:

@@ -15,12 +15,13 @@ What is tested, per completion:
 * **count**: no more tokens miss the draw at all, by however little, than honest rounding explains.
 * **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed,
   counted in the tokens that are replayed and learned from, not in those that the sender claims.
-* **mandatory**: a sender that withholds one of its slots loses the round, since leaving draws out is choosing too.
+* **mandatory**: a sender that withholds one of its slots, or sends something else in it, loses the round, since leaving
+  draws out is choosing too.
 
 A sender that is caught is suspended: in the following rounds its slots go to others, whose draws of them are those that
 it owed, so that the swarm learns what it would have learned with an honest node in its place. It comes back after
-``suspend`` rounds, and after twice as many each time that it is caught again. A false alarm costs others some work, and
-nothing that is learned.
+``suspend`` rounds, and after twice as many each time that it is caught again; ``memory`` rounds without fault make up
+for one time. A false alarm costs the round's completions of one sender, and others some work.
 
 Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
 (``swarm.prompt_choice = "assigned"``), or they can be chosen.
@@ -28,11 +29,12 @@ Labels hold no identity, so more identities buy no more draws. In vertical swarm
 Checking may be sampled: ``check`` is the share of completions that are checked, picked by a hash of all that was
 received, which no sender knows before all have committed (the last to send can try several; deployments should take a
 beacon that is revealed later). Of n forged completions at least one is found with probability ``1 - (1 - check)^n``,
-and a sender who is caught is checked in full, in this round and the ``memory`` following ones.
+and a sender who is caught is checked in full until it has made up for it.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -61,10 +63,10 @@ class ReplayDefense(BaseDefense):
         margin: Nats over the temperature that a token may lie below the drawn one.
         mismatch_rate: Share of honest tokens that are not exactly the drawn one, by rounding; for the count test.
         check: Share of completions that are checked.
-        memory: Rounds with slots for which a sender is checked in full after it was caught.
-        mandatory: Whether a sender that withholds a completion loses its others of that round, and is caught.
+        memory: Rounds with slots in which a sender that was caught makes up for it; until then it is checked in full.
+        mandatory: Whether a sender that withholds or forges a completion loses its others of that round.
         suspend: Rounds without slots for a sender that was caught, doubled for each time before that it has not made
-            up for by a round without fault; 0 leaves it its slots.
+            up for; 0 leaves it its slots.
         admission: What happens to rejected completions.
     """
 
@@ -102,9 +104,16 @@ class ReplayDefense(BaseDefense):
         open_cases = [index for index, verdict in enumerate(verdicts) if verdict is None]
         picked = self._picked(evidence.round, submissions, open_cases)
         verdicts = self._replay(evidence, verdicts, picked)
-        caught = {submissions[i].sender for i in picked if (found := verdicts[i]) and found.decision == "reject"}
-        rest = [index for index in open_cases if verdicts[index] is None and submissions[index].sender in caught]
-        verdicts = self._replay(evidence, verdicts, rest)
+        caught = Counter(s.sender for s, v in zip(submissions, verdicts, strict=True) if v and v.decision == "reject")
+        if self.mandatory:
+            verdicts = [
+                verdict if not caught[each.sender] or (verdict and verdict.decision == "reject")
+                else Verdict(self.name, "reject", f"its sender forged {caught[each.sender]} others of this round")
+                for each, verdict in zip(submissions, verdicts, strict=True)
+            ]  # fmt: skip
+        else:
+            rest = [index for index in open_cases if verdicts[index] is None and caught[submissions[index].sender]]
+            verdicts = self._replay(evidence, verdicts, rest)
         self._remember(evidence, verdicts)
         unchecked = Verdict(self.name, "abstain", "not among those that were checked")
         return [verdict or unchecked for verdict in verdicts]
@@ -128,7 +137,7 @@ class ReplayDefense(BaseDefense):
         self._suspect_until = dict(state["suspect_until"])
 
     def _remember(self, evidence: Evidence, verdicts: Sequence[Verdict | None]) -> None:
-        """Suspends who was caught, and takes one offense back from those who were read and not caught."""
+        """Suspends who was caught, and takes one offense back from those who have made up for one."""
         read = {s.sender for s, verdict in zip(evidence.submissions, verdicts, strict=True) if verdict}
         caught = {
             submission.sender
@@ -144,7 +153,9 @@ class ReplayDefense(BaseDefense):
             self._suspended_until[sender] = last
             self._suspect_until[sender] = last + self.memory
         for sender in read - caught:
-            self._offenses[sender] = max(0, self._offenses.get(sender, 0) - 1)
+            if self._offenses.get(sender) and evidence.round >= self._suspect_until[sender]:
+                self._offenses[sender] -= 1
+                self._suspect_until[sender] = evidence.round + (self.memory if self._offenses[sender] else 0)
 
     def _before_replay(self, submission: Submission, evidence: Evidence) -> Verdict | None:
         """What can be said without the model; ``None`` if the draws must be repeated."""

@@ -90,7 +90,7 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
             "slot": scored.submission.slot,
             "text": scored.submission.completion.text,
             "tokens": len(scored.submission.completion.token_ids),
-            "token_ids": _storable(scored.submission.completion.token_ids),
+            "token_ids": scored.submission.completion.token_ids,
             "finished": scored.submission.completion.finished,
             "raw_reward": scored.raw_reward,
             "reward": scored.reward,
@@ -105,11 +105,6 @@ def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[st
         for group in view.groups
         for scored in group.completions
     ]
-
-
-def _storable(token_ids: Sequence[int]) -> Sequence[int]:
-    """Claimed ids as the file takes them; none, where they are no ids at all."""
-    return token_ids if all(0 <= token < 2**31 for token in token_ids) else ()
 
 
 def held_out(experiment: Experiment) -> dict[str, Any] | None:

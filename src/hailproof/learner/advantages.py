@@ -33,17 +33,19 @@ def advantages(
     Returns:
         ``(r - mean of the group) / (std + 1e-4)``, in the shape of ``groups``. A group of one, or without variance,
         has advantage 0, and so has what is not learned from. Mean and standard deviation are weighted by the shares,
-        which are taken as reliabilities: a completion of share 0 counts as if it were not there.
+        which are taken as reliabilities: a completion of share 0 counts as if it were not there. What is divided by is
+        never less than without weights, so that the few tokens that are left of a right answer pull hardly harder
+        than those of a whole one.
     """
     if shares is None:
         shares = [[1.0] * len(rewards_G) for rewards_G in groups]
-    batch_deviation = _deviation(list(chain(*groups)), list(chain(*shares)))
+    batch_deviation = _divisor(list(chain(*groups)), list(chain(*shares)))
     result = []
     for rewards_G, shares_G in zip(groups, shares, strict=True):
         mean = weighted_mean(rewards_G, shares_G)
         match scale_rewards:
             case "group":
-                divisor = _deviation(rewards_G, shares_G) + EPSILON
+                divisor = _divisor(rewards_G, shares_G) + EPSILON
             case "batch":
                 divisor = batch_deviation + EPSILON
             case "none":
@@ -57,6 +59,11 @@ def advantages(
 def weighted_mean(values: Sequence[float], shares: Sequence[float]) -> float:
     """The mean of values by their shares; 0 if there are none."""
     return statistics.fmean(values, shares) if any(shares) else 0.0
+
+
+def _divisor(rewards: Sequence[float], shares: Sequence[float]) -> float:
+    """The standard deviation with weights, or without them, whichever is larger."""
+    return max(_deviation(rewards, shares), _deviation(rewards, [float(share > 0) for share in shares]))
 
 
 def _deviation(rewards: Sequence[float], shares: Sequence[float]) -> float:

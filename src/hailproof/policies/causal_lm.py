@@ -55,6 +55,7 @@ class CausalLM:
         flagged = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
         self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
         self._never_inside = self._special_ids | set(self.end_ids)
+        self._undrawable: Tensor | None = None
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._pieces: dict[int, str] = {}
 
@@ -136,6 +137,16 @@ class CausalLM:
         end = (self.end_ids[0],) if completion.finished else ()
         return (*self.encode(completion.text), *end) or (self.end_ids[0],)
 
+    def received(self, completion: Completion) -> Completion:
+        """A received completion with the text that its ids say.
+
+        It is another than the one that was sent where text was tokenized anew and the tokenizer does not keep all of
+        it (Qwen's joins accents to letters): then what is read, rewarded and screened must be what will be learned.
+        """
+        ids = self.received_ids(completion)
+        text = self.decode(ids[:-1] if ids[-1] in self.end_ids else ids)
+        return completion if text == completion.text else Completion(text, ids, completion.finished)
+
     @torch.inference_mode()
     def sample(
         self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
@@ -177,6 +188,7 @@ class CausalLM:
         drawn = torch.full((len(requests), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
         alive = torch.ones(len(requests), dtype=torch.bool, device=device)
         for position in range(sampling.max_new_tokens):
+            self._bar(logits)
             steer = None if guide is None else _steering(guide, drawn[rows, :position])
             tokens = draw(logits, keys, torch.full_like(keys, position), sampling, steer)
             drawn[rows[alive], position] = tokens[alive]
@@ -200,6 +212,18 @@ class CausalLM:
             ).logits[:, -1].float()
         return [self._completion([token for token in row if token >= 0]) for row in drawn.tolist()]
 
+    def _bar(self, logits: Tensor) -> None:
+        """Keeps out of the draw, in place, what no receiver takes for a part of a completion.
+
+        These are special tokens that do not end it, which text cannot say, and the columns by which some models are
+        wider than their tokenizer.
+        """
+        if self._undrawable is None or self._undrawable.device != logits.device:
+            special = sorted(self._special_ids - set(self.end_ids))
+            ids = (*special, *range(len(self.tokenizer), logits.shape[-1]))
+            self._undrawable = torch.tensor([i for i in ids if i < logits.shape[-1]], device=logits.device).long()
+        logits.index_fill_(-1, self._undrawable, -torch.inf)
+
     def _completion(self, token_ids: list[int]) -> Completion:
         finished = bool(token_ids) and token_ids[-1] in self.end_ids
         body = token_ids[:-1] if finished else token_ids
@@ -214,7 +238,7 @@ class CausalLM:
         distinct = list(dict.fromkeys(rows))
         scored: dict[Row, TokenScores] = {}
         for batch in passes(self.model, distinct):
-            for index, parts in zip(batch.indices, _token_scores(batch, sampling), strict=True):
+            for index, parts in zip(batch.indices, self._token_scores(batch, sampling), strict=True):
                 scored[distinct[index]] = TokenScores(*parts, ends=self._character_ends(distinct[index].completion))
         return [scored[row] for row in rows]
 
@@ -234,17 +258,12 @@ class CausalLM:
             asked.setdefault(row, []).append(index)
         shortfalls: dict[int, np.ndarray] = {}
         for batch in passes(self.model, distinct):
+            self._bar(batch.logits)
             claims = [(place, index) for place, row in enumerate(batch.indices) for index in asked[distinct[row]]]
-            places = torch.tensor([place for place, _ in claims], device=batch.mask.device)
-            mask = batch.mask[places]
-            repeated = torch.tensor([keys[index] for _, index in claims], device=mask.device)[:, None].expand_as(mask)
-            position = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-            logits, targets = batch.logits, batch.targets
-            if len(places) > len(batch.indices):
-                logits, targets = logits[places], targets[places]
-            short = shortfall(logits[mask], repeated[mask], position[mask], targets[mask], sampling)
-            parts = np.split(short.cpu().numpy(), np.cumsum(mask.sum(dim=1).tolist())[:-1])
-            shortfalls.update(zip([index for _, index in claims], parts, strict=True))
+            for start in range(0, len(claims), len(batch.indices)):  # the memory of as many rows as were read
+                part = claims[start : start + len(batch.indices)]
+                numbers = [index for _, index in part]
+                shortfalls.update(zip(numbers, _shortfalls(batch, part, keys, sampling), strict=True))
         return [
             Replayed(shortfalls[index], self._character_ends(row.completion)) for index, row in enumerate(rows)
         ]
@@ -255,6 +274,22 @@ class CausalLM:
             Row(self.render(prompt), self.received_ids(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
+
+    def _token_scores(self, batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ...]]:
+        """Ids, log-probabilities, ranks and gaps of each row of a batch, as numpy arrays without padding."""
+        logits, targets = batch.logits[batch.mask], batch.targets[batch.mask]
+        own = logits.gather(-1, targets[:, None])
+        logprobs = own.squeeze(-1) - logits.logsumexp(dim=-1)
+        self._bar(logits)
+        ranks = (logits > own).sum(dim=-1)
+        gaps = gap_below_allowed(logits, targets, ranks, sampling)
+        gaps = gaps.masked_fill(logprobs.isnan(), torch.inf)  # what is no number lies outside all limits
+        ends = np.cumsum(batch.mask.sum(dim=1).tolist())[:-1]
+
+        def split(values: Tensor) -> list[np.ndarray]:
+            return np.split(values.cpu().numpy(), ends)
+
+        return list(zip(*map(split, (targets, logprobs, ranks, gaps)), strict=True))
 
     def _character_ends(self, token_ids: Sequence[int]) -> np.ndarray:
         """``[T]`` index of the character at which each token ends; one that ends inside a character ends before it."""
@@ -292,20 +327,16 @@ def _steering(guide: Guide, drawn: Tensor) -> Callable[[Tensor, Tensor], Tensor]
     return steer
 
 
-def _token_scores(batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ...]]:
-    """Ids, log-probabilities, ranks and gaps of each row of a batch, as numpy arrays without padding."""
-    logits, targets = batch.logits[batch.mask], batch.targets[batch.mask]
-    own = logits.gather(-1, targets[:, None])
-    ranks = (logits > own).sum(dim=-1)
-    gaps = gap_below_allowed(logits, targets, ranks, sampling)
-    logprobs = own.squeeze(-1) - logits.logsumexp(dim=-1)
-    gaps = gaps.masked_fill(logprobs.isnan(), torch.inf)  # what is no number lies outside all limits
-    ends = np.cumsum(batch.mask.sum(dim=1).tolist())[:-1]
-
-    def split(values: Tensor) -> list[np.ndarray]:
-        return np.split(values.cpu().numpy(), ends)
-
-    return list(zip(*map(split, (targets, logprobs, ranks, gaps)), strict=True))
+def _shortfalls(
+    batch: Batch, claims: Sequence[tuple[int, int]], keys: Sequence[int], sampling: Sampling
+) -> list[np.ndarray]:
+    """Shortfalls of some completions, each given by its row in the batch and its index among the keys."""
+    places = torch.tensor([place for place, _ in claims], device=batch.mask.device)
+    mask = batch.mask[places]
+    claim, position = mask.nonzero(as_tuple=True)
+    place, repeated = places[claim], torch.tensor([keys[index] for _, index in claims], device=mask.device)[claim]
+    short = shortfall(batch.logits[place, position], repeated, position, batch.targets[place, position], sampling)
+    return np.split(short.cpu().numpy(), np.cumsum(mask.sum(dim=1).tolist())[:-1])
 
 
 def shipped_models() -> dict[str, Path]:

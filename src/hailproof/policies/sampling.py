@@ -165,7 +165,8 @@ def shortfall(
     inside, outside = _border(values, value, k, sampling.top_p)
     noisy = value + gumbel_noise(keys, position, token_ids[:, None]).squeeze(-1)
     ahead = values + gumbel_noise(keys, position, ids) - noisy[:, None]
-    return torch.maximum(torch.minimum(ahead, inside).amax(dim=-1), outside).clamp(min=0).float()
+    obliged = torch.minimum(ahead, inside).masked_fill(values.isneginf(), -torch.inf)  # what is barred obliges nobody
+    return torch.maximum(obliged.amax(dim=-1), outside).clamp(min=0).float()
 
 
 def _border(
