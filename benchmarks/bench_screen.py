@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/bench_screen.py [--defense replay] [--option check=0.3] [--check]
 
-The same swarm of 4 with TEXT and a quarter of malicious nodes, with and without the defense; both play the same rounds
-in turn. The learning rate changes no weight, so that both see the same completions in every round. Two costs are
-given: that of the screening itself, and the difference of whole rounds, which is smaller, because rejected completions
-need no update.
+The same swarm of 4 with TEXT and a quarter of malicious nodes (--malicious), with and without the defense; both play
+the same rounds in turn. The learning rate changes no weight, so that both see the same completions in every round. Two
+costs are given: that of the screening itself, and the difference of whole rounds, which is smaller where rejected
+completions need no update, and larger where others draw what a suspended sender owed (replay, but for suspend=0).
 
 Time is compared with arithmetic: 2 FLOP per weight and token in a forward pass, 6 when training, over the tokens that
 really went through the model (padding included; the output layer counts only where logits were computed, attention
@@ -95,6 +95,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=96, help="length limit of completions")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--max-share", type=float, default=0.25, help="what --check asks for")
+    parser.add_argument("--malicious", type=int, default=1, help="nodes of the 4")
     parser.add_argument("--defense", default="logit")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the defense")
     arguments = parser.parse_args()
@@ -103,6 +104,7 @@ def main() -> int:
     begin(arguments)
     common: dict[str, Any] = {
         "swarm__prompts": arguments.prompts, "swarm__group_size": arguments.group_size, "attack__name": "text",
+        "attack__malicious": arguments.malicious,
         "sampling__max_new_tokens": arguments.tokens, "learner__learning_rate": HOLD_STILL,
     }  # fmt: skip
     swarms = {"none": make(**common), guard: make(**common, defense=[defense])}
@@ -116,7 +118,8 @@ def main() -> int:
     seconds = {name: [second for second, _ in played] for name, played in rounds.items()}
     records = {name: [record for _, record in played] for name, played in rounds.items()}
 
-    print(f"B={arguments.prompts} G={arguments.group_size}, at most {arguments.tokens} tokens, text attack, 25 %")
+    swarm = f"{arguments.malicious} of 4 malicious"
+    print(f"B={arguments.prompts} G={arguments.group_size}, at most {arguments.tokens} tokens, {swarm}")
     rows: list[list[str]] = [["", "seconds a round, median (min..max)", "trained", "rows passed"]]
     for name, played in records.items():
         updates = [record.views[0].update for record in played]
