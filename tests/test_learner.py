@@ -189,7 +189,7 @@ def test_every_knob_changes_the_weights(base_policy, knob, value):
         policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.tokenizer)
         learner = Learner(policy, config, MAX_NEW_TOKENS, ROUNDS)
         groups = groups_for(policy)
-        learner.update([*groups, long_winded(policy)])
+        learner.update([*groups, *[long_winded(policy)] * 2])
         learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
         return torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
 

@@ -258,6 +258,17 @@ def test_a_sender_caught_with_some_groups_is_corrected_in_those_where_it_alone_i
     assert last == [0.0] * 12
 
 
+def test_an_honest_sender_that_stood_out_once_does_not_stand_out_for_good():
+    """In swarms that have come to agree right answers are equally long; wrong ones leave out steps (measured)."""
+    out = [1.0] * 3 + [1.0] * 4 + [0.0] * 5, [31] * 3 + [24] * 4 + [24] * 5
+    agreed = [1.0] * 11 + [0.0], [31] * 11 + [24]
+    correct, corrected = LengthNeutral(), []
+    for rewards, lengths in [out] * 2 + [agreed] * 10:
+        plain = advantages([rewards])
+        corrected.append(correct(plain, [lengths], [[1.0] * 12], [NODES]) != plain)
+    assert corrected[1] and not any(corrected[3:])  # what is right and whole is learned again after a round
+
+
 def test_steps_that_are_left_out_are_learned_to_be_wrong():
     """Long answers are right here, of whomever: nobody is caught, though the group as a whole pushes beyond chance."""
     rewards = [1.0, 1.0, 0.0] * 4

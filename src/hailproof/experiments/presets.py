@@ -29,8 +29,8 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "homogeneous": Preset(
-        "For swarms of equal weights: every completion must be the draw of its slot, prompts are assigned.",
-        (Plugin(name="replay"),),
+        "For swarms of equal weights: completions must be the draws of their slots, of which 3 in 10 are checked.",
+        (Plugin(name="replay", options={"check": 0.3}),),
         {"swarm": {"prompt_choice": "assigned"}},
     ),
     "heterogeneous": Preset(

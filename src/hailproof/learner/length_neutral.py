@@ -154,6 +154,9 @@ class LengthNeutral:
 def _sizes(pulls_G: Sequence[float], lengths_G: Sequence[int], senders_G: Sequence[Hashable]) -> dict[Hashable, float]:
     """By how many standard deviations of chance each sender's completions are longer than those of the others.
 
+    Equally long ones are 0 longer. That must count: where models have come to agree, lengths hardly ever differ, and a
+    sender that chance made stand out before would stand out for good.
+
     Args:
         pulls_G: Weight of each; what has none does not count.
         lengths_G: Their lengths.
@@ -164,9 +167,11 @@ def _sizes(pulls_G: Sequence[float], lengths_G: Sequence[int], senders_G: Sequen
     total, squares = counts.total(), math.fsum(push**2 for push in pushes)
     sizes = {}
     for sender, count in counts.items():
-        if variance := squares * count * (total - count) / (total * max(1, total - 1)):
-            own = math.fsum(push for push, each in zip(pushes, senders_G, strict=True) if each == sender)
-            sizes[sender] = own / math.sqrt(variance)
+        if count == total:
+            continue
+        variance = squares * count * (total - count) / (total * (total - 1))
+        own = math.fsum(push for push, each in zip(pushes, senders_G, strict=True) if each == sender)
+        sizes[sender] = own / math.sqrt(variance) if variance else 0.0
     return sizes
 
 
