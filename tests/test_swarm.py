@@ -19,6 +19,7 @@ from hailproof.experiments.build import build
 from hailproof.experiments.config import load_config
 from hailproof.experiments.measure import completion_rows, held_out, round_line
 from hailproof.experiments.store import RunFolder
+from hailproof.protocols import Exchange
 from hailproof.records import Completion, RoundRecord, Submission, Verdict
 
 SMALL = [
@@ -311,6 +312,28 @@ def test_local_exchange_orders_and_keeps_rounds_apart():
 
     gathered = LocalExchange().all_gather(2, [sent(2, "b", 0), sent(1, "a", 0), sent(2, "a", 1), sent(2, "a", 0)])
     assert gathered == [sent(2, "a", 0), sent(2, "a", 1), sent(2, "b", 0)]
+
+
+class WithoutBeacon:
+    all_gather = LocalExchange().all_gather
+
+    def beacon(self, round: int) -> int | None:
+        return None
+
+
+def test_a_share_is_checked_by_the_beacon_of_the_exchange_and_everything_without_one():
+    """Else who knows before it sends what will be checked forges the rest."""
+
+    def decided(exchange: Exchange | None, round: int) -> list[str]:
+        swarm = make(("attack.malicious", 0), ("defense", [{"name": "homogeneous"}])).swarm
+        (view,) = (replace(swarm, exchange=exchange) if exchange else swarm).play(round).views
+        return [v.decision for group in view.groups for member in group.completions for v in member.verdicts]
+
+    first, again = decided(None, 1), decided(LocalExchange(7), 1)
+    assert set(first) == set(again) == {"accept", "abstain"} and first != again
+    assert first == decided(None, 1)  # a resumed run checks the same
+    assert LocalExchange(7).beacon(1) != LocalExchange(7).beacon(2)
+    assert set(decided(WithoutBeacon(), 1)) == {"accept"}
 
 
 def test_an_attack_that_samples_sends_its_longest_right_draw_as_drawn():

@@ -88,9 +88,22 @@ class HonestNode:
         ]
 
     def consume(
-        self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem], received: Sequence[Submission]
+        self,
+        round: int,
+        slots: Sequence[Slot],
+        problems: Mapping[str, Problem],
+        received: Sequence[Submission],
+        beacon: int | None = None,
     ) -> NodeRound:
-        """Learns from what was received: reward, screen, admit, update."""
+        """Learns from what was received: reward, screen, admit, update.
+
+        Args:
+            round: The round.
+            slots: Who owed what.
+            problems: By id.
+            received: What came, from anybody.
+            beacon: Public randomness that nobody knew before all had sent, if there is any.
+        """
         started = time.perf_counter()
         expected = {(slot.problem_id, slot.index, slot.node) for slot in slots}
         submissions = list(
@@ -106,7 +119,7 @@ class HonestNode:
         chosen = self._chosen(round, problems, submissions, rewards)
         owed = Counter(slot.node for slot in slots)
         owed.subtract(submission.sender for submission in submissions)
-        verdicts = self._screen(round, problems, submissions, rewards, chosen, +owed)
+        verdicts = self._screen(round, problems, submissions, rewards, chosen, +owed, beacon)
         screened = time.perf_counter()
         groups: dict[str, list[ScoredCompletion]] = {problem_id: [] for problem_id in problems}
         for submission, raw, spoken in zip(submissions, rewards, verdicts, strict=True):
@@ -178,6 +191,7 @@ class HonestNode:
         rewards: Sequence[float],
         chosen: frozenset[str],
         missing: Mapping[int, int],
+        beacon: int | None,
     ) -> list[tuple[Verdict, ...]]:
         """Asks the chain about every completion that can change the update."""
         verdicts: list[tuple[Verdict, ...]] = [()] * len(submissions)
@@ -197,7 +211,7 @@ class HonestNode:
             [self.task.prompt(problems[each.problem_id]) for each in shown], shown,
             [rewards[index] for index in asked],
             [completion_key(self.seed, round, each.problem_id, each.slot) for each in shown],
-            self.policy, frozenset() if self.screens_own else frozenset(self.nodes), missing, self.anchor,
+            self.policy, frozenset() if self.screens_own else frozenset(self.nodes), missing, self.anchor, beacon,
         )  # fmt: skip
         for index, spoken in zip(asked, self.chain.screen(evidence), strict=True):
             verdicts[index] = spoken

@@ -290,6 +290,11 @@ class Evidence(Protocol):
         ...
 
     @property
+    def beacon(self) -> int | None:
+        """Public randomness that nobody knew before all completions of the round were sent, if there is any."""
+        ...
+
+    @property
     def own(self) -> frozenset[int]:
         """Senders that are the receiver itself; empty where all nodes must decide alike."""
         ...
@@ -351,4 +356,13 @@ class Exchange(Protocol):
 
     def all_gather(self, round: int, submissions: Sequence[Submission]) -> list[Submission]:
         """Sends the own submissions of a round and returns everybody's, in the order of (problem, slot)."""
+        ...
+
+    def beacon(self, round: int) -> int | None:
+        """Public randomness that is the same for all nodes, and that none knew before all were bound to what they sent.
+
+        A later round of drand, say, or the hash of nonces that all nodes commit to with their completions and reveal
+        afterwards. ``None`` if there is none; a hash of the completions is none, since whoever holds the weights and
+        knows the labels can compute what honest nodes will send.
+        """
         ...

@@ -109,9 +109,9 @@ class Swarm:
             submissions += sent
             rewards += [item.reward for item in forged if item.kind == "poison" and item.content is not None]
         clock.lap("forge")
-        received = self.exchange.all_gather(round, submissions)
+        received, beacon = self.exchange.all_gather(round, submissions), self.exchange.beacon(round)
         clock.lap("exchange")
-        views = tuple(node.consume(round, slots, problems, received) for node in self.honest)
+        views = tuple(node.consume(round, slots, problems, received, beacon) for node in self.honest)
         for stage in ("screen", "update"):
             clock.seconds[stage] = sum(view.seconds[stage] for view in views)
         return RoundRecord(round, views, tuple(rewards), clock.seconds)

@@ -67,6 +67,7 @@ class Received:
         own: Senders that are the receiver itself.
         missing: Completions that did not come, by sender.
         frozen: The initial policy, if a defense asked for it.
+        beacon: Public randomness that nobody knew before all completions of the round were sent, if there is any.
     """
 
     round: int
@@ -80,6 +81,7 @@ class Received:
     own: frozenset[int] = frozenset()
     missing: Mapping[int, int] = field(default_factory=dict)
     frozen: Policy | None = None
+    beacon: int | None = None
     _scored: dict[tuple[str, int, int], TokenScores] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -137,7 +139,7 @@ class Received:
             self.round, self.sampling, self.variant,
             [self.prompts[i] for i in indices], [self.submissions[i] for i in indices],
             [self.rewards[i] for i in indices], [self.keys[i] for i in indices], self.model, self.own, self.missing,
-            self.frozen, self._scored,
+            self.frozen, self.beacon, self._scored,
         )  # fmt: skip
 
 

@@ -26,17 +26,17 @@ for one time. A false alarm costs the round's completions of one sender, and oth
 Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
 (``swarm.prompt_choice = "assigned"``), or they can be chosen.
 
-Checking may be sampled: ``check`` is the share of completions that are checked, picked by a hash of all that was
-received, which no sender knows before all have committed (the last to send can try several; deployments should take a
-beacon that is revealed later). Of n forged completions at least one is found with probability ``1 - (1 - check)^n``,
-and a sender who is caught is checked in full until it has made up for it.
+Checking may be sampled: ``check`` is the share of completions that are checked, picked by a beacon: randomness that all
+nodes share and that nobody knew before all had sent (``Exchange.beacon``). A hash of what was sent is no beacon, since
+honest draws are facts that anybody can compute: an attacker would try forgeries until none of them is picked. Where
+there is no beacon, everything is checked. Of n forged completions at least one is found with probability
+``1 - (1 - check)^n``, all others of the sender are then dropped unread, and it is checked in full until it has made up
+for it. So a sender with s slots a round gets at most ``(1 - check) / check`` forgeries in before it is caught, in the
+mean, however it spreads them: few where s is large, and too many where s is one or two and names are free.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -102,7 +102,7 @@ class ReplayDefense(BaseDefense):
         submissions = evidence.submissions
         verdicts = [self._before_replay(each, evidence) for each in submissions]
         open_cases = [index for index, verdict in enumerate(verdicts) if verdict is None]
-        picked = self._picked(evidence.round, submissions, open_cases)
+        picked = self._picked(evidence, open_cases)
         verdicts = self._replay(evidence, verdicts, picked)
         caught = Counter(s.sender for s, v in zip(submissions, verdicts, strict=True) if v and v.decision == "reject")
         if self.mandatory:
@@ -168,15 +168,15 @@ class ReplayDefense(BaseDefense):
             return Verdict(self.name, "reject", f"{size} tokens, where the limit is {limit}")
         return None
 
-    def _picked(self, round: int, submissions: Sequence[Submission], open_cases: Sequence[int]) -> list[int]:
+    def _picked(self, evidence: Evidence, open_cases: Sequence[int]) -> list[int]:
         """The completions that are checked first: a public random share, and all of senders under suspicion."""
-        if self.check == 1:
+        beacon, submissions = evidence.beacon, evidence.submissions
+        if self.check == 1 or beacon is None:
             return list(open_cases)
-        beacon = _beacon(submissions)
         return [
             index
             for index in open_cases
-            if self._suspect_until.get(submissions[index].sender, 0) >= round
+            if self._suspect_until.get(submissions[index].sender, 0) >= evidence.round
             or derive(beacon, submissions[index].problem_id, submissions[index].slot) < self.check * 2**63
         ]
 
@@ -224,9 +224,3 @@ def most_mismatches(tokens: int, rate: float, false_alarm: float = FALSE_ALARM) 
         The smallest b with P(Binomial(T, rate) > b) at most ``false_alarm``.
     """
     return int(binom.isf(false_alarm, tokens, rate)) if tokens and rate else 0
-
-
-def _beacon(submissions: Sequence[Submission]) -> int:
-    """A hash of everything that was received, in any order: nobody knows it before all have sent."""
-    lines = sorted(json.dumps([*asdict(each).values()]) for each in submissions)
-    return int.from_bytes(hashlib.blake2b("\n".join(lines).encode(), digest_size=8).digest(), "big") >> 1

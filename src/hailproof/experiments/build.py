@@ -143,7 +143,7 @@ def build(config: RunConfig) -> Experiment:
     measure = measure_of(config)
     swarm = Swarm(
         honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
-        LocalExchange(), measure.wants if measure else bool, config.swarm.prompt_choice,
+        LocalExchange(config.seed), measure.wants if measure else bool, config.swarm.prompt_choice,
     )  # fmt: skip
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
 
