@@ -1,34 +1,30 @@
-"""One node, one round. The file to read first.
+"""One honest node, one round. The file to read first.
 
-A round has two halves. ``produce``: an honest node samples the slots that the plan gives it; a malicious one forges
-them. ``consume``: a node takes what the exchange brought, trusts none of it, and learns.
+A round has two halves. ``produce``: the node samples the slots that the plan gives it. ``consume``: it takes what the
+exchange brought, trusts none of it, and learns. It knows nothing but public state, what it received, and itself.
 
-    plan -> produce -> exchange -> [check against the plan -> reward -> screen -> admit -> update] -> record
+    plan -> produce -> exchange -> [read -> (screen) -> reward -> screen -> consequences -> update] -> record
 """
 
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hailproof.attacks.base import Allotment, Forged, Forger, Forgery
-from hailproof.defenses.base import Chain, Received
-from hailproof.learner.update import Learner
-from hailproof.policies.causal_lm import CausalLM
-from hailproof.protocols import AttackView, Sampling, Task
-from hailproof.records import Completion, Group, NodeRound, Problem, Prompt, ScoredCompletion, Slot, Submission, Verdict
+from hailproof.consequences import consequence
+from hailproof.defenses.chain import Chain, Screening, Stage
+from hailproof.defenses.evidence import Received
+from hailproof.protocols import Learner, Policy, Sampling, Task
+from hailproof.records import Group, NodeRound, Prompt, Reading, Row, ScoredCompletion, Submission, Verdict
+from hailproof.rewards import Rewarder
 from hailproof.rollouts import completion_key, rollout
 from hailproof.seeds import derive
-from hailproof.topology import sampled_groups
-
-OVERSIZE = 4
-"""Completions of more than so many times the length limit are not looked at: tokenizers differ, but less than that."""
+from hailproof.topology import Plan, Planner, sampled_groups
 
 CHARACTERS_PER_TOKEN = 16
-"""Text of more characters per token than this is not looked at either."""
-
+"""Text of more characters per allowed token than this is not read."""
 
 ID_LIMIT = 2**31
 """No tokenizer has so many tokens, and files and hashes take what is below."""
@@ -47,7 +43,7 @@ class SampledSharing:
     received: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HonestNode:
     """A node that follows the protocol; in a homogeneous swarm one of these stands for all that are alike.
 
@@ -56,100 +52,151 @@ class HonestNode:
         policy: Its model.
         learner: Trains the model.
         chain: What it asks before it learns from a completion.
-        task: Problems and rewards.
+        planner: Derives the plan of a round from public state.
+        rewarder: Rewards what was received, within a budget for each sender.
         sampling: How it draws tokens.
-        seed: The run's seed.
-        screens_own: Whether its own completions go through the chain. In a homogeneous swarm they must, so that all
-            nodes decide alike; in a heterogeneous one they do not.
+        private_seed: Of the randomness that is its own.
+        decides_alike: Whether all honest nodes see and decide the same, as in a homogeneous swarm. Then its own
+            completions go through the chain too, and senders that the chain suspends have no slots in the plan.
+        longest: How many times the length limit a completion may have that was not drawn with this node's tokenizer:
+            tokenizers differ in how many tokens they make of one text.
         sharing: Which groups it learns from; ``None``: from all (the paper's all-gather).
-        anchor: The frozen initial policy, if a defense looks at it.
+        anchor: The frozen initial policy, if a defense needs it.
     """
 
     nodes: tuple[int, ...]
-    policy: CausalLM
+    policy: Policy
     learner: Learner
     chain: Chain
-    task: Task
+    planner: Planner
+    rewarder: Rewarder
     sampling: Sampling
-    seed: int
-    screens_own: bool
+    private_seed: int
+    decides_alike: bool
+    longest: float = 1.0
     sharing: SampledSharing | None = None
-    anchor: CausalLM | None = None
+    anchor: Policy | None = None
 
-    def produce(self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem]) -> list[Submission]:
+    @property
+    def task(self) -> Task:
+        """Problems, prompts and rewards."""
+        return self.rewarder.task
+
+    def suspended(self, round: int) -> frozenset[int]:
+        """Senders without slots in a round; nobody, if that were the whole swarm.
+
+        Only where all honest nodes decide alike: else the plans of two nodes could differ.
+        """
+        wanted = self.chain.suspended(round) if self.decides_alike else frozenset()
+        return wanted if len(wanted) < self.planner.rules.nodes else frozenset()
+
+    def plan(self, round: int) -> Plan:
+        """The plan of a round, from public state."""
+        return self.planner.plan(round, self.suspended(round))
+
+    def produce(self, round: int) -> list[Submission]:
         """Samples the slots that belong to this node, in one batch."""
-        own = set(self.nodes)
-        mine = [slot for slot in slots if slot.node in own]
-        prompts = {slot.problem_id: self.task.prompt(problems[slot.problem_id]) for slot in mine}
-        completions = rollout(self.policy, mine, prompts, round, self.seed, self.sampling)
+        plan, own = self.plan(round), set(self.nodes)
+        mine = [slot for slot in plan.slots if slot.node in own]
+        prompts = {slot.problem_id: self.task.prompt(plan.problems[slot.problem_id]) for slot in mine}
+        completions = rollout(
+            self.policy, mine, prompts, round=round, seed=self.planner.rules.seed, sampling=self.sampling
+        )
         return [
             Submission(round, slot.node, slot.problem_id, slot.index, completion)
             for slot, completion in zip(mine, completions, strict=True)
         ]
 
-    def consume(
-        self,
-        round: int,
-        slots: Sequence[Slot],
-        problems: Mapping[str, Problem],
-        received: Sequence[Submission],
-        beacon: int | None = None,
-    ) -> NodeRound:
-        """Learns from what was received: reward, screen, admit, update.
+    def consume(self, round: int, received: Sequence[Submission], beacon: int | None = None) -> NodeRound:
+        """Learns from what was received: read, reward, screen, admit, update.
 
         Args:
             round: The round.
-            slots: Who owed what.
-            problems: By id.
-            received: What came, from anybody.
+            received: What came, from anybody, in any order.
             beacon: Public randomness that nobody knew before all had sent, if there is any.
         """
         started = time.perf_counter()
-        expected = {(slot.problem_id, slot.index, slot.node) for slot in slots}
-        submissions = list(
-            {
-                key: readable
-                for submission in received
-                if (key := (submission.problem_id, submission.slot, submission.sender)) in expected
-                and submission.round == round
-                and (readable := self._readable(submission, self.task.prompt(problems[submission.problem_id])))
-            }.values()
-        )
-        rewards = self._rewards(problems, submissions)
-        chosen = self._chosen(round, problems, submissions, rewards)
-        owed = Counter(slot.node for slot in slots)
-        owed.subtract(submission.sender for submission in submissions)
-        verdicts = self._screen(round, problems, submissions, rewards, chosen, +owed, beacon)
+        plan = self.planner.adopted(self.plan(round), round, received)
+        prompts = {key: self.task.prompt(problem) for key, problem in plan.problems.items()}
+        view = _View(self, round, plan, prompts, beacon)
+        view.read(received)
+        view.judge()
         screened = time.perf_counter()
-        groups: dict[str, list[ScoredCompletion]] = {problem_id: [] for problem_id in problems}
-        for submission, raw, spoken in zip(submissions, rewards, verdicts, strict=True):
-            fate = self.chain.admission(spoken)
-            reward = 0.0 if fate == "zero_reward" else raw
-            admitted = fate != "drop" and submission.problem_id in chosen
-            weight = math.prod(verdict.weight for verdict in spoken)
-            muted = frozenset(token for verdict in spoken for token in verdict.muted)
-            groups[submission.problem_id].append(
-                ScoredCompletion(submission, reward, raw, admitted, weight, muted, spoken)
-            )
-        view = tuple(Group(self.task.prompt(problems[key]), tuple(members)) for key, members in groups.items())
-        update = self.learner.update([group for group in view if group.prompt.problem_id in chosen])
+        groups = view.groups()
+        update = self.learner.update([group for group in groups if group.prompt.problem_id in view.chosen])
+        self.policy.engine.refresh()
         seconds = {"screen": screened - started, "update": time.perf_counter() - screened}
-        return NodeRound(self.nodes[0], view, update, dict(self.chain.seconds), seconds)
+        return NodeRound(
+            node=self.nodes[0],
+            groups=groups,
+            update=update,
+            missing=dict(view.missing()),
+            unread=dict(+view.unread),
+            defense_seconds=view.seconds,
+            seconds=seconds,
+        )
 
-    def _readable(self, submission: Submission, prompt: Prompt) -> Submission | None:
+
+class _View:
+    """What one node makes of one round, step by step.
+
+    Args:
+        node: The node.
+        round: The round.
+        plan: Who owes what.
+        prompts: By problem id.
+        beacon: Public randomness that nobody knew before all had sent, if there is any.
+    """
+
+    def __init__(
+        self, node: HonestNode, round: int, plan: Plan, prompts: Mapping[str, Prompt], beacon: int | None
+    ) -> None:
+        self.node, self.round, self.plan, self.prompts, self.beacon = node, round, plan, prompts, beacon
+        self.unread: Counter[str] = Counter()
+        self.readings: list[Reading] = []
+        self.rewards: list[float | None] = []
+        self.verdicts: list[tuple[Verdict, ...]] = []
+        self.seconds: dict[str, float] = {}
+        self.chosen: frozenset[str] = frozenset()
+
+    def read(self, received: Iterable[Submission]) -> None:
+        """Takes what fills a slot and can be read, in an order that does not depend on arrival.
+
+        What an honest node cannot have sent is as if it had never come. Of several completions for one slot the
+        smallest is taken, so that the order of arrival decides nothing.
+        """
+        expected = {(slot.problem_id, slot.index, slot.node) for slot in self.plan.slots}
+        due: list[Submission] = []
+        for each in received:
+            if each.round != self.round:
+                self.unread["of another round"] += 1
+            elif (each.problem_id, each.slot, each.sender) not in expected:
+                self.unread["for no slot of its sender"] += 1
+            else:
+                due.append(each)
+        due.sort(key=lambda each: (each.problem_id, each.slot, each.sender, *_content(each)))
+        taken: set[tuple[str, int, int]] = set()
+        for each in due:
+            key = (each.problem_id, each.slot, each.sender)
+            reading = self._reading(each)
+            if key in taken:
+                self.unread["sent twice"] += 1
+            elif reading is None:
+                self.unread["unreadable or too long"] += 1
+            else:
+                taken.add(key)
+                self.readings.append(reading)
+
+    def _reading(self, submission: Submission) -> Reading | None:
         """A submission as this node's model reads it; ``None`` if an honest node cannot have sent it.
 
-        What is ``None`` is as if it had never come. Claimed ids and characters are counted first, which costs nothing,
-        then the tokens that would be scored: a character can be four of them, and beside the prompt they must fit into
-        the model's context. A text that is no Unicode (a lone surrogate) has no tokens at all. Ids that can be none are
-        left out.
-
-        Reward and defenses are shown the text that will be learned, which is another one where the tokenizer does not
-        keep what it is given, say accents.
+        Claimed ids and characters are counted first, which costs nothing, then the tokens that would be scored. A text
+        that is no Unicode (a lone surrogate) has no tokens at all. Ids that can be none are left out.
         """
-        limit = OVERSIZE * self.sampling.max_new_tokens
+        codec, limit = self.node.policy.codec, self.node.sampling.max_new_tokens
+        longest = math.ceil(self.node.longest * limit)
         completion = submission.completion
-        if len(completion.token_ids) > limit or len(completion.text) > CHARACTERS_PER_TOKEN * limit:
+        if len(completion.token_ids) > longest or len(completion.text) > CHARACTERS_PER_TOKEN * longest:
             return None
         if any(not 0 <= token < ID_LIMIT for token in completion.token_ids):
             completion = replace(completion, token_ids=())
@@ -157,161 +204,148 @@ class HonestNode:
             completion.text.encode()
         except UnicodeEncodeError:
             return None
-        completion = self.policy.received(completion)
-        size = len(self.policy.received_ids(completion))
-        fits = size <= min(limit, self.policy.context - len(self.policy.render(prompt)))
-        return replace(submission, completion=completion) if fits else None
+        completion = codec.received(completion)
+        ids = codec.received_ids(completion)
+        row = Row(codec.render(self.prompts[submission.problem_id]), ids)
+        drawn_alike = ids == submission.completion.token_ids
+        if len(ids) > (limit if drawn_alike else longest) or len(row) > self.node.policy.engine.context:
+            return None
+        return Reading(replace(submission, completion=completion), row)
 
-    def _rewards(self, problems: Mapping[str, Problem], submissions: Sequence[Submission]) -> list[float]:
-        """Scores every distinct text of a problem once; the sender's opinion is not asked."""
-        known: dict[tuple[str, str], float] = {}
-        for submission in submissions:
-            key = (submission.problem_id, submission.completion.text)
-            if key not in known:
-                known[key] = self.task.reward(problems[submission.problem_id], submission.completion.text)
-        return [known[s.problem_id, s.completion.text] for s in submissions]
+    def judge(self) -> None:
+        """Rewards and screens what was read.
 
-    def _chosen(
-        self, round: int, problems: Mapping[str, Problem], submissions: Sequence[Submission], rewards: Sequence[float]
-    ) -> frozenset[str]:
+        Where rewards cost time, defenses that need none are asked before, so that what they refuse is not rewarded.
+        """
+        node = self.node
+        self.verdicts = [()] * len(self.readings)
+        early = node.chain.before_rewards and node.task.reward_seconds > 0
+        if early:
+            self._screen(range(len(self.readings)), "before_rewards")
+        refused = {index for index, spoken in enumerate(self.verdicts) if spoken and spoken[-1].decision == "reject"}
+        self._reward(refused)
+        refused = {index for index, reward in enumerate(self.rewards) if reward is None}
+        self.chosen = self._chosen()
+        if node.chain.defenses:
+            spread = self._spread()
+            asked = [
+                index
+                for index, reading in enumerate(self.readings)
+                if index not in refused
+                and reading.submission.problem_id in self.chosen
+                and self._has_influence(spread[reading.submission.problem_id])
+            ]
+            self._screen(asked, "after_rewards" if early else "all")
+
+    def _reward(self, refused: set[int]) -> None:
+        """Rewards every reading but the refused ones, within each sender's budget; the rest of it is as if not come."""
+        owed = self.plan.owed()
+        purses = {sender: self.node.rewarder.purse(self.round, count) for sender, count in owed.items()}
+        rewards: list[float | None] = []
+        late: set[int] = set()
+        for index, reading in enumerate(self.readings):
+            sent = reading.submission
+            reward = None
+            if index not in refused:
+                reward = purses[sent.sender].earn(self.plan.problems[sent.problem_id], sent.completion.text)
+                if reward is None:
+                    late.add(index)
+            rewards.append(reward)
+        self.unread["over its sender's budget"] += len(late)
+        kept = [index for index in range(len(rewards)) if index not in late]
+        self.readings = [self.readings[index] for index in kept]
+        self.verdicts = [self.verdicts[index] for index in kept]
+        self.rewards = [rewards[index] for index in kept]
+
+    def _chosen(self) -> frozenset[str]:
         """The prompts whose groups this node learns from, by the sharing rule."""
-        if self.sharing is None:
-            return frozenset(problems)
-        owned = list(dict.fromkeys(s.problem_id for s in submissions if s.sender in self.nodes))
-        spread = _spread(submissions, rewards)
-        received = [key for key, values in spread.items() if len(values) > 1 and key not in owned]
-        rng = random.Random(derive(self.seed, "round", round, "sharing of node", self.nodes[0]))
-        return sampled_groups(owned, received, self.sharing.own, self.sharing.received, rng)
+        node = self.node
+        if node.sharing is None:
+            return frozenset(self.plan.problems)
+        sent = (reading.submission for reading in self.readings)
+        owned = list(dict.fromkeys(each.problem_id for each in sent if each.sender in node.nodes))
+        received = [key for key, values in self._spread().items() if len(values) > 1 and key not in owned]
+        rng = random.Random(derive(node.private_seed, "round", self.round, "sharing"))
+        return sampled_groups(owned, received, node.sharing.own, node.sharing.received, rng)
 
-    def _screen(
-        self,
-        round: int,
-        problems: Mapping[str, Problem],
-        submissions: Sequence[Submission],
-        rewards: Sequence[float],
-        chosen: frozenset[str],
-        missing: Mapping[int, int],
-        beacon: int | None,
-    ) -> list[tuple[Verdict, ...]]:
-        """Asks the chain about every completion that can change the update."""
-        verdicts: list[tuple[Verdict, ...]] = [()] * len(submissions)
-        if not self.chain.defenses:
-            return verdicts
-        spread = _spread(submissions, rewards)
-        asked = [
-            index
-            for index, submission in enumerate(submissions)
-            if (self.screens_own or self.chain.uses_own or submission.sender not in self.nodes)
-            and submission.problem_id in chosen
-            and self._has_influence(spread[submission.problem_id])
-        ]
-        shown = [submissions[index] for index in asked]
-        evidence = Received(
-            round, self.sampling, self.task.variant,
-            [self.task.prompt(problems[each.problem_id]) for each in shown], shown,
-            [rewards[index] for index in asked],
-            [completion_key(self.seed, round, each.problem_id, each.slot) for each in shown],
-            self.policy, frozenset() if self.screens_own else frozenset(self.nodes), missing, self.anchor, beacon,
-        )  # fmt: skip
-        for index, spoken in zip(asked, self.chain.screen(evidence), strict=True):
-            verdicts[index] = spoken
-        return verdicts
+    def _spread(self) -> dict[str, set[float]]:
+        """The distinct rewards of each prompt's group."""
+        spread: dict[str, set[float]] = {}
+        for reading, reward in zip(self.readings, self.rewards, strict=True):
+            if reward is not None:
+                spread.setdefault(reading.submission.problem_id, set()).add(reward)
+        return spread
 
     def _has_influence(self, rewards: set[float]) -> bool:
-        """Whether a group with these rewards can change the update, whatever the verdicts; a KL term always does."""
-        if self.learner.config.beta:
-            return True
-        return len(rewards) > 1 or (not self.chain.only_drops and rewards != {0.0})
+        """Whether a group with these rewards can change the update, whatever the verdicts."""
+        return self.node.learner.hears_all or len(rewards) > 1 or (
+            not self.node.chain.only_drops and rewards != {0.0}
+        )
 
+    def missing(self) -> Counter[int]:
+        """How many of the completions that each sender owed did not come, or are as if they had not."""
+        owed = self.plan.owed()
+        owed.subtract(reading.submission.sender for reading in self.readings)
+        return +owed
 
-def _spread(submissions: Sequence[Submission], rewards: Sequence[float]) -> dict[str, set[float]]:
-    """The distinct rewards of each prompt's group."""
-    spread: dict[str, set[float]] = {}
-    for submission, reward in zip(submissions, rewards, strict=True):
-        spread.setdefault(submission.problem_id, set()).add(reward)
-    return spread
+    def _screen(self, indices: Iterable[int], stage: Stage) -> None:
+        """Asks the chain about some readings; own completions are shown only where all nodes decide alike.
 
+        A defense that compares with own completions is shown them as well.
+        """
+        node, chain = self.node, self.node.chain
+        shows_own = node.decides_alike or "own" in chain.needs
+        asked = [
+            index for index in indices if shows_own or self.readings[index].submission.sender not in node.nodes
+        ]
+        rewards = [self.rewards[index] for index in asked] if self.rewards else None
+        shown = [self.readings[index].submission for index in asked]
+        evidence = Received(
+            round=self.round,
+            sampling=node.sampling,
+            variant=node.task.variant,
+            prompts=[self.prompts[each.problem_id] for each in shown],
+            submissions=shown,
+            earned=None if rewards is None else [0.0 if reward is None else reward for reward in rewards],
+            slot_keys=[
+                completion_key(node.planner.rules.seed, self.round, each.problem_id, each.slot) for each in shown
+            ],
+            model=node.policy,
+            own=frozenset() if node.decides_alike else frozenset(node.nodes),
+            missing=self.missing(),
+            frozen=node.anchor,
+            beacon=self.beacon,
+            read=[self.readings[index].row for index in asked],
+        )
+        screening: Screening = chain.screen(evidence, stage)
+        for index, spoken in zip(asked, screening.verdicts, strict=True):
+            self.verdicts[index] += spoken
+        for name, seconds in screening.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-@dataclass(frozen=True, slots=True)
-class MaliciousNode:
-    """A node that forges what it sends.
-
-    Attributes:
-        node: Its index.
-        forger: Runs the attack.
-        policy: Its own copy of the policy: the tokenizer of what it sends, and what it draws from.
-        task: Problems and rewards.
-        sampling: How an honest node draws.
-        seed: The run's seed.
-        defenses: Names of the defenses that it knows of.
-    """
-
-    node: int
-    forger: Forger
-    policy: CausalLM
-    task: Task
-    sampling: Sampling
-    seed: int
-    defenses: tuple[str, ...] = ()
-
-    def produce(
-        self, round: int, slots: Sequence[Slot], problems: Mapping[str, Problem], group_size: int
-    ) -> tuple[list[Submission], list[Forged]]:
-        """Forges the slots that belong to this node; also returns what each forgery is truly worth."""
-        mine: dict[str, list[int]] = {}
-        for slot in slots:
-            if slot.node == self.node:
-                mine.setdefault(slot.problem_id, []).append(slot.index)
-        own_seed = derive(self.seed, "attacker", self.node)
-        allotments = {
-            key: self.forger.allot(own_seed, round, problems[key], indices, len(indices) == group_size)
-            for key, indices in mine.items()
-        }
-        honest, samples = self._draw(round, problems, allotments, group_size)
-        submissions: list[Submission] = []
-        worth: list[Forged] = []
-        for key, allotment in allotments.items():
-            view = AttackView(
-                round, problems[key], self.task, allotment.poisoned, samples.get(key, ()), honest[key], self.defenses
+    def groups(self) -> tuple[Group, ...]:
+        """What was read, with rewards and consequences, by prompt."""
+        members: dict[str, list[ScoredCompletion]] = {key: [] for key in self.prompts}
+        admissions = self.node.chain.admissions
+        for reading, raw, spoken in zip(self.readings, self.rewards, self.verdicts, strict=True):
+            fate = consequence(raw, spoken, admissions)
+            problem_id = reading.submission.problem_id
+            members[problem_id].append(
+                ScoredCompletion(
+                    submission=reading.submission,
+                    row=reading.row,
+                    reward=(raw or 0.0) if fate.reward is None else fate.reward,
+                    raw_reward=raw,
+                    admitted=fate.reward is not None and problem_id in self.chosen,
+                    weight=fate.weight,
+                    muted=fate.muted,
+                    verdicts=spoken,
+                )
             )
-            forged = self.forger.craft(view, allotment, honest[key])
-            made = {item.content: self._completion(item.content) for item in forged.values()}
-            submissions += [
-                Submission(round, self.node, key, index, completion)
-                for index in mine[key]
-                if (completion := made[forged[index].content]) is not None
-            ]
-            worth += forged.values()
-        return submissions, worth
+        return tuple(Group(self.prompts[key], tuple(scored)) for key, scored in members.items())
 
-    def _completion(self, content: Forgery) -> Completion | None:
-        return self.policy.as_completion(content) if isinstance(content, str) else content
 
-    def _draw(
-        self, round: int, problems: Mapping[str, Problem], allotments: Mapping[str, Allotment], group_size: int
-    ) -> tuple[dict[str, dict[int, Completion]], dict[str, list[Completion]]]:
-        """Draws, in one batch each, what an honest node would have sent and what the attack chooses from."""
-        prompts = {key: self.task.prompt(problems[key]) for key in allotments}
-        every_slot = self.forger.attack.needs_honest_draws
-        slots = [
-            Slot(self.node, key, index)
-            for key, allotment in allotments.items()
-            for index in sorted((*allotment.honest, *(allotment.poisoned if every_slot else ())))
-        ]
-        drawn = rollout(self.policy, slots, prompts, round, self.seed, self.sampling)
-        honest: dict[str, dict[int, Completion]] = {key: {} for key in allotments}
-        for slot, completion in zip(slots, drawn, strict=True):
-            honest[slot.problem_id][slot.index] = completion
-        extra = [
-            Slot(self.node, key, group_size + index)  # places beyond the group: no honest node draws there
-            for key, allotment in allotments.items()
-            if allotment.poisoned
-            for index in range(self.forger.draws)
-        ]
-        guide = self.forger.attack.guide(self.policy, round)
-        samples: dict[str, list[Completion]] = {}
-        for slot, completion in zip(
-            extra, rollout(self.policy, extra, prompts, round, self.seed, self.sampling, guide), strict=True
-        ):
-            samples.setdefault(slot.problem_id, []).append(completion)
-        return honest, samples
+def _content(submission: Submission) -> tuple[str, tuple[int, ...], bool]:
+    """What a sender chose, to order submissions by."""
+    completion = submission.completion
+    return completion.text, completion.token_ids, completion.finished

@@ -1,16 +1,16 @@
 """Every seam of the program, in one file without torch.
 
 A third party implements one of these, registers it under an entry point (``hailproof.tasks``, ``hailproof.attacks``,
-``hailproof.defenses``), and it is a name on the command line. Arrays are numpy, so that no seam needs torch.
+``hailproof.defenses``, ``hailproof.engines``), and it is a name on the command line. Arrays are numpy, so that no seam needs torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from hailproof.records import Completion, Problem, Prompt, Submission, Verdict
+from hailproof.records import Completion, Group, Problem, Prompt, Row, Submission, UpdateStats, Verdict
 from hailproof.sandbox.base import Library
 
 Topology = Literal["horizontal", "vertical"]
@@ -47,6 +47,16 @@ class Sampling:
     max_new_tokens: int = 256
 
 
+Need = Literal["tokens", "model", "anchor", "keys", "senders", "groups", "own"]
+"""What a defense may need besides texts and rewards.
+
+``tokens``: the ids of each completion under the receiver's tokenizer. ``model``: the receiver's own policy, which
+scores and replays them. ``anchor``: that policy as it was before the first round. ``keys``: the public key of each
+slot's randomness. ``senders``: who sent each completion. ``groups``: which completions answer the same prompt.
+``own``: the receiver's own completions, to compare with; nodes with such a defense decide differently and part.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
     """One completion to be drawn: the prompt, and the key that all its randomness is derived from."""
@@ -57,38 +67,36 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What a policy says of the T tokens of one completion, end token included, by teacher forcing.
+    """What a model says of the T tokens of one completion, end token included, by teacher forcing.
 
     Attributes:
-        token_ids: ``[T]`` the ids that were scored, under the scoring policy's tokenizer.
+        token_ids: ``[T]`` the ids that were scored.
         logprobs: ``[T]`` natural log-probabilities at temperature 1 over the whole vocabulary.
         ranks: ``[T]`` number of tokens that are strictly more probable.
         gaps: ``[T]`` nats by which a token lies below the least probable token that the sampling settings allow;
             zero for tokens that could have been drawn.
-        ends: ``[T]`` index of the character of the text at which each token ends, to mark what a verdict rests on;
-            tokens that share a character end before it, but for the last of them.
     """
 
     token_ids: np.ndarray
     logprobs: np.ndarray
     ranks: np.ndarray
     gaps: np.ndarray
-    ends: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """The T tokens of one completion against the draws that its public key makes.
+class Candidates:
+    """The K most probable next tokens at each of the T places of one completion, by teacher forcing.
 
     Attributes:
-        shortfalls: ``[T]`` how far each token lies below the one that the key draws, in nats over the temperature,
-            noise included; 0 for the drawn token. A token that could not have been drawn at all lies at least as far
-            below as its logit lies below the lowest allowed one.
-        ends: ``[T]`` index of the character of the text at which each token ends.
+        ids: ``[T, K]`` their ids, in any order.
+        logits: ``[T, K]`` their logits; log-probabilities will do, since only differences count. Tokens that the codec
+            bars have ``-inf`` or are left out.
+        own: ``[T]`` the logit of the completion's own token; ``-inf`` if it is barred.
     """
 
-    shortfalls: np.ndarray
-    ends: np.ndarray
+    ids: np.ndarray
+    logits: np.ndarray
+    own: np.ndarray
 
 
 class Task(Protocol):
@@ -103,6 +111,11 @@ class Task(Protocol):
     @property
     def variant(self) -> Variant:
         """Whether answers are reasoning with a number, or programs."""
+        ...
+
+    @property
+    def reward_seconds(self) -> float:
+        """What the reward of an honest answer takes at most, in seconds; about 0 where nothing is run."""
         ...
 
     def prompt(self, problem: Problem) -> Prompt:
@@ -135,19 +148,34 @@ class Guide(Protocol):
         ...
 
 
-class Policy(Protocol):
-    """A language model as the swarm uses it."""
+class Codec(Protocol):
+    """Text to token ids and back: a tokenizer, and what a receiver keeps of what strangers send."""
 
-    name: str
     end_ids: tuple[int, ...]
-    """Tokens that end a completion."""
+    """Tokens that end a completion; the first is the one that this codec writes."""
+
+    def barred(self, columns: int) -> tuple[int, ...]:
+        """Ids below ``columns`` that no completion may hold: special tokens that do not end it, and ids of no token."""
+        ...
+
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt."""
+        ...
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenizes a completion's text, without special tokens and without the end token."""
         ...
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of completion ids; special tokens are left out."""
+        ...
+
     def as_completion(self, text: str) -> Completion:
         """Makes a finished completion of a text: its ids under this tokenizer, then the end token."""
+        ...
+
+    def drawn(self, token_ids: Sequence[int]) -> Completion:
+        """Makes a completion of ids that were drawn."""
         ...
 
     def received_ids(self, completion: Completion) -> tuple[int, ...]:
@@ -158,26 +186,84 @@ class Policy(Protocol):
         """A received completion with the text that those ids say, which is what is learned from it."""
         ...
 
-    def sample(
-        self, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
-    ) -> list[Completion]:
-        """Draws one completion per request; what is drawn depends on weights, prompt, key and guide only."""
+    def ends(self, token_ids: Sequence[int]) -> np.ndarray:
+        """``[T]`` index of the character of the decoded text at which each token ends.
+
+        Tokens that share a character end before it, but for the last of them.
+        """
         ...
 
-    def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[Completion], sampling: Sampling
-    ) -> list[TokenScores]:
-        """Scores every token of every completion in one teacher-forced pass."""
-        ...
 
-    def replay(
+class Engine(Protocol):
+    """Runs a model over rows of token ids; it knows no text.
+
+    A third party registers a factory of one under ``hailproof.engines``: called with the weights that the learner
+    trains (``hailproof.policies.trainable.Trainable``) and the codec, it returns the engine.
+    """
+
+    context: int
+    """Tokens that the model can read at once, prompt and completion together."""
+
+    def draw(
         self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
+        prompts: Sequence[tuple[int, ...]],
         keys: Sequence[int],
         sampling: Sampling,
-    ) -> list[Replayed]:
-        """Repeats the draws of completions in one teacher-forced pass."""
+        guide: Guide | None = None,
+    ) -> list[tuple[int, ...]]:
+        """Draws one completion per prompt, end token included; it depends on weights, prompt, key and guide only.
+
+        The draw of each token is defined in :mod:`hailproof.draws`; tokens that the codec bars are never drawn.
+        """
+        ...
+
+    def score(self, rows: Sequence[Row], sampling: Sampling) -> list[TokenScores]:
+        """Scores every completion token of every row in one teacher-forced pass."""
+        ...
+
+    def candidates(self, rows: Sequence[Row], count: int) -> Iterator[tuple[int, Candidates]]:
+        """Yields, for each row in any order, its index and the most probable tokens at its places.
+
+        Args:
+            rows: What is read.
+            count: How many tokens are wanted at each place; fewer if the vocabulary is smaller.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Takes up the weights as they are after an update."""
+        ...
+
+
+class Policy(Protocol):
+    """A language model as the swarm uses it: how text becomes tokens, and what runs on them."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    @property
+    def codec(self) -> Codec:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def engine(self) -> Engine:
+        """What draws and scores."""
+        ...
+
+
+class Learner(Protocol):
+    """Trains the weights of one node."""
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether groups without variance in their rewards change the update too, as with a KL term."""
+        ...
+
+    def update(self, groups: Sequence[Group]) -> UpdateStats:
+        """Makes one step on the scored groups of a round."""
         ...
 
 
@@ -281,7 +367,16 @@ class Evidence(Protocol):
 
     @property
     def rewards(self) -> Sequence[float]:
-        """The receiver's own reward of each, before screening, ``[N]``."""
+        """The receiver's own reward of each, before screening, ``[N]``; unknown to defenses with ``before_rewards``."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Prompt and completion of each as token ids of the receiver, ``[N]``; for defenses that need ``tokens``."""
+        ...
+
+    def ends(self, index: int) -> np.ndarray:
+        """``[T]`` index of the character at which each token of a completion ends, to mark what a verdict rests on."""
         ...
 
     @property
@@ -306,12 +401,12 @@ class Evidence(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """The receiver's own policy; a defense reads it and never trains it."""
+        """The receiver's own policy, for defenses that need ``model``; a defense reads it and never trains it."""
         ...
 
     @property
     def anchor(self) -> Policy:
-        """The receiver's policy as it was before the first round, for defenses with ``needs_anchor``."""
+        """The receiver's policy as it was before the first round, for defenses that need ``anchor``."""
         ...
 
     def subset(self, indices: Sequence[int]) -> "Evidence":
@@ -329,10 +424,10 @@ class Defense(Protocol):
 
     name: str
     admission: Admission
-    needs_anchor: bool
-    """Whether it looks at a frozen copy of the initial policy, which is kept only then."""
-    uses_own: bool
-    """Whether it compares with the receiver's own completions, so that nodes decide differently and part."""
+    needs: frozenset[Need]
+    """What it needs besides texts and rewards; a chain refuses evidence that lacks it."""
+    before_rewards: bool
+    """Whether it is asked before rewards are computed, so that what it refuses costs no reward."""
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """Gives one verdict for each completion of the evidence."""

@@ -1,7 +1,7 @@
 """The vocabulary of the whole program: frozen records, no torch, no behavior.
 
 A record never changes its meaning on the way. A stage that learns something new returns a new type:
-``Problem -> Prompt -> Completion -> Submission -> ScoredCompletion -> Group -> RoundRecord``.
+``Problem -> Prompt -> Completion -> Submission -> Reading -> ScoredCompletion -> Group -> RoundRecord``.
 Who is malicious is in none of them: that knowledge belongs to the experiment, not to the swarm.
 """
 
@@ -62,6 +62,22 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and a completion as token ids: what a model scores, replays and learns.
+
+    Attributes:
+        prompt: Ids of the prompt as it was rendered.
+        completion: Ids of the completion; the end token, if there is one, is part of it.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One place in the plan of a round: which node owes which completion of which problem.
 
@@ -85,6 +101,20 @@ class Submission:
     problem_id: str
     slot: int
     completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A submission as its receiver reads it.
+
+    Attributes:
+        submission: What was received. Its text is the one that ``row`` spells, which differs from the text that was
+            sent where the receiver's tokenizer does not keep all of it.
+        row: Prompt and completion under the receiver's tokenizer.
+    """
+
+    submission: Submission
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +158,10 @@ class ScoredCompletion:
 
     Attributes:
         submission: What was received.
+        row: Its prompt and completion under the receiver's tokenizer.
         reward: The receiver's own reward, in [0, 1], after screening (``zero_reward`` sets it to 0).
-        raw_reward: The receiver's own reward before screening.
+        raw_reward: The receiver's own reward before screening; ``None`` if a defense refused the completion before
+            its reward was computed.
         admitted: False if it leaves the group before advantages are computed (``drop``).
         weight: Product of the weights that the verdicts give it.
         muted: Union of the tokens that the verdicts mute.
@@ -137,8 +169,9 @@ class ScoredCompletion:
     """
 
     submission: Submission
+    row: Row
     reward: float
-    raw_reward: float
+    raw_reward: float | None
     admitted: bool = True
     weight: float = 1.0
     muted: frozenset[int] = frozenset()
@@ -174,11 +207,23 @@ class UpdateStats:
 
 @dataclass(frozen=True, slots=True)
 class NodeRound:
-    """One node's view of one round; seconds by stage and, within screening, by defense."""
+    """One node's view of one round.
+
+    Attributes:
+        node: The node.
+        groups: What it read, rewarded and screened.
+        update: What it learned.
+        missing: By sender, how many of the completions that it owed did not come, or are as if they had not.
+        unread: By reason, how many submissions were put aside before they were rewarded.
+        defense_seconds: Time by defense.
+        seconds: Time by stage.
+    """
 
     node: int
     groups: tuple[Group, ...]
     update: UpdateStats
+    missing: dict[int, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     defense_seconds: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -15,10 +15,27 @@ def completion_key(seed: int, round: int, problem_id: str, slot: int) -> int:
     return derive(seed, "round", round, "prompt", problem_id, "slot", slot)
 
 
+def sample(
+    policy: Policy, requests: Sequence[SampleRequest], sampling: Sampling, guide: Guide | None = None
+) -> list[Completion]:
+    """Draws one completion per request, in order.
+
+    Args:
+        policy: The policy that draws.
+        requests: Prompts and keys.
+        sampling: How tokens are drawn.
+        guide: Steers the draws; honest nodes have none.
+    """
+    prompts = [policy.codec.render(request.prompt) for request in requests]
+    drawn = policy.engine.draw(prompts, [request.key for request in requests], sampling, guide)
+    return [policy.codec.drawn(token_ids) for token_ids in drawn]
+
+
 def rollout(
     policy: Policy,
     slots: Sequence[Slot],
     prompts: Mapping[str, Prompt],
+    *,
     round: int,
     seed: int,
     sampling: Sampling,
@@ -31,7 +48,7 @@ def rollout(
         slots: What to draw.
         prompts: Prompt of each problem id.
         round: The round, a label of the randomness.
-        seed: The run's seed.
+        seed: The swarm's public seed.
         sampling: How tokens are drawn.
         guide: Steers the draws; honest nodes have none.
     """
@@ -39,4 +56,4 @@ def rollout(
         SampleRequest(prompts[slot.problem_id], completion_key(seed, round, slot.problem_id, slot.index))
         for slot in slots
     ]
-    return policy.sample(requests, sampling, guide)
+    return sample(policy, requests, sampling, guide)

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+from dataclasses import dataclass
 
 SEED_BITS = 63
 """Seeds fit a signed 64-bit integer, which every generator accepts."""
@@ -26,3 +27,23 @@ def derive(root: int, *labels: str | int) -> int:
         data = str(label).encode()
         digest.update(kind + len(data).to_bytes(4, "big") + data)
     return int.from_bytes(digest.digest(), "big") >> (64 - SEED_BITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The three kinds of randomness of a swarm, one seed each.
+
+    Attributes:
+        public: Known to all: plans, and the noise of every draw.
+        private: A node's own: what it learns from, which slots an attacker poisons. Others cannot compute it.
+        beacon: Known to nobody before all completions of a round are bound: which of them are checked.
+    """
+
+    public: int
+    private: int
+    beacon: int
+
+    @classmethod
+    def of_run(cls, seed: int) -> "Seeds":
+        """The seeds of a simulated swarm, all from the run's."""
+        return cls(seed, derive(seed, "private"), derive(seed, "beacon"))

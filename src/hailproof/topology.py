@@ -5,12 +5,196 @@ prompts and fills all G slots of each. A plan is complete: every prompt has the 
 the remainders are.
 """
 
+import itertools
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import final
 
 from hailproof.errors import ConfigError
-from hailproof.records import Slot
+from hailproof.protocols import PromptChoice, Topology
+from hailproof.records import Problem, Slot, Submission
+from hailproof.seeds import derive
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all nodes of a swarm know of its rounds.
+
+    Attributes:
+        nodes: Number of nodes m.
+        topology: ``horizontal`` or ``vertical``.
+        prompts: Prompts per round B.
+        group_size: Completions per prompt G.
+        prompt_choice: Whether nodes of a vertical swarm may pick among the prompts that belong to them.
+        seed: The public seed.
+    """
+
+    nodes: int
+    topology: Topology
+    prompts: int
+    group_size: int
+    prompt_choice: PromptChoice
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who answers what in a round.
+
+    Attributes:
+        problems: The problems of the round, by id.
+        slots: Who owes which completion.
+    """
+
+    problems: dict[str, Problem]
+    slots: tuple[Slot, ...]
+
+    def owed(self) -> Counter[int]:
+        """How many completions each node owes."""
+        return Counter(slot.node for slot in self.slots)
+
+
+@final
+@dataclass(frozen=True)
+class Planner:
+    """Derives the plan of any round from public state alone, so that all nodes get the same one.
+
+    In a vertical swarm every problem belongs to one node in every round, another one from round to round. A node
+    answers the first of its problems in the round's public order; where prompts may be chosen it may take others of
+    its own instead, and a receiver sees whether what came was the sender's to choose.
+
+    Args:
+        rules: The rules of the swarm.
+        problems: The train problems, the same for all nodes, in the same order.
+
+    Raises:
+        ConfigError: If the rules do not fit each other or the problems.
+    """
+
+    rules: Rules
+    problems: Sequence[Problem]
+    _index: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.rules.prompts > len(self.problems):
+            raise ConfigError(
+                f"A round takes {self.rules.prompts} prompts, but the task has {len(self.problems)}; lower "
+                "swarm.prompts."
+            )
+        object.__setattr__(self, "_index", {problem.id: index for index, problem in enumerate(self.problems)})
+
+    @property
+    def chooses(self) -> bool:
+        """Whether nodes choose their prompts."""
+        return self.rules.topology == "vertical" and self.rules.prompt_choice == "free"
+
+    def plan(self, round: int, suspended: Collection[int] = ()) -> Plan:
+        """The plan of a round; what suspended nodes would have had goes to the others, so that the round is full."""
+        rules = self.rules
+        if rules.topology == "horizontal":
+            rng = random.Random(derive(rules.seed, "round", round, "problems"))
+            chosen = rng.sample(self.problems, rules.prompts)
+            slots = plan_horizontal(rules.nodes, [problem.id for problem in chosen], rules.group_size)
+        else:
+            owned = self._dealt(round)
+            slots = plan_vertical([[problem.id for problem in picked] for picked in owned], rules.group_size)
+            chosen = [problem for picked in owned for problem in picked]
+        if suspended:
+            present = [node for node in range(rules.nodes) if node not in suspended]
+            slots = reassigned(slots, suspended, present, rules.topology == "vertical", offset=round)
+        return Plan({problem.id: problem for problem in chosen}, slots)
+
+    def _dealt(self, round: int) -> list[list[Problem]]:
+        """The problems of each node in a round of a vertical swarm: the first of its own in the public order."""
+        counts = shares(self.rules.prompts, self.rules.nodes, offset=round)
+        owned: list[list[Problem]] = [[] for _ in counts]
+        for node, problem in self._ordered(round):
+            if len(owned[node]) < counts[node]:
+                owned[node].append(problem)
+                if sum(map(len, owned)) == self.rules.prompts:
+                    break
+        return owned
+
+    def picks(self, round: int, node: int, wants: Callable[[Problem], bool]) -> list[Problem]:
+        """The first of a node's own problems that it wants, as many as its share of a round.
+
+        Raises:
+            ConfigError: If it wants too few of them.
+        """
+        count = shares(self.rules.prompts, self.rules.nodes, offset=round)[node]
+        own = (problem for owner, problem in self._ordered(round) if owner == node and wants(problem))
+        picked = list(itertools.islice(own, count))
+        if len(picked) < count:
+            raise ConfigError(
+                f"Node {node} picks {count} prompts a round and wants {len(picked)} of those that belong to it; lower "
+                "swarm.prompts, or give the task more problems that the attack can use."
+            )
+        return picked
+
+    def _ordered(self, round: int) -> Iterator[tuple[int, Problem]]:
+        """All problems with their owners, in the public order of a round."""
+        offset = derive(self.rules.seed, "round", round, "owners")
+        for index in _shuffled(len(self.problems), random.Random(derive(self.rules.seed, "round", round, "problems"))):
+            yield (index + offset) % self.rules.nodes, self.problems[index]
+
+    def owner(self, round: int, problem_id: str) -> int | None:
+        """The node that a problem belongs to in a round of a vertical swarm; ``None`` if there is no such problem."""
+        index = self._index.get(problem_id)
+        if index is None:
+            return None
+        return (index + derive(self.rules.seed, "round", round, "owners")) % self.rules.nodes
+
+    def adopted(self, plan: Plan, round: int, received: Iterable[Submission]) -> Plan:
+        """The plan with the prompts that its senders chose instead, as far as they were theirs to choose.
+
+        A sender that brings more prompts than its share is held to the first of them by name; for those that it does
+        not bring it owes the planned ones.
+
+        Args:
+            plan: The plan of the round.
+            round: The round.
+            received: What came.
+        """
+        if not self.chooses:
+            return plan
+        planned: dict[int, dict[str, None]] = {}
+        for slot in plan.slots:
+            planned.setdefault(slot.node, {})[slot.problem_id] = None
+        brought: dict[int, set[str]] = {node: set() for node in planned}
+        for each in received:
+            if each.round == round and each.sender in planned:
+                if self.owner(round, each.problem_id) == each.sender:
+                    brought[each.sender].add(each.problem_id)
+        chosen = {
+            node: self._held(round, node, list(names), sorted(brought[node])) for node, names in planned.items()
+        }
+        slots = tuple(
+            Slot(node, problem_id, index)
+            for node, names in chosen.items()
+            for problem_id in names
+            for index in range(self.rules.group_size)
+        )
+        problems = {name: self.problems[self._index[name]] for names in chosen.values() for name in names}
+        return Plan(problems, slots)
+
+    def _held(self, round: int, node: int, planned: list[str], brought: list[str]) -> list[str]:
+        """The prompts that a node is held to: those that it brought, up to its share, then planned ones."""
+        own = [name for name in planned if self.owner(round, name) == node]
+        taken = brought[: len(own)]
+        rest = [name for name in own if name not in taken][: len(own) - len(taken)]
+        kept = [name for name in planned if name in taken or name in rest or name not in own]
+        return kept + [name for name in taken if name not in planned]
+
+
+def _shuffled(count: int, rng: random.Random) -> Iterator[int]:
+    """Yields the numbers below ``count`` in random order, doing only the work for those that are taken (Fisher-Yates)."""
+    moved: dict[int, int] = {}
+    for place in range(count):
+        other = rng.randrange(place, count)
+        yield moved.get(other, other)
+        moved[other] = moved.get(place, place)
 
 
 def plan_horizontal(nodes: int, problem_ids: Sequence[str], group_size: int) -> tuple[Slot, ...]:

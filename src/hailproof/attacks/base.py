@@ -7,7 +7,7 @@ completions earn nothing is visible as such.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
@@ -23,6 +23,9 @@ FILLER = "I do not know."
 
 DECOY_DRAWS = 24
 """Draws among which wrong ones are looked for if decoys are drawn."""
+
+Earn = Callable[[Problem, str], float | None]
+"""Says what an honest receiver will give for an answer; ``None`` if that is not known."""
 
 Forgery = str | Completion | None
 """What an attack puts into a slot: a text, a completion as it was sampled, or nothing (the slot is withheld)."""
@@ -119,12 +122,12 @@ class Forged:
 
     Attributes:
         content: A text, a completion as it was sampled, or nothing.
-        reward: What an honest receiver will give for it.
+        reward: What an honest receiver will give for it; ``None`` if that is not known, since it would take too long.
         kind: ``poison``; ``decoy`` if it is meant to be worthless; ``honest`` if it is an honest draw.
     """
 
     content: Forgery
-    reward: float
+    reward: float | None
     kind: Literal["poison", "decoy", "honest"]
 
 
@@ -177,13 +180,16 @@ class Forger:
         poisoned, decoys = chosen[: len(chosen) - worthless], chosen[len(chosen) - worthless :]
         return Allotment(tuple(poisoned), tuple(decoys), tuple(slot for slot in slots if slot not in chosen))
 
-    def craft(self, view: AttackView, allotment: Allotment, honest: Mapping[int, Completion]) -> dict[int, Forged]:
+    def craft(
+        self, view: AttackView, allotment: Allotment, honest: Mapping[int, Completion], earn: Earn | None = None
+    ) -> dict[int, Forged]:
         """Fills the slots of one problem.
 
         Args:
             view: What the attacker knows; its slots are those to poison.
             allotment: What :meth:`allot` decided.
             honest: An honest draw for every slot that an honest node would have filled so, by slot.
+            earn: Says what an honest receiver will give for an answer; by default the task does.
 
         Returns:
             What goes into each slot.
@@ -191,21 +197,21 @@ class Forger:
         Raises:
             ConfigError: If the attack returned another number of completions than asked for.
         """
-        problem, task = view.problem, view.task
+        problem, earn = view.problem, earn or view.task.reward
         forged = {
-            slot: Forged(honest[slot], _worth(task, problem, honest[slot]), "honest") for slot in allotment.honest
+            slot: Forged(honest[slot], _worth(earn, problem, honest[slot]), "honest") for slot in allotment.honest
         }
         if not allotment.poisoned:
             return forged
         if not self.composition.oracle:
-            known = estimated(problem, task, view.samples[: self.composition.candidates])
+            known = estimated(problem, view.task, view.samples[: self.composition.candidates])
             if known is None:  # no draw gave an answer to vote for: nothing to poison
                 return forged | {slot: Forged(None, 0.0, "honest") for slot in (*allotment.poisoned, *allotment.decoys)}
             view = replace(view, problem=known)
         if allotment.decoys:
             decoys = self._decoys(view, len(allotment.decoys))
             forged |= {
-                slot: Forged(decoy, _worth(task, problem, decoy), "decoy")
+                slot: Forged(decoy, _worth(earn, problem, decoy), "decoy")
                 for slot, decoy in zip(allotment.decoys, decoys, strict=True)
             }
         contents = self.attack.forge(view)
@@ -214,7 +220,7 @@ class Forger:
                 f"Attack {self.attack.name} forged {len(contents)} texts for {len(allotment.poisoned)} slots."
             )
         return forged | {
-            slot: Forged(content, _worth(task, problem, content), "poison")
+            slot: Forged(content, _worth(earn, problem, content), "poison")
             for slot, content in zip(allotment.poisoned, contents, strict=True)
         }
 
@@ -254,7 +260,7 @@ class Triggered:
         return self.attack.wants(problem) and self.composition.triggered(problem)
 
 
-def _worth(task: Task, problem: Problem, content: Forgery) -> float:
+def _worth(earn: Earn, problem: Problem, content: Forgery) -> float | None:
     if content is None:
         return 0.0
-    return task.reward(problem, content if isinstance(content, str) else content.text)
+    return earn(problem, content if isinstance(content, str) else content.text)

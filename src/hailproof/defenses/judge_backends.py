@@ -15,6 +15,7 @@ from hailproof.judging import MAX_ANSWER_CHARACTERS
 from hailproof.parsing import encodable
 from hailproof.protocols import Policy, SampleRequest, Sampling
 from hailproof.records import Prompt
+from hailproof.rollouts import sample
 
 if TYPE_CHECKING:
     from hailproof.policies.causal_lm import CausalLM
@@ -45,13 +46,13 @@ class JudgeBackend(Protocol):
 def ask_policy(policy: Policy, prompts: Sequence[Prompt], keys: Sequence[int], sampling: Sampling) -> list[Answer]:
     """Asks a policy, one beam each; an answer depends on weights, prompt and key only."""
     requests = [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
-    return [Answer(completion.text) for completion in policy.sample(requests, sampling)]
+    return [Answer(completion.text) for completion in sample(policy, requests, sampling)]
 
 
 @lru_cache(maxsize=2)
 def _loaded(model: str, device: str, dtype: str) -> "CausalLM":
     """A frozen model, loaded once for all nodes that judge with it."""
-    from hailproof.policies.causal_lm import load  # torch is needed here only: an endpoint's client does without
+    from hailproof.policies.load import load  # torch is needed here only: an endpoint's client does without
 
     return load(model, device, dtype)
 
@@ -63,7 +64,7 @@ class LocalJudge:
     Args:
         model: A shipped name, a folder, or a hub id.
         device: A torch device, or ``auto``.
-        dtype: As :func:`hailproof.policies.causal_lm.load` takes it.
+        dtype: As :func:`hailproof.policies.load.load` takes it.
         sampling: How answers are drawn.
         beams: Beams of beam sampling; 1 samples plainly, so that an answer does not depend on its batch.
 
@@ -78,9 +79,9 @@ class LocalJudge:
 
     def ask(self, prompts: Sequence[Prompt], keys: Sequence[int]) -> list[Answer]:
         """Asks in batches; a prompt that does not fit the model's context is a failure of its own."""
-        room = self.policy.context - self.sampling.max_new_tokens
+        room = self.policy.engine.context - self.sampling.max_new_tokens
         answers = [Answer("", "the completion does not fit the judge's context")] * len(prompts)
-        asked = [index for index, prompt in enumerate(prompts) if len(self.policy.render(prompt)) <= room]
+        asked = [index for index, prompt in enumerate(prompts) if len(self.policy.codec.render(prompt)) <= room]
         shown, chosen = [prompts[index] for index in asked], [keys[index] for index in asked]
         if self.beams > 1:
             from hailproof.policies.beams import beam_sample

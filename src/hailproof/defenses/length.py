@@ -10,7 +10,7 @@ the cap. So the cap moves by at most ``growth`` a round, up or down: in N rounds
 ``(1 + growth) ** N`` times its first value, whatever the completions are. Until ``calibration`` own completions were
 seen there is no such cap, and no opinion.
 
-Counted are the tokens that the learner would train on (``Policy.received_ids``): the sender's ids if they spell the
+Counted are the tokens that the learner would train on (``Codec.received_ids``): the sender's ids if they spell the
 text, so that an odd segmentation counts as long as it trains, else the receiver's own. Ids that do not spell the text,
 and ids of a foreign tokenizer, count nothing. Only own completions of groups that can change the update are shown.
 """
@@ -67,13 +67,13 @@ class LengthDefense(BaseDefense):
         super().__init__(admission)
         self.cap, self.quantile, self.slack = cap, quantile, slack
         self.calibration, self.growth = calibration, growth
-        self.uses_own = quantile is not None
+        self.needs = frozenset({"tokens"} if quantile is None else {"tokens", "senders", "own"})
         self._counts: deque[list[int]] = deque(maxlen=window)
         self._walked: float | None = None
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is tokens less cap."""
-        tokens = [len(evidence.policy.received_ids(submission.completion)) for submission in evidence.submissions]
+        tokens = [len(row.completion) for row in evidence.rows]
         if self.quantile is not None:
             senders = [submission.sender for submission in evidence.submissions]
             own = [count for count, sender in zip(tokens, senders, strict=True) if sender in evidence.own]

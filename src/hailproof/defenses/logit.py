@@ -15,7 +15,7 @@ import numpy as np
 
 from hailproof.defenses.base import BaseDefense, token_spans
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence, Sampling, TokenScores
+from hailproof.protocols import Admission, Evidence, TokenScores
 from hailproof.records import Completion, Verdict
 
 TOLERANCE = 1e-3
@@ -31,6 +31,7 @@ class LogitDefense(BaseDefense):
     """
 
     name = "logit"
+    needs = frozenset({"tokens", "model"})
 
     def __init__(self, tolerance: float = TOLERANCE, max_outside: int = 0, admission: Admission = "drop") -> None:
         if tolerance < 0 or max_outside < 0:
@@ -42,11 +43,11 @@ class LogitDefense(BaseDefense):
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the largest gap in nats."""
         return [
-            self._judge(submission.completion, scores, evidence.sampling)
-            for submission, scores in zip(evidence.submissions, evidence.scores, strict=True)
+            self._judge(evidence, index, submission.completion, scores)
+            for index, (submission, scores) in enumerate(zip(evidence.submissions, evidence.scores, strict=True))
         ]
 
-    def _judge(self, completion: Completion, scores: TokenScores, sampling: Sampling) -> Verdict:
+    def _judge(self, evidence: Evidence, index: int, completion: Completion, scores: TokenScores) -> Verdict:
         gaps = scores.gaps
         worst = float(gaps.max(initial=0.0))
         outside = np.flatnonzero(~(gaps <= self.tolerance))  # what is no number is outside
@@ -54,9 +55,9 @@ class LogitDefense(BaseDefense):
             first = int(outside[0])
             where = f"first at {first} (rank {scores.ranks[first]})"
             reason = f"{len(outside)} of {len(gaps)} tokens outside my limits, {where}"
-            spans = token_spans(scores.ends, outside.tolist(), [f"rank {scores.ranks[i]}" for i in outside])
+            spans = token_spans(evidence.ends(index), outside.tolist(), [f"rank {scores.ranks[i]}" for i in outside])
             return Verdict(self.name, "reject", reason, worst, spans)
-        limit = sampling.max_new_tokens
+        limit = evidence.sampling.max_new_tokens
         if len(gaps) > limit or (not completion.finished and len(gaps) != limit):
             return Verdict(self.name, "reject", f"{len(gaps)} tokens, where the limit is {limit}", worst)
         return Verdict(self.name, "accept", "every token is one that I could have drawn", worst)

@@ -44,9 +44,10 @@ import numpy as np
 from scipy.stats import binom
 
 from hailproof.defenses.base import BaseDefense, token_spans
+from hailproof.draws import shortfalls, wanted
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence, Replayed
-from hailproof.records import Completion, Submission, Verdict
+from hailproof.protocols import Admission, Evidence
+from hailproof.records import Submission, Verdict
 from hailproof.seeds import derive
 
 MARGIN = 1e-3
@@ -71,6 +72,8 @@ class ReplayDefense(BaseDefense):
     """
 
     name = "replay"
+    needs = frozenset({"tokens", "model", "keys", "senders"})
+    before_rewards = True
 
     def __init__(
         self,
@@ -100,7 +103,10 @@ class ReplayDefense(BaseDefense):
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the largest shortfall in nats."""
         submissions = evidence.submissions
-        verdicts = [self._before_replay(each, evidence) for each in submissions]
+        verdicts = [
+            self._before_replay(each, len(row.completion), evidence)
+            for each, row in zip(submissions, evidence.rows, strict=True)
+        ]
         open_cases = [index for index, verdict in enumerate(verdicts) if verdict is None]
         picked = self._picked(evidence, open_cases)
         verdicts = self._replay(evidence, verdicts, picked)
@@ -157,14 +163,13 @@ class ReplayDefense(BaseDefense):
                 self._offenses[sender] -= 1
                 self._suspect_until[sender] = evidence.round + (self.memory if self._offenses[sender] else 0)
 
-    def _before_replay(self, submission: Submission, evidence: Evidence) -> Verdict | None:
+    def _before_replay(self, submission: Submission, size: int, evidence: Evidence) -> Verdict | None:
         """What can be said without the model; ``None`` if the draws must be repeated."""
-        completion, limit = submission.completion, evidence.sampling.max_new_tokens
+        limit = evidence.sampling.max_new_tokens
         withheld = evidence.missing.get(submission.sender, 0)
         if self.mandatory and withheld:
             return Verdict(self.name, "reject", f"its sender withheld {withheld} completions of this round")
-        size = len(evidence.policy.received_ids(completion))
-        if size > limit or (not completion.finished and size != limit):
+        if size > limit or (not submission.completion.finished and size != limit):
             return Verdict(self.name, "reject", f"{size} tokens, where the limit is {limit}")
         return None
 
@@ -185,29 +190,28 @@ class ReplayDefense(BaseDefense):
     ) -> list[Verdict | None]:
         """The verdicts, with those of some completions filled in by repeating their draws."""
         result = list(verdicts)
-        if indices:
-            completions = [evidence.submissions[index].completion for index in indices]
-            prompts, keys = [evidence.prompts[i] for i in indices], [evidence.keys[i] for i in indices]
-            repeated = evidence.policy.replay(prompts, completions, keys, evidence.sampling)
-            for index, completion, found in zip(indices, completions, repeated, strict=True):
-                result[index] = self._judge(completion, found)
+        rows = [evidence.rows[index] for index in indices]
+        engine, sampling = evidence.policy.engine, evidence.sampling
+        for place, found in engine.candidates(rows, wanted(sampling)):
+            index = indices[place]
+            short = shortfalls(found, np.array(rows[place].completion), evidence.keys[index], sampling)
+            result[index] = self._judge(evidence, index, short)
         return result
 
-    def _judge(self, completion: Completion, found: Replayed) -> Verdict:
-        shortfalls = found.shortfalls
-        worst = float(shortfalls.max(initial=0.0))
-        beyond = np.flatnonzero(~(shortfalls <= self.margin))  # what is no number is beyond
-        missed = np.flatnonzero(~(shortfalls <= 0))
-        allowed = most_mismatches(len(shortfalls), self.mismatch_rate)
+    def _judge(self, evidence: Evidence, index: int, short: np.ndarray) -> Verdict:
+        worst = float(short.max(initial=0.0))
+        beyond = np.flatnonzero(~(short <= self.margin))  # what is no number is beyond
+        missed = np.flatnonzero(~(short <= 0))
+        allowed = most_mismatches(len(short), self.mismatch_rate)
         if not len(beyond) and len(missed) <= allowed:
             return Verdict(self.name, "accept", "every token is the one that its key draws", worst)
         marked = beyond if len(beyond) else missed
-        notes = [f"{shortfalls[token]:.3g} nats below the draw" for token in marked]
-        spans = token_spans(found.ends, marked.tolist(), notes)
+        notes = [f"{short[token]:.3g} nats below the draw" for token in marked]
+        spans = token_spans(evidence.ends(index), marked.tolist(), notes)
         if len(beyond):
-            reason = f"{len(beyond)} of {len(shortfalls)} tokens are not the draw of this slot, first at {beyond[0]}"
+            reason = f"{len(beyond)} of {len(short)} tokens are not the draw of this slot, first at {beyond[0]}"
         else:
-            reason = f"{len(missed)} of {len(shortfalls)} tokens miss the draw narrowly, where {allowed} may"
+            reason = f"{len(missed)} of {len(short)} tokens miss the draw narrowly, where {allowed} may"
         return Verdict(self.name, "reject", reason, worst, spans)
 
 

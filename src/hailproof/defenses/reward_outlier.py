@@ -53,6 +53,7 @@ class RewardOutlierDefense(BaseDefense):
     """
 
     name = "reward_outlier"
+    needs = frozenset({"groups"})
 
     def __init__(self, threshold: float = 2.0, method: Method = "z_score", admission: Admission = "drop") -> None:
         if method not in get_args(Method):

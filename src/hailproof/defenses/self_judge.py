@@ -38,6 +38,7 @@ class SelfJudgeDefense(BaseDefense):
     """
 
     name = "self_judge"
+    needs = frozenset({"model"})
 
     def __init__(
         self, reasoning: bool = True, votes: int = 1, max_new_tokens: int = 256, temperature: float = 0.6,

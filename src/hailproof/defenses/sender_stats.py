@@ -37,7 +37,7 @@ from hailproof.defenses.base import BaseDefense
 from hailproof.defenses.betting import Gambler, advantage_in_rank, evidence_against
 from hailproof.defenses.phrases import Counts, marked, phrases, remembered
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence
+from hailproof.protocols import Admission, Evidence, Need
 from hailproof.records import Verdict
 from hailproof.seeds import derive
 
@@ -83,6 +83,10 @@ class SenderStatsDefense(BaseDefense):
             )
         super().__init__(admission)
         self.alpha, self.statistics, self.malicious = alpha, tuple(statistics), malicious
+        needs: set[Need] = {"senders", "groups"}
+        needs |= {"tokens"} if "length" in statistics else set()
+        needs |= {"tokens", "model"} if {"likelihood", "lowest"} & set(statistics) else set()
+        self.needs = frozenset(needs)
         self.probation, self.probation_rounds = probation, probation_rounds
         self._good: dict[int, int] = {}  # rounds of probation served, by sender
         self._counts: dict[int, Counts] = {}
@@ -112,7 +116,7 @@ class SenderStatsDefense(BaseDefense):
         """The statistics that are the same for every sender, ``[N]`` each."""
         values: dict[str, list[float]] = {}
         if "length" in self.statistics:
-            values["length"] = [float(len(evidence.policy.received_ids(s.completion))) for s in evidence.submissions]
+            values["length"] = [float(len(row.completion)) for row in evidence.rows]
         if "likelihood" in self.statistics:
             values["likelihood"] = [float(scores.logprobs.mean()) for scores in evidence.scores]
         if "lowest" in self.statistics:

@@ -62,7 +62,7 @@ class TokenCreditDefense(RewardedDefense):
         self.threshold = threshold
         self.unit: Unit = unit
         self.rule: Rule = rule
-        self.needs_anchor = rule != "policy"
+        self.needs = frozenset({"tokens", "model"} | (set() if rule == "policy" else {"anchor"}))
 
     def asked(self, evidence: Evidence) -> list[int]:
         """The rewarded completions of others."""
@@ -71,14 +71,15 @@ class TokenCreditDefense(RewardedDefense):
     def examine(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion, which rests on its improbable tokens; its score is the number of muted ones."""
         verdicts = []
-        rows = zip(evidence.submissions, evidence.scores, self._likelihoods(evidence), strict=True)
-        for submission, score, likelihoods in rows:
+        rows = zip(evidence.submissions, self._likelihoods(evidence), strict=True)
+        for index, (submission, likelihoods) in enumerate(rows):
+            ends = evidence.ends(index)
             improbable = ~(likelihoods >= math.log(self.threshold))  # what is no number is improbable
             muted = improbable
             if self.unit == "sentence":
-                muted = in_sentences_with(improbable, score.ends, submission.completion.text)
+                muted = in_sentences_with(improbable, ends, submission.completion.text)
             tokens = np.flatnonzero(improbable).tolist()
-            spans = token_spans(score.ends, tokens, [f"probability {math.exp(likelihoods[t]):.1g}" for t in tokens])
+            spans = token_spans(ends, tokens, [f"probability {math.exp(likelihoods[t]):.1g}" for t in tokens])
             reason = f"{muted.sum()} of {len(muted)} tokens are not learned"
             indices = tuple(np.flatnonzero(muted).tolist())
             verdicts.append(Verdict(self.name, "accept", reason, float(len(indices)), spans, muted=indices))
@@ -96,8 +97,7 @@ class TokenCreditDefense(RewardedDefense):
         limit = math.log(self.threshold)
         asked = [index for index, own in enumerate(likelihoods) if self.rule == "either" or not (own >= limit).all()]
         part = evidence.subset(asked)
-        completions = [submission.completion for submission in part.submissions]
-        anchored = evidence.anchor.score(part.prompts, completions, evidence.sampling)
+        anchored = evidence.anchor.engine.score(part.rows, evidence.sampling)
         combine = np.maximum if self.rule == "both" else np.minimum
         for index, score in zip(asked, anchored, strict=True):
             likelihoods[index] = combine(likelihoods[index], score.logprobs)

@@ -1,6 +1,5 @@
 """One optimizer step on the admitted completions of a round."""
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from torch import Tensor
 from hailproof.learner.advantages import ScaleRewards, advantages
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
-from hailproof.policies.causal_lm import CausalLM
-from hailproof.policies.scoring import TOKEN_BUDGET, Row, batches, forward
-from hailproof.records import Group, ScoredCompletion, UpdateStats
+from hailproof.policies.scoring import TOKEN_BUDGET, batches
+from hailproof.policies.trainable import Trainable
+from hailproof.records import Group, Row, ScoredCompletion, UpdateStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +81,35 @@ class _Weighted:
 
 
 class Learner:
-    """GRPO on one policy: keeps the optimizer, and the frozen reference if there is a KL term.
+    """GRPO on one model: keeps the optimizer, and the frozen reference if there is a KL term.
 
     Args:
-        policy: The policy to be trained, in place.
+        trainable: The weights to be trained, in place.
         config: Settings.
         max_new_tokens: Length limit of completions, for ``dr_grpo``.
         rounds: Length of the run, for ``linear``.
     """
 
-    def __init__(self, policy: CausalLM, config: LearnerConfig, max_new_tokens: int, rounds: int) -> None:
-        self.policy = policy
+    def __init__(self, trainable: Trainable, config: LearnerConfig, max_new_tokens: int, rounds: int) -> None:
+        self.trainable = trainable
         self.config = config
         self.rounds = rounds
         self.max_new_tokens = max_new_tokens
         self.steps = 0
         self.length_neutral = LengthNeutral()
         self.optimizer = torch.optim.Adam(
-            policy.model.parameters(),
+            trainable.parameters(),
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
             fused=True,
         )
-        self.reference = copy.deepcopy(policy.model).requires_grad_(False) if config.beta else None
+        self.reference = trainable.frozen() if config.beta else None
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether groups without variance in their rewards change the update too: with a KL term they do."""
+        return bool(self.config.beta)
 
     def update(self, groups: Sequence[Group]) -> UpdateStats:
         """Makes one step.
@@ -119,11 +123,11 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         loss, divergence, tokens = 0.0, 0.0, 0
         for indices in batches(weighted.rows, self.config.token_budget):
-            batch = forward(self.policy.model, weighted.rows, indices)
+            batch = self.trainable.forward(weighted.rows, indices)
             logprobs, reference = batch.logprobs, None
             if self.reference is not None:
                 with torch.no_grad():
-                    reference = forward(self.reference, weighted.rows, indices).logprobs
+                    reference = self.reference.forward(weighted.rows, indices).logprobs
                 copies = torch.tensor([weighted.copies[index] for index in indices], device=batch.mask.device)
                 counted = batch.mask * copies[:, None]
                 divergence += float((k3_divergence(logprobs.detach(), reference) * counted).sum())
@@ -137,7 +141,7 @@ class Learner:
         norm = 0.0
         if weighted.rows:
             limit = self.config.max_grad_norm or float("inf")
-            norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
+            norm = float(torch.nn.utils.clip_grad_norm_(self.trainable.parameters(), limit))
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = self.learning_rate(self.steps)
             if math.isfinite(norm):
@@ -156,13 +160,7 @@ class Learner:
     def _weigh(self, groups: Sequence[Group]) -> _Weighted:
         """Turns groups into distinct rows with summed weights."""
         admitted = [[scored for scored in group.completions if scored.admitted] for group in groups]
-        rows = [
-            [
-                Row(self.policy.render(group.prompt), self.policy.received_ids(scored.submission.completion))
-                for scored in kept
-            ]
-            for group, kept in zip(groups, admitted, strict=True)
-        ]
+        rows = [[scored.row for scored in kept] for kept in admitted]
         lengths_BG = [[len(row.completion) for row in rows_G] for rows_G in rows]
         shares_BG = [
             [_share(*pair) for pair in zip(kept, lengths_G, strict=True)]

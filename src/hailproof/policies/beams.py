@@ -6,8 +6,9 @@ import torch
 from transformers import GenerationConfig
 
 from hailproof.policies.causal_lm import CausalLM
-from hailproof.policies.scoring import Row, batches, padded_left
+from hailproof.policies.scoring import batches, padded_left
 from hailproof.protocols import SampleRequest, Sampling
+from hailproof.records import Row
 from hailproof.seeds import derive
 
 TOKENS_AT_ONCE = 24_576
@@ -23,7 +24,7 @@ def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: S
 
     The library draws from torch's global generator, for a whole batch at once. It is seeded with the keys of the batch
     and put back afterwards, so equal requests give equal answers; but what one request draws depends on the others in
-    its batch, which is not so in :meth:`CausalLM.sample`.
+    its batch, which is not so in :func:`hailproof.rollouts.sample`.
 
     Args:
         policy: The model.
@@ -34,7 +35,7 @@ def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: S
     Returns:
         The text of each answer, special tokens left out; an answer that was cut at the limit is just short of its end.
     """
-    rows = [policy.render(request.prompt) for request in requests]
+    rows = [policy.codec.render(request.prompt) for request in requests]
     answers: dict[int, str] = {}
     longest = [Row(row, (0,) * sampling.max_new_tokens) for row in rows]  # room for an answer at its limit
     for batch in batches(longest, TOKENS_AT_ONCE // beams):
@@ -52,9 +53,10 @@ def _generate(
     limits = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p} if draws else {}
     settings = GenerationConfig(
         do_sample=draws, num_beams=beams, max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=list(policy.end_ids), pad_token_id=policy.end_ids[0], **limits,
+        eos_token_id=list(policy.codec.end_ids), pad_token_id=policy.codec.end_ids[0], **limits,
     )  # fmt: skip
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(derive(0, "beams", *keys))
-        output = policy.model.generate(padded, attention_mask=mask, generation_config=settings)  # pyright: ignore
-    return [policy.decode(ids) for ids in output[:, padded.shape[1] :].tolist()]
+        with policy.trainable.passes() as model:
+            output = model.generate(padded, attention_mask=mask, generation_config=settings)  # pyright: ignore
+    return [policy.codec.decode(ids) for ids in output[:, padded.shape[1] :].tolist()]

@@ -1,7 +1,9 @@
 """A key-value cache that grows by doubling instead of copying itself for every token."""
 
+import inspect
+
 import torch
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
@@ -48,3 +50,8 @@ def growing_cache(config: PreTrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """The argument of a model's ``forward`` that takes a cache; ``transformers`` renames it, model by model."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -3,10 +3,9 @@
 A token is the argmax over the allowed candidates of ``logit / T + g``, with ``g = Gumbel(hash(key, position, token))``.
 That draws from exactly the softmax over the candidates (Maddison et al. 2014, arXiv 1411.0030), and because the noise
 depends on labels alone, a completion does not depend on what else was in its batch: a resumed run draws what the
-first one would have, and a verifier can recompute every draw.
+first one would have, and a verifier can recompute every draw (``hailproof/draws.py``, which needs no torch).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hailproof.draws import GOLDEN, MIX_1, MIX_2
 from hailproof.protocols import Sampling
 
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_GOLDEN, _MIX_1, _MIX_2 = (constant - 2**64 for constant in (GOLDEN, MIX_1, MIX_2))
+"""The constants of splitmix64 as the signed 64-bit integers that tensors hold."""
 
 
 BLOCK = 8
@@ -54,7 +53,7 @@ def gumbel_noise(keys: Int[Tensor, " N"], position: Int[Tensor, " N"], token_ids
     return -torch.log(-torch.log(uniform))
 
 
-def _top(logits: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+def top(logits: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
     """The k largest logits and their ids, in no order.
 
     On a CPU by way of blocks of tokens: the k largest lie in the k blocks with the largest maxima. That is exact, and
@@ -77,7 +76,7 @@ def _candidates(
     """The logits and ids of the tokens that may be drawn; others are -inf or left out."""
     vocabulary = logits.shape[-1]
     k = min(sampling.top_k or vocabulary, vocabulary)
-    values, ids = _top(logits, k) if sampling.top_p == 1 else logits.topk(k, dim=-1)
+    values, ids = top(logits, k) if sampling.top_p == 1 else logits.topk(k, dim=-1)
     values = values.double() / sampling.temperature
     if sampling.top_p < 1:
         _, mass_above = _masses(values)
@@ -138,63 +137,3 @@ def gap_below_allowed(
         own = logits[suspects].gather(-1, token_ids[suspects, None]).squeeze(-1)
         gaps[suspects] = (lowest - own).clamp(min=0)
     return gaps
-
-
-def shortfall(
-    logits: Float[Tensor, "M V"],
-    keys: Int[Tensor, " M"],
-    position: Int[Tensor, " M"],
-    token_ids: Int[Tensor, " M"],
-    sampling: Sampling,
-) -> Float[Tensor, " M"]:
-    """By how many nats over the temperature the logits must be off for each token to be the draw; 0 for the draw.
-
-    A candidate that beats the token is explained away by what it beats it by, or by what it lies above the border of
-    the top-k or top-p by: rounding that carries it over the border takes it out of the draw, however large its noise.
-    A token outside the limits lies at least as far below as it must rise to come inside. So a tie, at the border too,
-    is as small as the rounding that caused it.
-    """
-    own = logits.gather(-1, token_ids[:, None]).squeeze(-1)
-    if sampling.temperature == 0:
-        return logits.amax(dim=-1) - own
-    vocabulary = logits.shape[-1]
-    k = min(sampling.top_k or vocabulary, vocabulary)
-    values, ids = _top(logits, min(k + 1, vocabulary))  # one more than may be drawn: the border
-    values, order = (values.double() / sampling.temperature).sort(dim=-1, descending=True)
-    ids, value = ids.gather(-1, order), own.double() / sampling.temperature
-    inside, outside = _border(values, value, k, sampling.top_p)
-    noisy = value + gumbel_noise(keys, position, token_ids[:, None]).squeeze(-1)
-    ahead = values + gumbel_noise(keys, position, ids) - noisy[:, None]
-    obliged = torch.minimum(ahead, inside).masked_fill(values.isneginf(), -torch.inf)  # what is barred obliges nobody
-    return torch.maximum(obliged.amax(dim=-1), outside).clamp(min=0).float()
-
-
-def _border(
-    values: Float[Tensor, "M K"], value: Float[Tensor, " M"], k: int, top_p: float
-) -> tuple[Float[Tensor, "M K"], Float[Tensor, " M"]]:
-    """By how many nats logits must be off for candidates to fall out of the draw, and for a token to come into it.
-
-    To cross the border of top-p, a token changes places with the first one beyond it, or the border itself moves: if
-    logits above it rise by d and those below fall by d, the log-odds of the mass above change by 2 d.
-
-    Args:
-        values: The largest logits over the temperature, in descending order: k, and one more if there is one.
-        value: That of the token.
-        k: Of top-k.
-        top_p: Of top-p.
-    """
-    inside, outside = torch.full_like(values, torch.inf), torch.full_like(value, -torch.inf)
-    if values.shape[-1] > k:
-        inside, outside = values - values[:, k:], values[:, k - 1] - value
-    if top_p < 1:
-        candidates, odds = values[:, :k], math.log(top_p / (1 - top_p))
-        probabilities, mass_above = _masses(candidates)
-        allowed = mass_above < top_p
-        lowest = candidates.masked_fill(~allowed, torch.inf).amin(dim=-1)
-        highest = candidates.masked_fill(allowed, -torch.inf).amax(dim=-1)
-        moves = (odds - torch.logit(mass_above.clamp(0, 1))) / 2
-        inside[:, :k] = torch.minimum(inside[:, :k], torch.minimum(candidates - highest[:, None], moves))
-        mass_above = (probabilities * (candidates > value[:, None])).sum(dim=-1)
-        moves = (torch.logit(mass_above.clamp(0, 1)) - odds) / 2
-        outside = torch.maximum(outside, torch.minimum(lowest - value, moves))
-    return inside, outside

@@ -1,6 +1,6 @@
 """Teacher-forced passes over prompt and completion, batched by length: for screening, for learning, for measuring."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,20 +9,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
+from hailproof.policies.cache import cache_argument
+from hailproof.records import Row
+
 TOKEN_BUDGET = 4096
 """Padded tokens per pass. It bounds the memory of the logits; on a CPU, passes four times larger run at half the speed,
 because their buffers no longer fit what the allocator keeps at hand. Accelerators want more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt and a completion as token ids; the end token, if any, is part of the completion."""
-
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.completion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +66,9 @@ def prefill(
         input_ids=padded,
         attention_mask=mask,
         position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{cache_argument(model): cache},
     )
     return cache, output.logits[:, -1].float(), mask
 
@@ -120,14 +112,8 @@ def forward(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> 
             input_ids=targets[:, :-1],
             attention_mask=attention,
             position_ids=(attention.cumsum(dim=1) - 1)[:, prompt_mask.shape[1] :],
-            past_key_values=cache,
             use_cache=True,
+            **{cache_argument(model): cache},
         ).logits.float()
         logits = torch.cat([logits, rest], dim=1)
     return Batch(indices, logits, targets, mask)
-
-
-def passes(model: PreTrainedModel, rows: Sequence[Row], token_budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
-    """Runs all rows, batch by batch, longest batches last."""
-    for indices in batches(rows, token_budget):
-        yield forward(model, rows, indices)

@@ -56,6 +56,9 @@ class Library:
 class Sandbox(Protocol):
     """Runs programs without access to files, network, processes and the trainer."""
 
+    honest_seconds: float
+    """What an honest program takes at most, start-up included; what a receiver grants each slot of a sender."""
+
     def run(self, programs: Sequence[str]) -> list[Outcome]:
         """Runs each program on its own; whatever a program does is an outcome, never an exception."""
         ...

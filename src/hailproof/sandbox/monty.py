@@ -38,6 +38,8 @@ class MontySandbox:
             be safe for any number it is given; arguments that are not numbers never reach them.
     """
 
+    honest_seconds = 0.005
+
     def __init__(self, limits: Limits | None = None, libraries: Mapping[str, Library] | None = None) -> None:
         self.limits = limits or Limits()
         self._modules = {

@@ -90,6 +90,8 @@ class OsSandbox:
             of a module.
     """
 
+    honest_seconds = 0.3
+
     def __init__(self, limits: Limits | None = None, libraries: Mapping[str, Library] | None = None) -> None:
         self.limits = limits or DEFAULT_LIMITS
         self._sandlock = _imported()

@@ -29,6 +29,8 @@ class AnswerForm(Protocol):
 
     variant: Variant
     system: str
+    reward_seconds: float
+    """What the reward of an honest answer takes at most, in seconds."""
 
     def format(self, reasoning: str, answer: str) -> str:
         """Writes reasoning and answer in the form that earns full reward."""
@@ -49,6 +51,7 @@ class MathForm:
 
     variant: Variant = "math"
     system = MATH_SYSTEM
+    reward_seconds = 0.0
 
     def format(self, reasoning: str, answer: str) -> str:
         """Writes reasoning and answer in tags."""
@@ -77,6 +80,7 @@ class CodeForm:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
+        self.reward_seconds = sandbox.honest_seconds
 
     def format(self, reasoning: str, answer: str) -> str:
         """Writes a program in tags; the answer is what the program prints."""
@@ -144,6 +148,11 @@ class BaseTask:
     def variant(self) -> Variant:
         """Whether answers are reasoning with a number, or programs."""
         return self.form.variant
+
+    @property
+    def reward_seconds(self) -> float:
+        """What the reward of an honest answer takes at most, in seconds."""
+        return self.form.reward_seconds
 
     @final
     def prompt(self, problem: Problem) -> Prompt:

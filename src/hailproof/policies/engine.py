@@ -1,0 +1,188 @@
+"""The engine on a ``transformers`` model in this process: draws, scores and candidates, batched across prompts."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hailproof.errors import ModelError
+from hailproof.policies.cache import cache_argument, growing_cache
+from hailproof.policies.sampling import draw, gap_below_allowed, top
+from hailproof.policies.scoring import Batch, batches, forward, prefill
+from hailproof.policies.trainable import Trainable
+from hailproof.protocols import Candidates, Codec, Guide, Sampling, TokenScores
+from hailproof.records import Row
+
+ROWS_AT_ONCE = 512
+"""Completions drawn side by side; bounds the memory of the key-value cache."""
+
+KEEP_SHARE = 0.75
+"""Finished rows are cut out of the batch when fewer than this share are still going."""
+
+
+class TransformersEngine:
+    """Draws and scores with a model in this process.
+
+    Args:
+        trainable: The model; the engine always reads its present weights.
+        codec: Says which tokens end a completion and which are barred.
+    """
+
+    def __init__(self, trainable: Trainable, codec: Codec) -> None:
+        self.trainable = trainable
+        self.codec = codec
+        self._undrawable: Tensor | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once, prompt and completion together."""
+        return getattr(self.trainable.model.config, "max_position_embeddings", None) or 1 << 30
+
+    def refresh(self) -> None:
+        """Does nothing: the weights are read where they are trained."""
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        keys: Sequence[int],
+        sampling: Sampling,
+        guide: Guide | None = None,
+    ) -> list[tuple[int, ...]]:
+        """Draws one completion per prompt.
+
+        Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
+        is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
+
+        Raises:
+            ModelError: If a prompt and a completion of full length do not fit into the model's context.
+        """
+        longest = max(map(len, prompts), default=0)
+        if longest + sampling.max_new_tokens > self.context:
+            raise ModelError(
+                f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
+                f"context of {self.context} tokens; lower sampling.max_new_tokens."
+            )
+        drawn: list[tuple[int, ...]] = []
+        with self.trainable.passes() as model:
+            for start in range(0, len(prompts), ROWS_AT_ONCE):
+                end = start + ROWS_AT_ONCE
+                drawn += self._draw(model, prompts[start:end], keys[start:end], sampling, guide)
+        return drawn
+
+    def _draw(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[tuple[int, ...]],
+        keys_N: Sequence[int],
+        sampling: Sampling,
+        guide: Guide | None,
+    ) -> list[tuple[int, ...]]:
+        device = model.device
+        distinct = list(dict.fromkeys(prompts))
+        cache, logits, prompt_mask = prefill(model, distinct, growing_cache(model.config))
+        place = {prompt: index for index, prompt in enumerate(distinct)}
+        owner = torch.tensor([place[prompt] for prompt in prompts], device=device)
+        cache.batch_select_indices(owner)
+        logits, mask = logits[owner], prompt_mask[owner]
+        lengths = mask.sum(dim=1)
+        keys = torch.tensor(keys_N, device=device)
+        rows = torch.arange(len(prompts), device=device)
+        ends = torch.tensor(self.codec.end_ids, device=device)
+        drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
+        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        cached = {cache_argument(model): cache}
+        for position in range(sampling.max_new_tokens):
+            self._bar(logits)
+            steer = None if guide is None else _steering(guide, drawn[rows, :position])
+            tokens = draw(logits, keys, torch.full_like(keys, position), sampling, steer)
+            drawn[rows[alive], position] = tokens[alive]
+            alive &= ~torch.isin(tokens, ends)
+            going = int(alive.sum())
+            if going == 0 or position + 1 == sampling.max_new_tokens:
+                break
+            if going < KEEP_SHARE * len(rows):
+                kept = alive.nonzero().squeeze(-1)
+                cache.batch_select_indices(kept)
+                rows, keys, tokens, mask, lengths, alive = (
+                    part[kept] for part in (rows, keys, tokens, mask, lengths, alive)
+                )
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=(lengths + position)[:, None],
+                use_cache=True,
+                **cached,
+            ).logits[:, -1].float()
+        return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
+
+    def _bar(self, logits: Tensor) -> None:
+        """Keeps the tokens that the codec bars out of the draw, in place."""
+        if self._undrawable is None or self._undrawable.device != logits.device:
+            self._undrawable = torch.tensor(self.codec.barred(logits.shape[-1]), device=logits.device).long()
+        logits.index_fill_(-1, self._undrawable, -torch.inf)
+
+    def _read(self, rows: Sequence[Row]) -> Iterator[Batch]:
+        """Runs rows without gradient, batch by batch, the longest last."""
+        for indices in batches(rows):
+            with torch.inference_mode(), self.trainable.passes() as model:
+                batch = forward(model, rows, indices)
+            yield batch
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Row], sampling: Sampling) -> list[TokenScores]:
+        """Scores every completion token of every row; identical rows are computed once."""
+        distinct = list(dict.fromkeys(rows))
+        scored: dict[Row, TokenScores] = {}
+        for batch in self._read(distinct):
+            for index, parts in zip(batch.indices, self._token_scores(batch, sampling), strict=True):
+                scored[distinct[index]] = TokenScores(*parts)
+        return [scored[row] for row in rows]
+
+    def candidates(self, rows: Sequence[Row], count: int) -> Iterator[tuple[int, Candidates]]:
+        """Yields the most probable tokens at the places of each row; identical rows go through the model once."""
+        asked: dict[Row, list[int]] = {}
+        for index, row in enumerate(rows):
+            asked.setdefault(row, []).append(index)
+        distinct = list(asked)
+        for batch in self._read(distinct):
+            for index, found in zip(batch.indices, self._candidates(batch, count), strict=True):
+                yield from ((each, found) for each in asked[distinct[index]])
+
+    @torch.inference_mode()
+    def _candidates(self, batch: Batch, count: int) -> list[Candidates]:
+        logits = batch.logits[batch.mask]
+        self._bar(logits)
+        own = logits.gather(-1, batch.targets[batch.mask][:, None]).squeeze(-1)
+        values, ids = top(logits, min(count, logits.shape[-1]))
+        parts = (_split(part, batch) for part in (ids, values, own))
+        return [Candidates(*each) for each in zip(*parts, strict=True)]
+
+    def _token_scores(self, batch: Batch, sampling: Sampling) -> list[tuple[np.ndarray, ...]]:
+        """Ids, log-probabilities, ranks and gaps of each row of a batch, as numpy arrays without padding."""
+        logits, targets = batch.logits[batch.mask], batch.targets[batch.mask]
+        own = logits.gather(-1, targets[:, None])
+        logprobs = own.squeeze(-1) - logits.logsumexp(dim=-1)
+        self._bar(logits)
+        ranks = (logits > own).sum(dim=-1)
+        gaps = gap_below_allowed(logits, targets, ranks, sampling)
+        gaps = gaps.masked_fill(logprobs.isnan(), torch.inf)  # what is no number lies outside all limits
+        return list(zip(*(_split(part, batch) for part in (targets, logprobs, ranks, gaps)), strict=True))
+
+
+def _split(values: Tensor, batch: Batch) -> list[np.ndarray]:
+    """The values of a batch's real tokens, ``[M, ...]``, row by row."""
+    return np.split(values.cpu().numpy(), np.cumsum(batch.mask.sum(dim=1).tolist())[:-1])
+
+
+def _steering(guide: Guide, drawn: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A guide as the sampler takes it."""
+
+    def steer(ids: Tensor, values: Tensor) -> Tensor:
+        adjusted = guide.adjust(drawn.cpu().numpy(), ids.cpu().numpy(), values.cpu().numpy())
+        return torch.as_tensor(adjusted, device=values.device)
+
+    return steer

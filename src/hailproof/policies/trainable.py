@@ -1,0 +1,70 @@
+"""The weights that a learner trains, and the passes over them, with gradient or without."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hailproof.policies.scoring import Batch, forward
+from hailproof.records import Row
+
+
+class Trainable:
+    """A model with float32 weights, whose passes may run in lower precision.
+
+    Args:
+        model: The model, already on its device. Its weights stay the caller's: passes leave its mode as it was.
+        dtype: What passes compute in; anything but float32 runs under autocast.
+    """
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
+        self.model = model
+        self.dtype = dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What an optimizer trains."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @contextlib.contextmanager
+    def passes(self) -> Iterator[PreTrainedModel]:
+        """The model in evaluation mode and in the precision of passes; its mode is put back afterwards."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        lower = self.dtype != torch.float32
+        try:
+            with torch.autocast(self.device.type, self.dtype, enabled=lower):
+                yield self.model
+        finally:
+            for module in training:
+                module.training = True
+
+    def forward(self, rows: Sequence[Row], indices: list[int]) -> Batch:
+        """Runs some rows in one batch, with gradient if it is switched on."""
+        with self.passes() as model:
+            return forward(model, rows, indices)
+
+    def copied(self) -> "Trainable":
+        """The same weights once more."""
+        return Trainable(copy.deepcopy(self.model), self.dtype)
+
+    def frozen(self) -> "Trainable":
+        """A copy that is not trained."""
+        copied = self.copied()
+        copied.model.requires_grad_(False)
+        return copied
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights by name."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes up saved weights."""
+        self.model.load_state_dict(state)
