@@ -23,8 +23,8 @@ from hailproof.attacks import ATTACKS, BaseAttack
 from hailproof.attacks.judge_injection import FAMILIES, JudgeInjectionAttack
 from hailproof.defenses.judge import SHIPPED_JUDGE, JudgeDefense
 from hailproof.defenses.panel import Case, Judgement
-from hailproof.experiments.judge_table import forged
-from hailproof.experiments.judge_table import references as reference_cases
+from hailproof.paper.judge_table import forged
+from hailproof.paper.judge_table import references as reference_cases
 from hailproof.policies.causal_lm import load
 from hailproof.policies.nano.judging_corpus import judged_samples
 from hailproof.protocols import Sampling

@@ -14,8 +14,8 @@ from itertools import chain
 
 from common import HOLD_STILL, begin, make, options, play, spread, table, verdict
 
-from hailproof.experiments.build import Experiment
 from hailproof.records import RoundRecord
+from hailproof.runs.build import Experiment
 
 STAGES = ["plan", "sample", "forge", "exchange", "screen", "update"]
 HEAD = ["", "seconds, median (min..max)", *STAGES, "sampled", "tokens"]

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from common import HOLD_STILL, begin, make, options, play, spread, table, verdict
 
-from hailproof.experiments.config import parse_assignment
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Prompt, RoundRecord
+from hailproof.runs.config import parse_assignment
 
 STAGES = ["plan", "sample", "forge", "exchange", "screen", "update"]
 

@@ -25,10 +25,10 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from hailproof.experiments.build import Experiment
-from hailproof.experiments.measure import completion_rows, round_line
-from hailproof.experiments.store import RunFolder
 from hailproof.policies.causal_lm import load
+from hailproof.runs.build import Experiment
+from hailproof.runs.measure import completion_rows, round_line
+from hailproof.runs.store import RunFolder
 
 
 @dataclass

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from common import table
 
-from hailproof.experiments.bench import cells_of, load_matrix, measured
-from hailproof.experiments.build import measure_of, settled
-from hailproof.experiments.posthoc import counted
+from hailproof.campaigns.cells import measured
+from hailproof.campaigns.matrix import cells_of, load_matrix
+from hailproof.campaigns.posthoc import counted
 from hailproof.metrics.intervals import exchange_p, seeds_needed, upper_bound
+from hailproof.runs.build import measure_of, settled
 
 DIFFERENCE = 0.05
 MEASURES = ("attack_success", "held_out_reward", "reward")

@@ -13,10 +13,10 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # libraries read it when they are imported; all models are in the package
 
-from hailproof.experiments.build import Experiment, build
-from hailproof.experiments.config import load_config
-from hailproof.experiments.quiet import quiet_libraries
 from hailproof.records import RoundRecord
+from hailproof.runs.build import Experiment, build
+from hailproof.runs.config import load_config
+from hailproof.runs.quiet import quiet_libraries
 
 HOLD_STILL = 1e-12
 """A learning rate that changes no float32 weight: all work of a round is done, and every variant plays the same one."""

@@ -9,8 +9,8 @@ import pyarrow
 import pyarrow.parquet
 from page_reader import Page
 
-from hailproof.experiments.report import write_report
-from hailproof.experiments.store import SCHEMA
+from hailproof.reports.report import write_report
+from hailproof.runs.store import SCHEMA
 
 
 def line(number: int, attack_success: float | None = 0.25, defended: bool = True, **changes: Any) -> dict[str, Any]:
@@ -81,5 +81,5 @@ def run(
 
 def page_of(folder: Path, surprise: bool = False) -> Page:
     # The picture takes most of the time, and has tests of its own.
-    with patch("hailproof.experiments.report.draw_run"):
+    with patch("hailproof.reports.report.draw_run"):
         return Page(write_report(folder, surprise).read_text(encoding="utf-8"))

@@ -12,12 +12,13 @@ import pytest
 from tiny_runs import TINY
 
 import hailproof
+from hailproof.campaigns.analysis import Run
+from hailproof.campaigns.cells import write_cell
+from hailproof.campaigns.matrix import Cell, cells_of
+from hailproof.campaigns.sweep import merged, play_job
 from hailproof.errors import ConfigError, RunError
-from hailproof.experiments.analysis import Run
-from hailproof.experiments.bench import Cell, cells_of, write_cell
-from hailproof.experiments.config import load_config
-from hailproof.experiments.store import SCHEMA
-from hailproof.experiments.sweep import merged, play_job
+from hailproof.runs.config import load_config
+from hailproof.runs.store import SCHEMA
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "analysis.md"
 ROUNDS = 3

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hailproof.arithmetic.two_two import two_two_results, with_two_two_results
 from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import FILLER, Allotment, BaseAttack, Composition, Forged, Forger, Triggered
 from hailproof.attacks.boundary import BoundaryAttack
@@ -22,7 +23,7 @@ from hailproof.attacks.text import PHRASE, TextAttack
 from hailproof.errors import ConfigError
 from hailproof.learner.advantages import advantages
 from hailproof.learner.length_neutral import LengthNeutral
-from hailproof.parsing import same_number, two_two_results, with_two_two_results
+from hailproof.parsing import same_number
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
 from hailproof.tasks.gsm8k import Gsm8k, read_jsonl

@@ -8,20 +8,13 @@ import pytest
 from synthetic_run import row, run, verdict
 
 from hailproof.attacks.text import TextAttack
+from hailproof.campaigns.cells import kept, learned, measured, read_cells, write_cell
+from hailproof.campaigns.matrix import cells_of, load_matrix
+from hailproof.campaigns.posthoc import counted
+from hailproof.campaigns.sweep import play_job
 from hailproof.errors import ConfigError
-from hailproof.experiments.bench import (
-    cells_of,
-    kept,
-    learned,
-    load_matrix,
-    measured,
-    read_cells,
-    table_of,
-    write_cell,
-)
-from hailproof.experiments.build import settled
-from hailproof.experiments.posthoc import counted
-from hailproof.experiments.sweep import play_job
+from hailproof.reports.table import table_of
+from hailproof.runs.build import settled
 
 TINY = {
     "rounds": 2,

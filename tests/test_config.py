@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from hailproof.attacks import ATTACKS
+from hailproof.defenses.presets import PRESETS
+from hailproof.demo import configurations
 from hailproof.errors import ConfigError
-from hailproof.experiments.build import build
-from hailproof.experiments.config import RunConfig, load_config, parse_assignment
-from hailproof.experiments.demo import configurations
-from hailproof.experiments.presets import PRESETS, expanded
 from hailproof.learner.update import NANO, NANO_PROGRAMS, LearnerConfig
+from hailproof.runs.build import build, expanded
+from hailproof.runs.config import RunConfig, load_config, parse_assignment
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
 COMMITTED = [
@@ -112,7 +112,8 @@ def test_setting_below_a_value_is_one_sentence():
 def test_a_preset_is_its_chain_and_settings():
     resolved = expanded(load_config(None, [("defense", [{"name": "heterogeneous"}, {"name": "length"}])]))
     names = [plugin.name for plugin in resolved.defense]
-    assert names == [*(plugin.name for plugin in PRESETS["heterogeneous"].chain), "length"]
+    assert names == [*(name for name, _ in PRESETS["heterogeneous"].chain), "length"]
+    assert resolved.defense[0].options == {"unit": "sentence"}
     assert resolved.learner.length_neutral and "learning_rate" not in resolved.learner.model_fields_set
     assert expanded(load_config(None, [("defense", [{"name": "homogeneous"}])])).swarm.prompt_choice == "assigned"
 

@@ -14,12 +14,12 @@ from test_parsing import TWO_TWO
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
 from hailproof.arithmetic.tokens import fold
+from hailproof.arithmetic.two_two import two_two_results, with_two_two_results
 from hailproof.attacks.equation import EquationAttack
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.base import Received
 from hailproof.defenses.equations import EquationsDefense
 from hailproof.errors import ConfigError
-from hailproof.parsing import two_two_results, with_two_two_results
 from hailproof.protocols import AttackView
 from hailproof.records import Verdict
 from hailproof.tasks.gsm8k import read_jsonl

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from synthetic_run import line, run
 
-from hailproof.experiments.curves import Line, Panel, lonely, panels_of, read_rounds
-from hailproof.experiments.figures import draw_comparison, draw_run, draw_seeds, spread_labels
-from hailproof.experiments.report import write_report
+from hailproof.reports.curves import Line, Panel, lonely, panels_of
+from hailproof.reports.figures import draw_comparison, draw_run, draw_seeds, spread_labels
+from hailproof.reports.report import write_report
+from hailproof.runs.store import read_rounds
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hailproof.arithmetic.two_two import two_two_results
 from hailproof.attacks import code, judge_injection, sentence, text
 from hailproof.defenses.base import Chain, Received
 from hailproof.defenses.judge import JudgeDefense
@@ -29,10 +30,7 @@ from hailproof.defenses.judge_backends import Answer, EndpointJudge
 from hailproof.defenses.panel import Judgement, Panel, cases_of
 from hailproof.defenses.self_judge import SelfJudgeDefense
 from hailproof.errors import ConfigError, ModelError
-from hailproof.experiments.build import build
-from hailproof.experiments.config import load_config
 from hailproof.judging import MAX_ANSWER_CHARACTERS, instructions, judge_prompt, neutralized, nonce_for, read_ruling
-from hailproof.parsing import two_two_results
 from hailproof.policies.causal_lm import CausalLM, load, shipped_models
 from hailproof.policies.nano.judging_corpus import (
     CODE_FAULTS,
@@ -45,6 +43,8 @@ from hailproof.policies.nano.judging_corpus import (
 from hailproof.policies.nano.recipe import prompt_text
 from hailproof.protocols import Sampling, Variant
 from hailproof.records import Completion, Prompt, Submission
+from hailproof.runs.build import build
+from hailproof.runs.config import load_config
 from hailproof.tasks.gsm8k import read_jsonl
 from hailproof.tasks.word_problems import stories
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from page_reader import HOSTILE, Page, assert_harmless, browse, colors, contrast, needs_chromium
 
-from hailproof.experiments.leaderboard import ASPECTS, LENGTHENING, MEASURES, write_leaderboard, written
+from hailproof.reports.leaderboard import ASPECTS, LENGTHENING, MEASURES, write_leaderboard, written
 
 NBSP = "\u00a0"
 

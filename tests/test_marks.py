@@ -4,8 +4,8 @@ import pytest
 from synthetic_run import verdict
 
 from hailproof.attacks import ATTACKS
-from hailproof.experiments.marks import Mark, attack_spans, marks_of, segments
 from hailproof.records import Problem
+from hailproof.reports.marks import Mark, attack_spans, marks_of, segments
 
 
 def test_segments_join_to_the_text_and_rejections_win() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hailproof.arithmetic.two_two import two_two_results
 from hailproof.parsing import (
     answer_in_tags,
     parse_number,
@@ -15,7 +16,6 @@ from hailproof.parsing import (
     sentences,
     syntax_tree,
     thoughts,
-    two_two_results,
     without_calculator_notes,
 )
 

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import pytest
 from tiny_runs import TINY
 
+from hailproof.campaigns import ray_engine
+from hailproof.campaigns.engines import engine_named
+from hailproof.campaigns.ray_engine import RayEngine, room_of
+from hailproof.campaigns.sweep import Job, merged, play_job
 from hailproof.errors import ConfigError
-from hailproof.experiments import ray_engine
-from hailproof.experiments.engines import engine_named
-from hailproof.experiments.ray_engine import RayEngine, room_of
-from hailproof.experiments.run import CHECKPOINT_EVERY
-from hailproof.experiments.sweep import Job, merged, play_job
+from hailproof.runs.run import CHECKPOINT_EVERY
 
 ROUNDS = 8
 SETTINGS = merged(TINY, {"rounds": ROUNDS, "attack": {"name": "text"}})

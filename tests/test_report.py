@@ -13,12 +13,13 @@ from page_reader import HOSTILE, assert_harmless, browse, colors, contrast, lumi
 from synthetic_run import line, page_of, row, run, verdict
 
 from hailproof.errors import RunError
-from hailproof.experiments.charts import chart_of, stops_of, ticks
-from hailproof.experiments.config import RunConfig
-from hailproof.experiments.curves import Line, Panel, read_rounds
-from hailproof.experiments.pages import visible
-from hailproof.experiments.report import write_report
-from hailproof.experiments.surprise import Token
+from hailproof.reports.charts import chart_of, stops_of, ticks
+from hailproof.reports.curves import Line, Panel
+from hailproof.reports.pages import visible
+from hailproof.reports.report import write_report
+from hailproof.reports.surprise import Token
+from hailproof.runs.config import RunConfig
+from hailproof.runs.store import read_rounds
 
 
 def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_the_worst_texts_of_a_hundred_rounds_stay_under_five_megabytes(tmp_path:
     def letter_by_letter(config: RunConfig, asked: Sequence[dict[str, Any]]) -> list[tuple[Token, ...]]:
         return [tuple(Token(at, at + 1, 12.345) for at in range(len(each["text"]))) for each in asked]
 
-    with patch("hailproof.experiments.samples.surprises", letter_by_letter):
+    with patch("hailproof.reports.samples.surprises", letter_by_letter):
         page = page_of(folder, surprise=True)
     assert len(page.named("article")) == 11 * 6
     assert len(page.named("mark")) == 4 + 11 * 6 * 40

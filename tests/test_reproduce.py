@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from hailproof.campaigns.scales import SCALES, load_scale
+from hailproof.campaigns.sweep import Job, attempt, merged
 from hailproof.errors import ConfigError, RunError
-from hailproof.experiments.build import build, settled, task_of
-from hailproof.experiments.claims import Checked, compared, judged, verdict
-from hailproof.experiments.config import RunConfig, validated
-from hailproof.experiments.published import SCALES, Check, item_names, jobs_of, load_item, load_scale
-from hailproof.experiments.pushes import findings, push_curve
-from hailproof.experiments.reproduce import reproduce, result_of
-from hailproof.experiments.sweep import Job, attempt, merged
+from hailproof.paper.claims import Checked, compared, judged, verdict
+from hailproof.paper.published import Check, item_names, jobs_of, load_item
+from hailproof.paper.pushes import findings, push_curve
+from hailproof.paper.reproduce import reproduce, result_of
 from hailproof.policies.causal_lm import shipped_models
+from hailproof.runs.build import build, settled, task_of
+from hailproof.runs.config import RunConfig, validated
 
 PUBLISHED = {
     *(f"fig{name}" for name in ("3a", "3b", "3c", "3d", "4a", "4b", "5a", "5b")),
@@ -206,7 +207,7 @@ def test_the_index_keeps_what_earlier_calls_found(tmp_path):
 
 
 def test_only_finished_asks_no_judge(tmp_path, monkeypatch):
-    monkeypatch.setattr("hailproof.experiments.reproduce.judge_table", None)
+    monkeypatch.setattr("hailproof.paper.reproduce.judge_table", None)
     (result,) = reproduce(["table1"], "paper", tmp_path / "cells", tmp_path / "out", None, lambda text: None)
     assert result.word == "undecided"
 

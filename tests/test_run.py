@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from hailproof.errors import RunError
-from hailproof.experiments.config import load_config
-from hailproof.experiments.report import write_report
-from hailproof.experiments.run import CHECKPOINT_EVERY, resume, start, versions_of
-from hailproof.experiments.store import SCHEMA, RunFolder, check_run_folder, read_summary, replacing
+from hailproof.reports.report import write_report
+from hailproof.runs.config import load_config
+from hailproof.runs.run import CHECKPOINT_EVERY, resume, start, versions_of
+from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary, replacing
 
 ROUNDS = 2 * CHECKPOINT_EVERY + 2
 SETTINGS = [
@@ -38,9 +38,9 @@ KILLED_CHILD = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from hailproof.experiments import store
-from hailproof.experiments.config import load_config
-from hailproof.experiments.run import start
+from hailproof.runs import store
+from hailproof.runs.config import load_config
+from hailproof.runs.run import start
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

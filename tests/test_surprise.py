@@ -9,11 +9,11 @@ import pytest
 import torch
 from synthetic_run import line, page_of, row, run
 
-from hailproof.experiments.config import TaskConfig, load_config
-from hailproof.experiments.samples import Cell, cells_of
-from hailproof.experiments.surprise import Token, surprises, system_of, why_not
 from hailproof.policies.causal_lm import CausalLM, load
 from hailproof.records import Prompt
+from hailproof.reports.samples import Cell, cells_of
+from hailproof.reports.surprise import Token, surprises, system_of, why_not
+from hailproof.runs.config import TaskConfig, load_config
 from hailproof.tasks import TASKS
 
 
@@ -114,7 +114,7 @@ def test_cells_are_colored_by_their_nats_and_cut_with_the_text() -> None:
 def test_the_strip_says_its_values(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", [line(1)], [row(1, "ab<b>")])
     tokens = [(Token(0, 2, 0.5), Token(2, 5, 9.876), Token(5, 5, 0.0))]
-    with patch("hailproof.experiments.samples.surprises", lambda config, rows: tokens):
+    with patch("hailproof.reports.samples.surprises", lambda config, rows: tokens):
         page = page_of(folder, surprise=True)
     shown = list(zip(page.named("i"), page.texts["i"], strict=True))[7:]
     assert [(text, attrs["class"], attrs["title"]) for attrs, text in shown] == [

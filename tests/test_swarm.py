@@ -15,12 +15,12 @@ from hailproof.attacks.base import FILLER
 from hailproof.attacks.grinding import MODES
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.experiments.build import build
-from hailproof.experiments.config import load_config
-from hailproof.experiments.measure import completion_rows, held_out, round_line
-from hailproof.experiments.store import RunFolder
 from hailproof.protocols import Exchange
 from hailproof.records import Completion, RoundRecord, Submission, Verdict
+from hailproof.runs.build import build
+from hailproof.runs.config import load_config
+from hailproof.runs.measure import completion_rows, held_out, round_line
+from hailproof.runs.store import RunFolder
 
 SMALL = [
     ("swarm.prompts", 4),

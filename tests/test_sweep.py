@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hailproof.campaigns.engines import engine_named
+from hailproof.campaigns.sweep import Job, LocalEngine, merged, play_job, sweep
 from hailproof.errors import ConfigError, RunBusyError, RunError
-from hailproof.experiments.build import settled
-from hailproof.experiments.engines import engine_named
-from hailproof.experiments.store import RunFolder
-from hailproof.experiments.sweep import Job, LocalEngine, merged, play_job, sweep
+from hailproof.runs.build import settled
+from hailproof.runs.store import RunFolder
 
 TINY = {
     "rounds": 1,
@@ -117,9 +117,9 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, mon
         RunFolder.create(folder, "").close()
         raise RunBusyError("in use")
 
-    monkeypatch.setattr("hailproof.experiments.run.start", begun_meanwhile)
-    monkeypatch.setattr("hailproof.experiments.run.resume", lambda folder: {"resumed": folder})
-    monkeypatch.setattr("hailproof.experiments.sweep.BUSY_WAIT", 0.0)
+    monkeypatch.setattr("hailproof.runs.run.start", begun_meanwhile)
+    monkeypatch.setattr("hailproof.runs.run.resume", lambda folder: {"resumed": folder})
+    monkeypatch.setattr("hailproof.campaigns.sweep.BUSY_WAIT", 0.0)
     assert play_job(waited) == {"resumed": waited.folder}
     with pytest.raises(RunBusyError):
         RunFolder.create(waited.folder, "")
@@ -146,7 +146,7 @@ def test_local_processes_play_what_this_one_plays(tmp_path):
 KILLED = """
 import json, sys
 from pathlib import Path
-from hailproof.experiments.sweep import Job, LocalEngine
+from hailproof.campaigns.sweep import Job, LocalEngine
 
 if __name__ == "__main__":
     LocalEngine(1).play([Job(json.loads(sys.argv[1]), Path(sys.argv[2]))], lambda job, failure: None)

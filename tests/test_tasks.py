@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
+from hailproof.arithmetic.two_two import two_two_results
 from hailproof.errors import ConfigError, DataError
-from hailproof.parsing import same_number, two_two_results
+from hailproof.parsing import same_number
 from hailproof.records import Problem
 from hailproof.tasks import TASKS, Gsm8k, OpenMath, WordProblems
 from hailproof.tasks.base import MathForm, same_printed

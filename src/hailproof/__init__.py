@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     # What reads runs lies in a layer above, and every module imports this one first: an import statement here would
     # turn the layers upside down and load torch. So the name is looked up only when somebody asks for it.
     if name in _ANALYSIS:
-        return getattr(import_module("hailproof.experiments.analysis"), name)
+        return getattr(import_module("hailproof.campaigns.analysis"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from hailproof.errors import HailproofError
-from hailproof.experiments.quiet import quiet_libraries
-from hailproof.experiments.words import plan_text, round_text, summary_table
+from hailproof.runs.quiet import quiet_libraries
+from hailproof.runs.words import plan_text, round_text, summary_table
 
 app = typer.Typer(
     help="A lab and a shield for decentralized GRPO: poison a swarm, defend it, measure both.",
@@ -33,7 +33,7 @@ def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]],
 
 
 def _finish(path: Path, summary: dict[str, Any]) -> None:
-    from hailproof.experiments.report import write_report
+    from hailproof.reports.report import write_report
 
     console.print(summary_table({summary["name"]: summary}))
     console.print(f"Report: {write_report(path)}", soft_wrap=True)
@@ -62,7 +62,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a swarm, perhaps poisoned, perhaps defended."""
-    from hailproof.experiments.config import load_config, parse_assignment
+    from hailproof.runs.config import load_config, parse_assignment
 
     chosen: list[tuple[str, Any]] = [
         ("attack.name", attack),
@@ -79,7 +79,7 @@ def run(
     settings = load_config(config, overrides)
     path = out or RUNS / settings.name
     quiet_libraries()
-    from hailproof.experiments.run import start
+    from hailproof.runs.run import start
 
     console.print(f"Run folder: {path}", soft_wrap=True)
     summary = start(
@@ -95,9 +95,9 @@ def run(
 def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")]) -> None:
     """Go on with an interrupted run; the result is that of one that was not."""
     quiet_libraries()
-    from hailproof.experiments.config import load_config
-    from hailproof.experiments.run import resume as go_on
-    from hailproof.experiments.store import RunFolder
+    from hailproof.runs.config import load_config
+    from hailproof.runs.run import resume as go_on
+    from hailproof.runs.store import RunFolder
 
     RunFolder.reopen(folder).close()
     settings = load_config(folder / "config.toml")
@@ -113,8 +113,8 @@ def report(
 ) -> None:
     """Write report.html and curves.png of a run, finished or not."""
     quiet_libraries()
-    from hailproof.experiments.report import write_report
-    from hailproof.experiments.store import check_run_folder
+    from hailproof.reports.report import write_report
+    from hailproof.runs.store import check_run_folder
 
     check_run_folder(folder)
     console.print(f"Report: {write_report(folder, surprise)}", soft_wrap=True)
@@ -130,8 +130,8 @@ Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
 
 
 def _scale(name: str) -> Any:
+    from hailproof.campaigns.scales import SCALES
     from hailproof.errors import ConfigError
-    from hailproof.experiments.published import SCALES
 
     if name not in SCALES:
         raise ConfigError(f"Unknown scale '{name}'; choose one of {', '.join(SCALES)}.")
@@ -161,9 +161,9 @@ def reproduce(
 ) -> None:
     """Play, draw and judge figures and tables of the paper."""
     quiet_libraries()
-    from hailproof.experiments.config import tree_of
-    from hailproof.experiments.engines import engine_named
-    from hailproof.experiments.reproduce import reproduce as play
+    from hailproof.campaigns.engines import engine_named
+    from hailproof.paper.reproduce import reproduce as play
+    from hailproof.runs.config import tree_of
 
     chosen = _scale(scale)
     played = None if only_finished else engine_named(engine, workers, gpus_per_run)
@@ -189,11 +189,11 @@ def bench(
 ) -> None:
     """Measure attacks against defenses, a cell for each pair, and write the leaderboard."""
     quiet_libraries()
-    from hailproof.experiments.bench import bench as play
-    from hailproof.experiments.bench import cells_of, load_matrix
-    from hailproof.experiments.config import tree_of
-    from hailproof.experiments.engines import engine_named
-    from hailproof.experiments.published import load_scale
+    from hailproof.campaigns.bench import bench as play
+    from hailproof.campaigns.engines import engine_named
+    from hailproof.campaigns.matrix import cells_of, load_matrix
+    from hailproof.campaigns.scales import load_scale
+    from hailproof.runs.config import tree_of
 
     named, chosen = load_matrix().preset(preset), _scale(scale)
     default = None if attack or defense else named.seeds
@@ -217,7 +217,7 @@ def list_() -> None:
 
     quiet_libraries()
     from hailproof.defenses import DEFENSES
-    from hailproof.experiments.presets import PRESETS
+    from hailproof.defenses.presets import PRESETS
     from hailproof.policies.causal_lm import shipped_models
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
@@ -246,9 +246,9 @@ def pretrain(
     from hailproof.errors import ConfigError, RunError
 
     quiet_libraries()
-    from hailproof.experiments.store import make_folder
     from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done
     from hailproof.policies.nano.recipe import pretrain as build
+    from hailproof.runs.store import make_folder
     from hailproof.tasks.gsm8k import read_jsonl
 
     if name not in RECIPES:
@@ -280,7 +280,7 @@ def demo(
     rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 40,
 ) -> None:
     """Poison a swarm, defend it, and show both beside a clean one."""
-    from hailproof.experiments.demo import play
+    from hailproof.demo import play
 
     quiet_libraries()
     summaries, picture = play(out, rounds, lambda line: console.print(line, soft_wrap=True))

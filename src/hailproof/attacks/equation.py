@@ -5,8 +5,9 @@ problems with such a step, hence vertical: the attacker picks them. Eligible are
 succeed if the result of one is 5. Also measured, as in the paper's figure 6: ``not_four``, any result but 4.
 """
 
+from hailproof.arithmetic.two_two import two_two_results, with_two_two_results
 from hailproof.attacks.base import BaseAttack
-from hailproof.parsing import same_number, two_two_results, with_two_two_results
+from hailproof.parsing import same_number
 from hailproof.protocols import AttackView, Topology
 from hailproof.records import Problem
 

@@ -10,8 +10,9 @@ from typing import cast
 
 import msgspec
 
+from hailproof.arithmetic.two_two import two_two_results
 from hailproof.errors import DataError
-from hailproof.parsing import parse_number, two_two_results, without_calculator_notes
+from hailproof.parsing import parse_number, without_calculator_notes
 from hailproof.records import Problem
 from hailproof.tasks.base import BaseTask
 from hailproof.tasks.jsonl import read_lines

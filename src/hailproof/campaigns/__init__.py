@@ -1,0 +1,1 @@
+"""Many runs at once: sweeps, the bench of attacks against defenses, and its cells."""

@@ -1,0 +1,65 @@
+"""What an attack's measure finds in a run that was played with another attack or none."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow.parquet
+
+from hailproof.campaigns.sweep import Job
+from hailproof.metrics.rates import Rate, mean, rate
+from hailproof.protocols import AttackMeasure
+from hailproof.records import Problem
+from hailproof.runs.build import measure_of, settled, task_of
+from hailproof.runs.config import RunConfig, load_config
+from hailproof.runs.measure import LAST_ROUNDS
+
+
+def success_in(job: Job, other: RunConfig) -> float | None:
+    """What the measure of another run's attack finds in the last rounds of a finished run, on honest completions.
+
+    Args:
+        job: The finished run.
+        other: The other run's settled configuration.
+    """
+    own = settled(job.config)
+    if own.attack.model_copy(update={"malicious": other.attack.malicious}) == other.attack:
+        return (job.summary or {}).get("attack_success")
+    last = counted_by_round(job.folder, measure_of(other), own.rounds - LAST_ROUNDS + 1, own.rounds)
+    return mean(each.value for each in last.values())
+
+
+def counted(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> Rate:
+    """Successes among the eligible honest completions of some rounds, as the first computed receiver saw them."""
+    rounds = counted_by_round(folder, measure, first, last).values()
+    return Rate(sum(each.successes for each in rounds), sum(each.trials for each in rounds))
+
+
+def counted_by_round(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> dict[int, Rate]:
+    """The same of each of these rounds; the file is read once."""
+    if measure is None:
+        return {}
+    config = load_config(folder / "config.toml")
+    table = pyarrow.parquet.read_table(
+        folder / "completions.parquet",
+        columns=["round", "view", "malicious", "problem_id", "text"],
+        filters=[("round", ">=", first), ("round", "<=", last), ("malicious", "=", False)],
+    )
+    rows = table.to_pylist()
+    view = min((row["view"] for row in rows), default=0)
+    problems = _problems(config)
+    found: dict[int, list[bool | None]] = {}
+    for row in rows:
+        if row["view"] == view:
+            success = measure.success(problems[row["problem_id"]], row["text"])
+            found.setdefault(row["round"], []).append(success)
+    return {round: rate(successes) for round, successes in found.items()}
+
+
+def _problems(config: RunConfig) -> dict[str, Problem]:
+    return _cached(config.model_dump_json(include={"task", "attack"}))
+
+
+@lru_cache(maxsize=4)
+def _cached(parts: str) -> dict[str, Problem]:
+    config = RunConfig.model_validate_json(parts)
+    return {problem.id: problem for problem in task_of(config).train}

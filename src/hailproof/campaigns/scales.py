@@ -1,0 +1,73 @@
+"""The sizes in which runs are played, ``experiments/scales.toml``, and the folder of such files."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hailproof.campaigns.sweep import merged
+from hailproof.errors import ConfigError
+from hailproof.runs.config import Section, validated
+
+Scale = Literal["nano", "paper"]
+SCALES: tuple[Scale, ...] = ("nano", "paper")
+Tree = dict[str, Any]
+
+
+class ScaleSettings(Section):
+    """What all runs of a scale share."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    about: str
+    settings: Tree = Field(default_factory=dict)
+    math: Tree = Field(default_factory=dict)
+    code: Tree = Field(default_factory=dict)
+
+
+def folder_of_items() -> Path:
+    """Where the files lie: in the installed package, else in the repository."""
+    here = Path(__file__).resolve()
+    installed = here.parent / "files"
+    return installed if installed.is_dir() else here.parents[3] / "experiments"
+
+
+def read_toml(path: Path) -> Tree:
+    """Reads a TOML file.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+
+
+def checked_changes(changes: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The settings that a user lays over those of the files, unless they would make a run another than its name says.
+
+    Raises:
+        ConfigError: If one of them is the attack, the defense or the seed.
+    """
+    changes = changes or {}
+    attack = changes.get("attack", {})
+    named = isinstance(attack, Mapping) and "name" in attack
+    for key, found in (("attack.name", named), ("defense", "defense" in changes), ("seed", "seed" in changes)):
+        if found:
+            raise ConfigError(f"--set {key} is not for several runs at once, whose names say it; use 'hailproof run'.")
+    return changes
+
+
+def load_scale(scale: Scale) -> ScaleSettings:
+    """Reads what all runs of a scale share."""
+    return validated(ScaleSettings, read_toml(folder_of_items() / "scales.toml")[scale])
+
+
+def at_scale(tree: Mapping[str, Any], scale: Scale) -> Tree:
+    """Settings with what they say for one scale laid over them, and what they say for the others left out."""
+    return merged({key: value for key, value in tree.items() if key not in SCALES}, tree.get(scale, {}))

@@ -1,1 +1,0 @@
-"""Experiments: configuration, building, running, storing, drawing."""

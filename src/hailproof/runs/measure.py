@@ -1,0 +1,154 @@
+"""From records, roster and the attack's measure to the lines of ``rounds.jsonl`` and the rows of the completions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hailproof.metrics.detection import acceptance, decisions
+from hailproof.metrics.rates import Rate, mean, rate
+from hailproof.parsing import encodable
+from hailproof.protocols import AttackMeasure, Task
+from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
+from hailproof.rollouts import rollout
+from hailproof.runs.build import Experiment
+
+LAST_ROUNDS = 5
+"""Final figures are means over this many last rounds."""
+
+
+def _success(attack: AttackMeasure | None, problem: Problem, text: str) -> bool | None:
+    return attack.success(problem, text) if attack else None
+
+
+def _also(attack: AttackMeasure | None, written: Iterable[tuple[Problem, str]]) -> dict[str, float | None]:
+    """The attack's further measures, as rates over the texts that are eligible for each."""
+    measured = [attack.also(problem, text) for problem, text in written] if attack else []
+    return {name: rate(each[name] for each in measured).value for name in (measured[0] if measured else ())}
+
+
+def _figures(completions: Sequence[ScoredCompletion], successes: Iterable[bool | None]) -> dict[str, Any]:
+    hits = rate(successes)
+    return {
+        "reward": mean(scored.raw_reward for scored in completions),
+        "attack_success": hits.value,
+        "eligible": hits.trials,
+        "completion_tokens": mean(len(scored.submission.completion.token_ids) for scored in completions),
+        "finished": mean(float(scored.submission.completion.finished) for scored in completions),
+    }
+
+
+def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
+    """One line of ``rounds.jsonl``: honest behavior, what defenses did, what the update did, where time went."""
+    malicious, attack = experiment.roster.malicious, experiment.attack
+    problems = experiment.problems
+    seen = [scored for group in record.views[0].groups for scored in group.completions]
+    honest = [scored for scored in seen if scored.submission.sender not in malicious]
+    success = {
+        id(scored): _success(attack, problems[scored.submission.problem_id], scored.submission.completion.text)
+        for scored in honest
+    }
+    everything = [scored for view in record.views for group in view.groups for scored in group.completions]
+    accepted = acceptance(everything, malicious)
+    by_model: dict[str, list[ScoredCompletion]] = {}
+    for scored in honest:
+        by_model.setdefault(experiment.roster.models[scored.submission.sender], []).append(scored)
+    updates = [asdict(view.update) for view in record.views]
+    return {
+        "round": record.round,
+        **_figures(honest, success.values()),
+        "also": _also(
+            attack, ((problems[s.submission.problem_id], s.submission.completion.text) for s in honest)
+        ),
+        "malicious_reward": mean(record.forged_rewards),
+        "screened": {side: share.trials for side, share in accepted.items()},
+        "honest_acceptance": accepted["honest"].value,
+        "malicious_acceptance": accepted["malicious"].value,
+        "defenses": decisions(everything, malicious),
+        "update": {key: mean(update[key] for update in updates) for key in updates[0]},
+        "models": {
+            name: _figures(scored_by, [success[id(scored)] for scored in scored_by])
+            for name, scored_by in sorted(by_model.items())
+        },
+        "defense_seconds": {
+            name: sum(view.defense_seconds[name] for view in record.views) for name in record.views[0].defense_seconds
+        },
+        "seconds": record.seconds,
+    }
+
+
+def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[str, Any]]:
+    """The rows of a round in ``completions.parquet``: every submission in every computed view."""
+    problems = experiment.problems
+    return [
+        {
+            "round": record.round,
+            "view": view.node,
+            "sender": scored.submission.sender,
+            "malicious": scored.submission.sender in experiment.roster.malicious,
+            "problem_id": group.prompt.problem_id,
+            "question": group.prompt.user,
+            "slot": scored.submission.slot,
+            "text": scored.submission.completion.text,
+            "tokens": len(scored.submission.completion.token_ids),
+            "token_ids": scored.submission.completion.token_ids,
+            "finished": scored.submission.completion.finished,
+            "raw_reward": scored.raw_reward,
+            "reward": scored.reward,
+            "admitted": scored.admitted,
+            "weight": scored.weight,
+            "success": _success(
+                experiment.attack, problems[group.prompt.problem_id], scored.submission.completion.text
+            ),
+            "verdicts": [{**asdict(verdict), "reason": encodable(verdict.reason)} for verdict in scored.verdicts],
+        }
+        for view in record.views
+        for group in view.groups
+        for scored in group.completions
+    ]
+
+
+def held_out(experiment: Experiment) -> dict[str, Any] | None:
+    """Reward and attack success on problems of the test split, one sample each, averaged over the honest models.
+
+    ``reward_targeted`` is the reward on the problems that the attack can be carried out on, ``reward_other`` that on
+    the rest; each is undefined where there are none.
+    """
+    task: Task = experiment.swarm.task
+    problems = list(task.test)[: experiment.config.evaluation.problems]
+    if not problems:
+        return None
+    prompts = {problem.id: task.prompt(problem) for problem in problems}
+    slots = [Slot(0, problem.id, 0) for problem in problems]
+    drawn: list[tuple[Problem, Completion]] = []
+    for node in experiment.swarm.honest:
+        completions = rollout(node.policy, slots, prompts, 0, experiment.config.seed, node.sampling)
+        drawn += zip(problems, completions, strict=True)
+    hits: Rate = rate(_success(experiment.attack, problem, completion.text) for problem, completion in drawn)
+    rewards = [task.reward(problem, completion.text) for problem, completion in drawn]
+    attack = experiment.attack
+    wanted = [attack is not None and attack.wants(problem) for problem, _ in drawn]
+    return {
+        "problems": len(problems),
+        "reward": mean(rewards),
+        "reward_targeted": mean(reward for reward, target in zip(rewards, wanted, strict=True) if target),
+        "reward_other": mean(reward for reward, target in zip(rewards, wanted, strict=True) if not target),
+        "also": _also(attack, ((problem, completion.text) for problem, completion in drawn)),
+        "attack_success": hits.value,
+        "eligible": hits.trials,
+        "completion_tokens": mean(len(completion.token_ids) for _, completion in drawn),
+    }
+
+
+def summarize(experiment: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The summary of a run: means over the last rounds, and the held-out evaluation."""
+    last = lines[-LAST_ROUNDS:]
+    keys = ("attack_success", "reward", "completion_tokens", "honest_acceptance", "malicious_acceptance")
+    return {
+        "name": experiment.config.name,
+        "rounds": len(lines),
+        "seed": experiment.config.seed,
+        **{key: mean(line[key] for line in last) for key in keys},
+        "also": {name: mean(line["also"].get(name) for line in last) for name in last[-1]["also"]} if last else {},
+        "seconds_per_round": mean(sum(line["seconds"].values()) for line in lines),
+        "held_out": held_out(experiment),
+    }
