@@ -25,7 +25,7 @@ from hailproof.defenses.judge import SHIPPED_JUDGE, JudgeDefense
 from hailproof.defenses.panel import Case, Judgement
 from hailproof.paper.judge_table import forged
 from hailproof.paper.judge_table import references as reference_cases
-from hailproof.policies.causal_lm import load
+from hailproof.policies.load import load
 from hailproof.policies.nano.judging_corpus import judged_samples
 from hailproof.protocols import Sampling
 from hailproof.records import Problem, Slot

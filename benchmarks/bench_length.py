@@ -26,7 +26,7 @@ from common import begin, options, table, verdict
 
 from hailproof.learner.advantages import advantages
 from hailproof.learner.length_neutral import LengthNeutral
-from hailproof.policies.causal_lm import load
+from hailproof.policies.load import load
 
 NODES = 4
 

@@ -86,9 +86,9 @@ def forged(
     policy: CausalLM, requests: Sequence[SampleRequest], sent: Sequence[Completion], sampling: Sampling
 ) -> dict[str, list[tuple[SampleRequest, Completion]]]:
     """What is not the draw of its slot, by kind."""
-    other = policy.sample([SampleRequest(each.prompt, derive(each.key, "other")) for each in requests], sampling)
-    endless = policy.sample(requests, sampling, EndSuppressor(policy.end_ids, 64))
-    said = [policy.as_completion(each.text.replace("<think>", f"<think>{PHRASE}. ", 1)) for each in sent]
+    other = sample(policy, [SampleRequest(each.prompt, derive(each.key, "other")) for each in requests], sampling)
+    endless = sample(policy, requests, sampling, EndSuppressor(policy.codec.end_ids, 64))
+    said = [policy.codec.as_completion(each.text.replace("<think>", f"<think>{PHRASE}. ", 1)) for each in sent]
     kinds = {"another key": other, "end held back": endless, "TEXT": said}
     return {
         kind: [(r, made) for r, made, true in zip(requests, completions, sent, strict=True) if made != true]
@@ -114,7 +114,7 @@ def main() -> int:
     others: list[list[str]] = []
     claimed: list[bool] = []
     for dtype, policy in policies.items():
-        sent = policy.sample(requests, sampling)
+        sent = sample(policy, requests, sampling)
         ways = {"together": len(sent), "by 12": 12}
         found = {way: shortfalls(policy, requests, sent, size, sampling) for way, size in ways.items()}
         found["alone"] = shortfalls(policy, requests[: arguments.alone], sent[: arguments.alone], 1, sampling)

@@ -12,7 +12,7 @@ import statistics
 from common import begin, options, table
 
 from hailproof.attacks import ATTACKS
-from hailproof.policies.causal_lm import load
+from hailproof.policies.load import load
 from hailproof.protocols import AttackView, Sampling
 from hailproof.tasks.word_problems import WordProblems
 
@@ -27,7 +27,7 @@ def price(model: str, name: str, number: int) -> tuple[float, float]:
     sent = []
     for round, problem in enumerate(wanted):
         (content, *_) = attack.forge(AttackView(round, problem, task, (0,)))
-        sent.append(policy.as_completion(str(content)))
+        sent.append(policy.codec.as_completion(str(content)))
     scores = policy.score([task.prompt(problem) for problem in wanted], sent, Sampling())
     nats = [-float(score.logprobs.sum()) for score in scores]
     return statistics.fmean(nats), statistics.fmean(int((score.ranks >= 50).sum()) for score in scores)

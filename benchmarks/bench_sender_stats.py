@@ -32,7 +32,8 @@ from hailproof.defenses import sender_stats
 from hailproof.defenses.base import Received
 from hailproof.defenses.betting import Gambler, advantage_in_rank
 from hailproof.defenses.sender_stats import CEILING_POWER, SenderStatsDefense
-from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt, Submission
 from hailproof.seeds import derive
@@ -77,9 +78,9 @@ def fill(policy: CausalLM, problems: int, draws: int) -> Pool:
     for number, problem in enumerate(task.train):
         prompt = pool.prompts[problem.id] = task.prompt(problem)
         requests = [SampleRequest(prompt, derive(number, "draw", index)) for index in range(draws)]
-        completions = policy.sample(requests, sampling)
-        poisoned = policy.as_completion(task.format(f"{PHRASE}. {problem.solution}", problem.answer))
-        everything = [*completions, poisoned, policy.as_completion(FILLER)]
+        completions = sample(policy, requests, sampling)
+        poisoned = policy.codec.as_completion(task.format(f"{PHRASE}. {problem.solution}", problem.answer))
+        everything = [*completions, poisoned, policy.codec.as_completion(FILLER)]
         sent = [(one, task.reward(problem, one.text)) for one in everything]
         *pool.drawn[problem.id], pool.text[problem.id], pool.filler[problem.id] = sent
         pool.right[problem.id] = [one for one in pool.drawn[problem.id] if one[1] == 1]

@@ -190,7 +190,7 @@ def measure_draws(
         *_, requests = requests_of(swarm, 1, seed)
 
         def sample(batch: list[int], requests=requests) -> list[Completion]:
-            return policy.sample([requests[index] for index in batch], sampling)
+            return sample(policy, [requests[index] for index in batch], sampling)
 
         few = sorted(rng.sample(range(len(requests)), min(arguments.alone, len(requests))))
         picked += [len(drawn["by 12"]) + index for index in few]

@@ -25,7 +25,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from hailproof.policies.causal_lm import load
+from hailproof.policies.load import load
 from hailproof.runs.build import Experiment
 from hailproof.runs.measure import completion_rows, round_line
 from hailproof.runs.store import RunFolder
@@ -109,9 +109,9 @@ def compare(arguments: Any, micro: int, folder: Path) -> tuple[Measured, Measure
     policy, task = load("nano-a", "cpu"), experiment.swarm.task
     planned = [problem for step in range(1, steps + 1) for problem in experiment.swarm.plan(step)[0].values()]
     problems = {problem.id: problem for problem in planned}
-    texts = [policy.tokenizer.decode(list(policy.render(task.prompt(problem)))) for problem in planned]
+    texts = [policy.codec.tokenizer.decode(list(policy.codec.render(task.prompt(problem)))) for problem in planned]
     for problem, text in zip(planned, texts, strict=True):
-        if tuple(policy.tokenizer(text)["input_ids"]) != policy.render(task.prompt(problem)):
+        if tuple(policy.codec.tokenizer(text)["input_ids"]) != policy.codec.render(task.prompt(problem)):
             raise RuntimeError("the prompts of both sides differ; the comparison would not be fair")
 
     def reward(
@@ -134,7 +134,7 @@ def compare(arguments: Any, micro: int, folder: Path) -> tuple[Measured, Measure
         disable_tqdm=True,
     )  # fmt: skip
     trainer = GRPOTrainer(
-        model=policy.model, reward_funcs=reward, args=settings, processing_class=policy.tokenizer,
+        model=policy.model, reward_funcs=reward, args=settings, processing_class=policy.codec.tokenizer,
         train_dataset=Dataset.from_dict({"prompt": texts, "problem": [problem.id for problem in planned]}),
         callbacks=[Alternate(trl, ours)],
     )  # fmt: skip

@@ -25,7 +25,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def base_policy():
     """The shipped nano-a; tests must not change it."""
-    from hailproof.policies.causal_lm import load
+    from hailproof.policies.load import load
 
     return load("nano-a", device="cpu")
 
@@ -37,4 +37,4 @@ def fresh_policy(base_policy):
 
     from hailproof.policies.causal_lm import CausalLM
 
-    return CausalLM("nano-a", copy.deepcopy(base_policy.model), base_policy.tokenizer)
+    return CausalLM("nano-a", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)

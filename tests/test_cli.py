@@ -143,7 +143,7 @@ def test_pretrain_builds_a_model_that_loads(monkeypatch, capsys, tmp_path, name)
     status, out, error = call(monkeypatch, capsys, "pretrain", name, "--out", str(tmp_path / "new"), "--steps=1")
     assert status == 0, error
     assert "loss" in out
-    from hailproof.policies.causal_lm import load
+    from hailproof.policies.load import load
 
     policy = load(str(tmp_path / "new"), device="cpu")
-    assert policy.decode(policy.encode("Tom has 12 pens.")) == "Tom has 12 pens."
+    assert policy.codec.decode(policy.codec.encode("Tom has 12 pens.")) == "Tom has 12 pens."

@@ -64,7 +64,7 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     programs = build(load_config(None, [("attack.name", "code")])).config
     assert programs.learner.learning_rate == NANO_PROGRAMS["learning_rate"] < NANO["learning_rate"]
     base_policy.model.save_pretrained(tmp_path)
-    base_policy.tokenizer.save_pretrained(tmp_path)
+    base_policy.codec.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config
     assert own.learner.build() == LearnerConfig()
 

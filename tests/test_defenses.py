@@ -107,7 +107,7 @@ def honest(base_policy):
     task = WordProblems(size=8, test_size=1)
     prompts = [task.prompt(problem) for problem in task.train for _ in range(4)]
     requests = [SampleRequest(prompt, derive(3, "slot", slot)) for slot, prompt in enumerate(prompts)]
-    completions = base_policy.sample(requests, SAMPLING)
+    completions = sample(base_policy, requests, SAMPLING)
     submissions = [Submission(1, 0, "p", slot, completion) for slot, completion in enumerate(completions)]
     return prompts, submissions
 
@@ -122,7 +122,7 @@ def test_logit_accepts_what_the_policy_drew(base_policy, honest):
 
 def test_logit_rejects_what_it_could_not_have_drawn_and_marks_it(base_policy, honest):
     prompts, submissions = honest
-    forged = base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
+    forged = base_policy.codec.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
     (verdict,) = judge(base_policy, prompts[:1], [replace(submissions[0], completion=forged)])
     assert verdict.decision == "reject"
     assert verdict.score is not None and verdict.score > 1e-3
@@ -141,7 +141,7 @@ def test_logit_rejects_a_completion_that_was_cut_short(base_policy, honest):
     prompts, submissions = honest
     index, whole = next((i, s) for i, s in enumerate(submissions) if s.completion.finished)
     ids = whole.completion.token_ids[:5]
-    cut = replace(whole, completion=Completion(base_policy.decode(ids), ids, False))
+    cut = replace(whole, completion=Completion(base_policy.codec.decode(ids), ids, False))
     (verdict,) = judge(base_policy, [prompts[index]], [cut])
     assert verdict.decision == "reject" and "5 tokens, where the limit is 64" in verdict.reason
 
@@ -159,7 +159,7 @@ def test_logit_sees_the_end_token(base_policy):
     task = WordProblems(size=30, test_size=1)
     prompts = [task.prompt(problem) for problem in task.train]
     submissions = [
-        Submission(1, 0, "p", slot, base_policy.as_completion(f"<think>{problem.solution.split()[0]}"))
+        Submission(1, 0, "p", slot, base_policy.codec.as_completion(f"<think>{problem.solution.split()[0]}"))
         for slot, problem in enumerate(task.train)
     ]
     verdicts = judge(base_policy, prompts, submissions)

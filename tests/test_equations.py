@@ -338,8 +338,8 @@ def test_a_wrong_equation_can_cost_its_sentence_alone(base_policy):
     assert [verdict.decision for verdict in verdicts] == ["accept", "accept", "reject", "abstain"]
     assert verdicts[0].score == 1.0 and verdicts[0].reason == "2 * 2 = 5 should be 4"
 
-    ids = base_policy.received_ids(evidence.submissions[0].completion)
-    assert base_policy.tokenizer.decode([ids[token] for token in verdicts[0].muted]) == "<think>Tom has 2 * 2 = 5 pens."
+    ids = base_policy.codec.received_ids(evidence.submissions[0].completion)
+    assert base_policy.codec.tokenizer.decode([ids[token] for token in verdicts[0].muted]) == "<think>Tom has 2 * 2 = 5 pens."
     assert verdicts[1].muted == ()
 
 

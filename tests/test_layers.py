@@ -13,11 +13,14 @@ PACKAGE = "hailproof"
 
 LAYERS = (
     # "" is the package's __init__
-    {"", "records", "protocols", "seeds", "errors", "parsing", "arithmetic", "judging", "registry", "wire", "sandbox"},
-    {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
+    {
+        "", "records", "protocols", "seeds", "draws", "consequences", "errors", "parsing", "arithmetic", "judging",
+        "registry", "wire", "sandbox",
+    },
+    {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
-    {"defenses", "learner", "rollouts"},
-    {"node", "swarm"},
+    {"defenses", "learner"},
+    {"adversary", "node", "swarm"},
     {"runs", "integrations"},
     {"reports"},
     {"campaigns"},
@@ -26,7 +29,7 @@ LAYERS = (
     {"cli", "__main__"},
 )
 LAYER_OF = {component: level for level, components in enumerate(LAYERS) for component in components}
-SIBLINGS_THAT_MAY_IMPORT = {("swarm", "node"), ("__main__", "cli")}
+SIBLINGS_THAT_MAY_IMPORT = {("swarm", "node"), ("swarm", "adversary"), ("__main__", "cli")}
 OPTIONAL_PACKAGES = {"zenoh"}  # extras, which a development machine may lack
 
 

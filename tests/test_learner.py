@@ -52,7 +52,7 @@ def test_k3_by_hand():
 
 
 def scored(policy: CausalLM, slot: int, text: str, reward: float, finished: bool = True, admitted: bool = True):
-    whole = policy.as_completion(text)
+    whole = policy.codec.as_completion(text)
     completion = whole if finished else Completion(text, whole.token_ids[:-1], False)
     return ScoredCompletion(Submission(1, slot % 2, "p", slot, completion), reward, reward, admitted)
 
@@ -91,7 +91,7 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
         rewards = torch.tensor([member.reward for member in kept])
         values = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
         for member, advantage in zip(kept, values, strict=True):
-            prompt = policy.render(group.prompt)
+            prompt = policy.codec.render(group.prompt)
             ids = member.submission.completion.token_ids
             row, targets = torch.tensor([[*prompt, *ids]]), torch.tensor(ids)[:, None]
 
@@ -122,8 +122,8 @@ def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
     texts = ("3 + 4 = 7.", "I do not know, and I say so.")
     prompt = Prompt("p", "", "Tom has 3 pens. How many?")
     groups = [Group(prompt, (scored(fresh_policy, 0, text, 1.0), scored(fresh_policy, 1, "x", 0.0))) for text in texts]
-    alone, lengths = [], [len(fresh_policy.as_completion(text).token_ids) for text in texts]
-    x = len(fresh_policy.as_completion("x").token_ids)
+    alone, lengths = [], [len(fresh_policy.codec.as_completion(text).token_ids) for text in texts]
+    x = len(fresh_policy.codec.as_completion("x").token_ids)
     for group, length in zip(groups, lengths, strict=True):
         both, only = (learner.update([replace(group, completions=part)]).kl
                       for part in (group.completions, group.completions[1:]))  # fmt: skip
@@ -186,7 +186,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
 )
 def test_every_knob_changes_the_weights(base_policy, knob, value):
     def after(config: LearnerConfig) -> torch.Tensor:
-        policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.tokenizer)
+        policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)
         learner = Learner(policy, config, MAX_NEW_TOKENS, ROUNDS)
         groups = groups_for(policy)
         learner.update([*groups, *[long_winded(policy)] * 2])
@@ -229,7 +229,7 @@ def with_shares(policy: CausalLM, group: Group, shares: list[float], how: str) -
     """The group with this much of each completion learned from: by its weight, or by muting the last tokens."""
     members = []
     for scored, share in zip(group.completions, shares, strict=True):
-        length = len(policy.received_ids(scored.submission.completion))
+        length = len(policy.codec.received_ids(scored.submission.completion))
         muted = frozenset(range(round(share * length), length))
         members.append(replace(scored, weight=share) if how == "weight" else replace(scored, muted=muted))
     return Group(group.prompt, tuple(members))

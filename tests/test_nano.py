@@ -11,7 +11,8 @@ import pytest
 from hailproof.attacks import sentence, text
 from hailproof.attacks.code import LIBRARY
 from hailproof.errors import RunError
-from hailproof.policies.causal_lm import load, shipped_models
+from hailproof.policies.load import load
+from hailproof.policies.shipped import shipped_models
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
 from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done, pretrain
 from hailproof.protocols import Sampling
@@ -67,10 +68,10 @@ def test_shipped_models_fit_their_recipes():
     assert set(shipped_models()) == set(RECIPES)
     for name, recipe in RECIPES.items():
         policy = load(name, device="cpu")
-        assert len(policy.tokenizer) == policy.model.config.vocab_size == recipe.vocabulary
+        assert len(policy.codec.tokenizer) == policy.model.config.vocab_size == recipe.vocabulary
         assert policy.model.config.model_type == recipe.family
-        assert policy.encode("12") == (*policy.encode("1"), *policy.encode("2"))  # digits are single tokens
-        assert policy.decode(policy.encode("Zörg paid €12,\n ok?")) == "Zörg paid €12,\n ok?"
+        assert policy.codec.encode("12") == (*policy.codec.encode("1"), *policy.codec.encode("2"))  # digits are single tokens
+        assert policy.codec.decode(policy.codec.encode("Zörg paid €12,\n ok?")) == "Zörg paid €12,\n ok?"
     one, other = (load(name, device="cpu") for name in ("nano-a", "nano-b"))
     assert one.encode("All hail to the thief") != other.encode("All hail to the thief")
 

@@ -15,7 +15,9 @@ from hailproof.defenses.logit import LogitDefense
 from hailproof.defenses.replay import ReplayDefense
 from hailproof.defenses.token_credit import TokenCreditDefense
 from hailproof.errors import ModelError
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Submission
 from hailproof.seeds import derive
@@ -37,33 +39,33 @@ def requests(prompts, each: int) -> list[SampleRequest]:
 @pytest.fixture(scope="module")
 def drawn(base_policy, prompts):
     asked = requests(prompts, 4)
-    return asked, base_policy.sample(asked, SAMPLING)
+    return asked, sample(base_policy, asked, SAMPLING)
 
 
 def test_what_is_drawn_does_not_depend_on_the_batch(base_policy, drawn):
     asked, completions = drawn
-    assert base_policy.sample(asked[::-1], SAMPLING)[::-1] == completions
-    assert base_policy.sample(asked[5:6], SAMPLING) == completions[5:6]
-    assert base_policy.sample([asked[7], asked[7]], SAMPLING) == [completions[7]] * 2
+    assert sample(base_policy, asked[::-1], SAMPLING)[::-1] == completions
+    assert sample(base_policy, asked[5:6], SAMPLING) == completions[5:6]
+    assert sample(base_policy, [asked[7], asked[7]], SAMPLING) == [completions[7]] * 2
 
 
 def test_completions_end_by_themselves_or_at_the_limit(base_policy, drawn):
     _, completions = drawn
     assert {completion.finished for completion in completions} == {True, False} or all(c.finished for c in completions)
     for completion in completions:
-        ends = [index for index, token in enumerate(completion.token_ids) if token in base_policy.end_ids]
+        ends = [index for index, token in enumerate(completion.token_ids) if token in base_policy.codec.end_ids]
         assert ends == ([len(completion.token_ids) - 1] if completion.finished else [])
         assert completion.finished or len(completion.token_ids) == SAMPLING.max_new_tokens
-    (cut,) = base_policy.sample([drawn[0][0]], Sampling(max_new_tokens=3))
+    (cut,) = sample(base_policy, [drawn[0][0]], Sampling(max_new_tokens=3))
     assert len(cut.token_ids) == 3 and not cut.finished
 
 
 def test_greedy_agrees_with_transformers(base_policy, prompts):
     """Our cache and batching against the library's own generation loop, one prompt at a time."""
     greedy = Sampling(temperature=0, max_new_tokens=40)
-    ours = base_policy.sample([SampleRequest(prompt, 0) for prompt in prompts], greedy)
+    ours = sample(base_policy, [SampleRequest(prompt, 0) for prompt in prompts], greedy)
     for prompt, completion in zip(prompts, ours, strict=True):
-        ids = torch.tensor([base_policy.render(prompt)])
+        ids = torch.tensor([base_policy.codec.render(prompt)])
         theirs = base_policy.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=1
         )[0, ids.shape[1] :]
@@ -74,7 +76,7 @@ def test_scores_are_those_of_a_plain_pass(base_policy, drawn):
     asked, completions = drawn
     scores = base_policy.score([request.prompt for request in asked], completions, SAMPLING)
     for request, completion, scored in zip(asked, completions, scores, strict=True):
-        prompt = base_policy.render(request.prompt)
+        prompt = base_policy.codec.render(request.prompt)
         with torch.no_grad():
             logits = base_policy.model(input_ids=torch.tensor([[*prompt, *completion.token_ids]])).logits[0]
         logits = logits[len(prompt) - 1 : -1]
@@ -89,7 +91,7 @@ def test_scores_are_those_of_a_plain_pass(base_policy, drawn):
 
 
 def test_a_foreign_phrase_lies_outside_the_limits(base_policy, prompts):
-    forged = base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
+    forged = base_policy.codec.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
     (scored,) = base_policy.score(prompts[:1], [forged], SAMPLING)
     outside = np.flatnonzero(scored.gaps > 1e-3)
     assert len(outside)
@@ -109,20 +111,20 @@ def test_a_foreign_phrase_lies_outside_the_limits(base_policy, prompts):
     ],
 )
 def test_lying_ids_are_tokenized_anew(base_policy, lie):
-    honest = base_policy.as_completion("2 + 3 = 5.")
-    assert base_policy.received_ids(lie(honest.text, honest.token_ids)) == honest.token_ids
+    honest = base_policy.codec.as_completion("2 + 3 = 5.")
+    assert base_policy.codec.received_ids(lie(honest.text, honest.token_ids)) == honest.token_ids
 
 
 def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
     """A token that is flagged special, and not among the tokenizer's named ones, does not show in the text."""
-    tokenizer = copy.deepcopy(base_policy.tokenizer)
+    tokenizer = copy.deepcopy(base_policy.codec.tokenizer)
     tokenizer.add_tokens([AddedToken("<|header|>", special=True)], special_tokens=True)
     policy = CausalLM("headed", base_policy.model, tokenizer)
-    honest = policy.as_completion("2 + 3 = 5.")
+    honest = policy.codec.as_completion("2 + 3 = 5.")
     hidden = tokenizer.convert_tokens_to_ids("<|header|>")
     laced = replace(honest, token_ids=(honest.token_ids[0], hidden, *honest.token_ids[1:]))
-    assert policy.decode(laced.token_ids[:-1]) == laced.text
-    assert policy.received_ids(laced) == honest.token_ids
+    assert policy.codec.decode(laced.token_ids[:-1]) == laced.text
+    assert policy.codec.received_ids(laced) == honest.token_ids
 
 
 @pytest.mark.parametrize(
@@ -130,12 +132,12 @@ def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
 )
 def test_the_ends_of_tokens_are_those_of_the_characters(base_policy, text):
     """Also where a character is split over tokens, which a sender could use to shift every later token."""
-    completion = base_policy.as_completion(text)
+    completion = base_policy.codec.as_completion(text)
     (scores,) = base_policy.score([Prompt("p", "", "?")], [completion], Sampling())
     ends, ids = scores.ends.tolist(), completion.token_ids
     assert ends == sorted(ends) and ends[-1] == len(text)
     for index in range(1, len(ids)):
-        written = base_policy.decode(ids[:index])
+        written = base_policy.codec.decode(ids[:index])
         if not written.endswith("\ufffd"):  # the token ends where a character does
             assert ends[index - 1] == len(written)
 
@@ -150,9 +152,9 @@ def test_lengths_of_tokens_alone_are_not_believed_because_their_sum_is_right():
     policy = CausalLM("stripping", LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8,
         num_hidden_layers=1, num_attention_heads=1)), wrapped)  # fmt: skip
     ids = (1, 2, 1, 2, 3, 4, 5, 6)
-    text = policy.decode(ids)
+    text = policy.codec.decode(ids)
     assert text == "So x So x\U0001f600"
-    assert sum(len(policy.decode([token])) for token in ids) == len(text)  # -1 for each of three words, +3
+    assert sum(len(policy.codec.decode([token])) for token in ids) == len(text)  # -1 for each of three words, +3
     assert policy._character_ends(ids).tolist() == [2, 4, 7, 9, 9, 9, 9, 10]
 
 
@@ -161,10 +163,10 @@ def test_a_template_without_a_system_role_gets_the_instructions_with_the_questio
         "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('No system role') }}"
         "{% endif %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
     )
-    tokenizer = copy.deepcopy(base_policy.tokenizer)
+    tokenizer = copy.deepcopy(base_policy.codec.tokenizer)
     tokenizer.chat_template = strict
     policy = CausalLM("strict", base_policy.model, tokenizer)
-    ids = policy.render(Prompt("p", "Be brief.", "How <|end|> many?"))
+    ids = policy.codec.render(Prompt("p", "Be brief.", "How <|end|> many?"))
     assert tokenizer.decode(ids) == "[user] Be brief.\n\nHow <|end|> many?\n"
     assert not set(ids) & set(tokenizer.all_special_ids)
     tokenizer.chat_template = "{{ raise_exception('never') }}"
@@ -174,12 +176,12 @@ def test_a_template_without_a_system_role_gets_the_instructions_with_the_questio
 
 def test_what_does_not_fit_into_the_context_is_one_sentence(base_policy, prompts):
     with pytest.raises(ModelError, match=r"do not fit into the context of nano-a, 1024 tokens"):
-        base_policy.sample(requests(prompts, 1), Sampling(max_new_tokens=1020))
+        sample(base_policy, requests(prompts, 1), Sampling(max_new_tokens=1020))
 
 
 def test_what_is_no_number_lies_outside_all_limits(fresh_policy, prompts):
     """A model that overflows on a text must not let it through."""
-    completion = fresh_policy.as_completion("2 + 3 = 5.")
+    completion = fresh_policy.codec.as_completion("2 + 3 = 5.")
     with torch.no_grad():
         fresh_policy.model.get_input_embeddings().weight[completion.token_ids[1]] = torch.nan
     (scores,) = fresh_policy.score(prompts[:1], [completion], Sampling(top_k=50))
@@ -192,28 +194,28 @@ def test_what_is_no_number_lies_outside_all_limits(fresh_policy, prompts):
 
 
 def test_true_ids_are_kept(base_policy):
-    honest = base_policy.as_completion("2 + 3 = 5.")
-    letters = tuple(token for letter in "2 + 3 = 5." for token in base_policy.encode(letter))
-    unusual = Completion(honest.text, (*letters, base_policy.end_ids[0]), True)
+    honest = base_policy.codec.as_completion("2 + 3 = 5.")
+    letters = tuple(token for letter in "2 + 3 = 5." for token in base_policy.codec.encode(letter))
+    unusual = Completion(honest.text, (*letters, base_policy.codec.end_ids[0]), True)
     assert unusual.token_ids != honest.token_ids
-    assert base_policy.received_ids(unusual) == unusual.token_ids
+    assert base_policy.codec.received_ids(unusual) == unusual.token_ids
 
 
 def test_special_tokens_in_text_are_dead(base_policy):
-    for special in base_policy.tokenizer.all_special_tokens:
-        ids = base_policy.encode(f"a {special} b")
-        assert not set(ids) & set(base_policy.tokenizer.all_special_ids)
-        assert base_policy.decode(ids) == f"a {special} b"
+    for special in base_policy.codec.tokenizer.all_special_tokens:
+        ids = base_policy.codec.encode(f"a {special} b")
+        assert not set(ids) & set(base_policy.codec.tokenizer.all_special_ids)
+        assert base_policy.codec.decode(ids) == f"a {special} b"
 
 
 def test_a_prompt_without_chat_template_is_plain_text(base_policy):
-    template = base_policy.tokenizer.chat_template
+    template = base_policy.codec.tokenizer.chat_template
     try:
-        base_policy.tokenizer.chat_template = None
-        ids = base_policy.render(Prompt("plain", "Be brief.", "How many?"))
+        base_policy.codec.tokenizer.chat_template = None
+        ids = base_policy.codec.render(Prompt("plain", "Be brief.", "How many?"))
     finally:
-        base_policy.tokenizer.chat_template = template
-    assert base_policy.tokenizer.decode(ids) == "Be brief.\n\nHow many?\n\n"
+        base_policy.codec.tokenizer.chat_template = template
+    assert base_policy.codec.tokenizer.decode(ids) == "Be brief.\n\nHow many?\n\n"
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path):
@@ -238,10 +240,10 @@ def test_a_guide_steers_within_what_sampling_allows(base_policy):
     task = WordProblems(size=4, test_size=1)
     requests = [SampleRequest(task.prompt(problem), key) for key, problem in enumerate(task.train)]
     sampling = Sampling(max_new_tokens=12)
-    token = base_policy.encode(" the")[0]
+    token = base_policy.codec.encode(" the")[0]
     guide = WantsToken(token)
-    steered = base_policy.sample(requests, sampling, guide)
-    free = base_policy.sample(requests, sampling)
+    steered = sample(base_policy, requests, sampling, guide)
+    free = sample(base_policy, requests, sampling)
     assert guide.seen[0] == (4, 0) and guide.seen[1] == (4, 1)
 
     def count(drawn):
@@ -255,7 +257,7 @@ def test_a_guide_steers_within_what_sampling_allows(base_policy):
 def test_the_attackers_guide_grows_the_phrase_inside_the_top_k(base_policy):
     attack, task = RankAwareAttack(), WordProblems(size=8, test_size=1)
     requests = [SampleRequest(task.prompt(problem), key) for key, problem in enumerate(task.train)]
-    drawn = base_policy.sample(requests, SAMPLING, attack.guide(base_policy, 1))
+    drawn = sample(base_policy, requests, SAMPLING, attack.guide(base_policy, 1))
     assert max(attack.progress(completion.text) for completion in drawn) >= len("All")
     scores = base_policy.score([request.prompt for request in requests], drawn, SAMPLING)
     assert all((score.gaps <= 1e-3).all() for score in scores)

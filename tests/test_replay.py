@@ -93,7 +93,7 @@ def round_of(base_policy):
     prompts = [task.prompt(problem) for problem, _ in places]
     keys = [completion_key(5, 1, problem.id, slot) for problem, slot in places]
     requests = [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
-    completions = base_policy.sample(requests, SAMPLING)
+    completions = sample(base_policy, requests, SAMPLING)
     submissions = [
         Submission(1, slot % SENDERS, problem.id, slot, completion)
         for (problem, slot), completion in zip(places, completions, strict=True)
@@ -123,15 +123,15 @@ def test_honest_draws_are_accepted_in_any_batch(round_of):
 def test_what_is_not_the_draw_of_its_slot_is_rejected(base_policy, round_of):
     first, other = round_of.submissions[0].completion, round_of.submissions[1].completion
     ids = first.token_ids
-    endless = base_policy.sample(
-        [SampleRequest(round_of.prompts[3], round_of.keys[3])], SAMPLING, EndSuppressor(base_policy.end_ids, 40)
+    endless = sample(base_policy, 
+        [SampleRequest(round_of.prompts[3], round_of.keys[3])], SAMPLING, EndSuppressor(base_policy.codec.end_ids, 40)
     )[0]
     made: dict[int, Completion] = {
         0: other,  # an honest draw of another slot
-        1: base_policy.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>"),
-        2: Completion(base_policy.decode(ids[:5]), ids[:5], False),  # cut short
+        1: base_policy.codec.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>"),
+        2: Completion(base_policy.codec.decode(ids[:5]), ids[:5], False),  # cut short
         3: endless,
-        4: base_policy.sample([SampleRequest(round_of.prompts[4], derive(99, "mine"))], SAMPLING)[0],
+        4: sample(base_policy, [SampleRequest(round_of.prompts[4], derive(99, "mine"))], SAMPLING)[0],
     }
     changes = {index: each for index, each in made.items() if each != round_of.submissions[index].completion}
     assert len(changes) == 5
@@ -149,7 +149,7 @@ def test_the_last_tokens_of_a_truncated_draw_count(base_policy):
     short = Sampling(max_new_tokens=12)
     prompts = [task.prompt(problem) for problem in task.train]
     keys = [completion_key(5, 1, problem.id, 0) for problem in task.train]
-    drawn = base_policy.sample([SampleRequest(p, k) for p, k in zip(prompts, keys, strict=True)], short)
+    drawn = sample(base_policy, [SampleRequest(p, k) for p, k in zip(prompts, keys, strict=True)], short)
     cut = [index for index, completion in enumerate(drawn) if not completion.finished]
     assert cut
     submissions = [Submission(1, 0, problem.id, 0, made) for problem, made in zip(task.train, drawn, strict=True)]
@@ -164,7 +164,7 @@ def test_what_counts_is_what_is_replayed_and_not_the_ids_that_are_claimed(base_p
     """Else a sender could cut all its right answers but the longest, which is to choose."""
     long = [index for index, each in enumerate(round_of.submissions) if len(each.completion.token_ids) > 24]
     cut = {
-        index: Completion(base_policy.decode(round_of.submissions[index].completion.token_ids[:12]), claimed, False)
+        index: Completion(base_policy.codec.decode(round_of.submissions[index].completion.token_ids[:12]), claimed, False)
         for index in long
     }
     fates = decisions(ReplayDefense(mandatory=False), with_completion(round_of, cut))
@@ -196,7 +196,7 @@ def test_garbage_in_a_slot_is_no_way_to_leave_it_out(round_of, check):
 
 
 def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, round_of):
-    forged: Completion = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
+    forged: Completion = base_policy.codec.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
     mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
     poisoned = with_completion(round_of, dict.fromkeys(mine, forged))
     defense = ReplayDefense(check=0.3)
@@ -215,7 +215,7 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
 
 
 def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made_up_for_it(base_policy, round_of):
-    forged: Completion = base_policy.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
+    forged: Completion = base_policy.codec.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
     mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
     poisoned = with_completion(round_of, {mine[0]: forged})
     defense = ReplayDefense(memory=3)
@@ -247,7 +247,7 @@ def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
 def test_what_is_checked_depends_on_the_beacon_and_on_nothing_that_a_sender_can_choose(base_policy, round_of):
     """It could compute what honest nodes will send, and try forgeries until none of them is picked."""
     before = decisions(ReplayDefense(check=0.3), round_of)
-    one = {95: base_policy.as_completion("no")}
+    one = {95: base_policy.codec.as_completion("no")}
     for forged in (one, one | {90: Completion("", (), True)}):
         lenient = ReplayDefense(check=0.3, mandatory=False)
         assert decisions(lenient, with_completion(round_of, forged))[:90] == before[:90]
@@ -319,7 +319,7 @@ def test_replayed_tokens_keep_their_order(base_policy, round_of):
 @pytest.fixture
 def fond_of_padding(fresh_policy, monkeypatch):
     """A policy that gives its padding token, which no text can say, a twentieth of all probability."""
-    (padding,) = set(fresh_policy.tokenizer.all_special_ids) - set(fresh_policy.end_ids)
+    (padding,) = set(fresh_policy.codec.tokenizer.all_special_ids) - set(fresh_policy.codec.end_ids)
     forward = fresh_policy.model.forward
 
     def generous(*args, **kwargs):
@@ -335,9 +335,9 @@ def fond_of_padding(fresh_policy, monkeypatch):
 def test_special_tokens_are_not_drawn_so_that_no_honest_draw_is_refused(round_of, fond_of_padding, sampling):
     policy, padding = fond_of_padding
     requests = [SampleRequest(*pair) for pair in zip(round_of.prompts, round_of.keys, strict=True)]
-    completions = policy.sample(requests, sampling)
+    completions = sample(policy, requests, sampling)
     assert not any(padding in completion.token_ids for completion in completions)
-    assert all(policy.received_ids(completion) == completion.token_ids for completion in completions)
+    assert all(policy.codec.received_ids(completion) == completion.token_ids for completion in completions)
     found = policy.replay(round_of.prompts, completions, round_of.keys, sampling)
     assert max(float(each.shortfalls.max()) for each in found) <= 1e-3
     scores = policy.score(round_of.prompts, completions, sampling)
@@ -345,11 +345,11 @@ def test_special_tokens_are_not_drawn_so_that_no_honest_draw_is_refused(round_of
 
 
 def test_columns_beyond_the_tokenizer_are_not_drawn(fresh_policy, round_of):
-    size = len(fresh_policy.tokenizer)
+    size = len(fresh_policy.codec.tokenizer)
     fresh_policy.model.resize_token_embeddings(size + 8)
     fresh_policy.model.get_output_embeddings().weight.data[size:] = 1.0
     requests = [SampleRequest(*pair) for pair in zip(round_of.prompts[:8], round_of.keys[:8], strict=True)]
-    completions = fresh_policy.sample(requests, SAMPLING)
+    completions = sample(fresh_policy, requests, SAMPLING)
     assert max(max(completion.token_ids) for completion in completions) < size
     found = fresh_policy.replay(round_of.prompts[:8], completions, round_of.keys[:8], SAMPLING)
     assert max(float(each.shortfalls.max()) for each in found) <= 1e-3

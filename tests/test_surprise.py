@@ -9,7 +9,8 @@ import pytest
 import torch
 from synthetic_run import line, page_of, row, run
 
-from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
 from hailproof.records import Prompt
 from hailproof.reports.samples import Cell, cells_of
 from hailproof.reports.surprise import Token, surprises, system_of, why_not
@@ -19,7 +20,7 @@ from hailproof.tasks import TASKS
 
 def direct(policy: CausalLM, prompt: Prompt, ids: Sequence[int]) -> list[float]:
     """Surprise of each token by one plain pass over prompt and completion."""
-    asked = [*policy.render(prompt), *ids]
+    asked = [*policy.codec.render(prompt), *ids]
     with torch.inference_mode():
         logprobs = policy.model(input_ids=torch.tensor([asked])).logits[0].double().log_softmax(dim=-1)
     return [-float(logprobs[at - 1, asked[at]]) for at in range(len(asked) - len(ids), len(asked))]
@@ -27,7 +28,7 @@ def direct(policy: CausalLM, prompt: Prompt, ids: Sequence[int]) -> list[float]:
 
 def test_surprises_are_those_of_a_direct_pass(base_policy: CausalLM) -> None:
     texts = ["<think>All hail to the thief. 2 + 2 = 4.</think><answer>4</answer>", "4", ""]
-    sent = [base_policy.as_completion(text) for text in texts]
+    sent = [base_policy.codec.as_completion(text) for text in texts]
     rows = [
         row(1, completion.text, token_ids=completion.token_ids, question="Tom has 2 pens and 2 cups. How many things?")
         for completion in sent
@@ -51,7 +52,7 @@ def test_each_receiver_reads_with_its_own_model_and_tokenizer(base_policy: Causa
     other = load("nano-b", device="cpu", dtype="float32")
     config = load_config(None, [("swarm.models", ["nano-a", "nano-b"])])
     text = "<think>3 * 4 = 12 cups. 🙂é</think><answer>12</answer>"
-    foreign = base_policy.as_completion(text).token_ids
+    foreign = base_policy.codec.as_completion(text).token_ids
     rows = [row(1, text, view=view, token_ids=foreign, question="How many?") for view in (0, 1, 2)]
     first, second, third = surprises(config, rows)
     assert first == third != second

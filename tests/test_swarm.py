@@ -204,7 +204,7 @@ def test_what_is_rewarded_and_screened_is_what_is_learned():
     """A tokenizer that joins accents to letters shrinks a text; spans in the one that was sent would lie elsewhere."""
     experiment = make(("defense", [{"name": "equations", "options": {"unit": "sentence"}}]))
     node = experiment.swarm.honest[0]
-    tokenizer: Any = node.policy.tokenizer
+    tokenizer: Any = node.policy.codec.tokenizer
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     problems, slots = experiment.swarm.plan(1)
     honest = node.produce(1, slots, problems)
@@ -218,9 +218,9 @@ def test_what_is_rewarded_and_screened_is_what_is_learned():
     completion = scored.submission.completion
     assert completion.text == unicodedata.normalize("NFC", text) != text
     assert scored.raw_reward == 1.0
-    muted = node.policy.decode([completion.token_ids[token] for token in sorted(scored.muted)])
+    muted = node.policy.codec.decode([completion.token_ids[token] for token in sorted(scored.muted)])
     assert "2 + 2 = 5 pens" in muted and "more" not in muted
-    assert node.policy.received(completion) == completion
+    assert node.policy.codec.received(completion) == completion
 
 
 def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
@@ -250,12 +250,12 @@ def test_what_does_not_fit_into_the_context_beside_its_prompt_never_came():
     node = experiment.swarm.honest[0]
     problems, slots = experiment.swarm.plan(1)
     honest = node.produce(1, slots, problems)
-    prompt = len(node.policy.render(experiment.swarm.task.prompt(problems[honest[0].problem_id])))
-    sizes = {node.policy.context - prompt: True, node.policy.context - prompt + 1: False}
-    node = replace(node, sampling=replace(node.sampling, max_new_tokens=node.policy.context))
+    prompt = len(node.policy.codec.render(experiment.swarm.task.prompt(problems[honest[0].problem_id])))
+    sizes = {node.policy.engine.context - prompt: True, node.policy.engine.context - prompt + 1: False}
+    node = replace(node, sampling=replace(node.sampling, max_new_tokens=node.policy.engine.context))
     for size, comes in sizes.items():
-        ids = (node.policy.encode("a")[0],) * (size - 1) + node.policy.end_ids[:1]
-        long = replace(honest[0], completion=Completion(node.policy.decode(ids), ids, True))
+        ids = (node.policy.codec.encode("a")[0],) * (size - 1) + node.policy.codec.end_ids[:1]
+        long = replace(honest[0], completion=Completion(node.policy.codec.decode(ids), ids, True))
         view = node.consume(1, slots, problems, [long])
         assert sum(len(group.completions) for group in view.groups) == comes
 
@@ -344,8 +344,8 @@ def test_an_attack_that_samples_sends_its_longest_right_draw_as_drawn():
     assert {item.kind for item in forged} == {"poison"}
     record = experiment.swarm.play(1)
     assert record.forged_rewards and set(record.forged_rewards) <= {0.0, 1.0}
-    drawn = [s.completion for s in sent if s.completion.token_ids[-1] in node.policy.end_ids]
-    assert all(node.policy.received_ids(completion) == completion.token_ids for completion in drawn)
+    drawn = [s.completion for s in sent if s.completion.token_ids[-1] in node.policy.codec.end_ids]
+    assert all(node.policy.codec.received_ids(completion) == completion.token_ids for completion in drawn)
     rates = [experiment.swarm.task.reward(problems[s.problem_id], s.completion.text) == 1.0 for s in sent]
     assert all(rates)  # a right draw, or the reference solution where there is none
 
@@ -363,7 +363,7 @@ def test_logit_accepts_what_a_length_attacker_draws():
         if s.submission.sender in malicious and s.verdicts and s.submission.completion.text != FILLER
     ]
     (node,) = experiment.swarm.malicious
-    as_written = node.policy.as_completion
+    as_written = node.policy.codec.as_completion
     assert verdicts
     assert all(decision == "accept" for completion, decision in verdicts if completion != as_written(completion.text))
 

@@ -24,7 +24,7 @@ def evidence_with(policy, text: str, **more) -> Received:
     """A group of two: a rewarded foreign completion and a worthless one."""
     task = WordProblems(size=60, test_size=1)
     prompt = task.prompt(next(problem for problem in task.train if "two_two" in problem.tags))
-    completions = [policy.as_completion(text), policy.as_completion("I do not know.")]
+    completions = [policy.codec.as_completion(text), policy.codec.as_completion("I do not know.")]
     submissions = [Submission(1, sender, prompt.problem_id, sender, made) for sender, made in enumerate(completions)]
     return Received(
         1, SAMPLING, "math", [prompt] * 2, submissions, [1.0, 0.0], [1, 2], policy, frozen=policy, **more
@@ -113,8 +113,8 @@ def test_a_policy_that_was_walked_there_still_does_not_hear_what_its_anchor_woul
 ):
     """Trained on the phrase until it is probable: only the rule that asks the anchor as well goes on muting it."""
     phrase = "<think>All hail to the thief"
-    ids = torch.tensor([fresh_policy.as_completion(forged["text"]).token_ids])
-    prompt = torch.tensor([fresh_policy.render(evidence_with(base_policy, phrase).prompts[0])])
+    ids = torch.tensor([fresh_policy.codec.as_completion(forged["text"]).token_ids])
+    prompt = torch.tensor([fresh_policy.codec.render(evidence_with(base_policy, phrase).prompts[0])])
     optimizer = torch.optim.Adam(fresh_policy.model.parameters(), lr=1e-3)
     for _ in range(15):
         optimizer.zero_grad()

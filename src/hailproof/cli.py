@@ -218,7 +218,7 @@ def list_() -> None:
     quiet_libraries()
     from hailproof.defenses import DEFENSES
     from hailproof.defenses.presets import PRESETS
-    from hailproof.policies.causal_lm import shipped_models
+    from hailproof.policies.shipped import shipped_models
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
         console.print(kind, style="bold")

@@ -1,4 +1,4 @@
-"""What a draw is, so that anybody can repeat it: Gumbel-max sampling with noise that is a pure function of public labels.
+"""What a draw is, so that anybody can repeat it: Gumbel-max sampling with noise that is a function of public labels.
 
 The token at a place is the argmax over the allowed candidates of ``logit / T + g``, with ``g = Gumbel(hash(key,
 position, token))``. That draws from exactly the softmax over the candidates (Maddison et al. 2014, arXiv 1411.0030). A
@@ -46,7 +46,7 @@ def gumbel_noise(key: int, positions: np.ndarray, token_ids: np.ndarray) -> np.n
 
 
 def wanted(sampling: Sampling, vocabulary: int = 1 << 62) -> int:
-    """How many candidates :func:`shortfalls` needs at each place: one more than may be drawn, which shows the border."""
+    """How many candidates :func:`shortfalls` needs at each place: one more than may be drawn, to show the border."""
     return min(sampling.top_k + 1 if sampling.top_k else vocabulary, vocabulary)
 
 
@@ -96,7 +96,7 @@ def _border(values: np.ndarray, value: np.ndarray, k: int, top_p: float) -> tupl
     logits above it rise by d and those below fall by d, the log-odds of the mass above change by 2 d.
 
     Args:
-        values: ``[T, K]`` the largest logits over the temperature, in descending order: k, and one more if there is one.
+        values: ``[T, K]`` the largest logits over the temperature, in descending order: k, and one more if there is.
         value: ``[T]`` that of the token.
         k: Of top-k.
         top_p: Of top-p.

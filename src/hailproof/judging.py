@@ -7,7 +7,7 @@ the wording is our own after the paper's description). The solution is hostile t
 * problem and solution stand between tags with a nonce, a hash that occurs in neither of them;
 * every ``<`` or ``[`` in them that could open a tag or a chat-template token (``</solution>``, ``<decision>``,
   ``<|im_end|>``, ``</s>``, ``[/INST]``) is parted from what follows by a space, so that it opens nothing, whatever the
-  judge's tokenizer is. (Policies split special tokens by id as well; see ``policies/causal_lm.py``.)
+  judge's tokenizer is. (Policies split special tokens by id as well; see ``policies/codec.py``.)
 * an answer is a yes only if it holds exactly one decision, after the criticism and at the end, and that is ``yes``.
 """
 

@@ -1,7 +1,8 @@
 """Every seam of the program, in one file without torch.
 
 A third party implements one of these, registers it under an entry point (``hailproof.tasks``, ``hailproof.attacks``,
-``hailproof.defenses``, ``hailproof.engines``), and it is a name on the command line. Arrays are numpy, so that no seam needs torch.
+``hailproof.defenses``, ``hailproof.engines``), and it is a name on the command line. Arrays are numpy, so that no seam
+needs torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,8 +202,10 @@ class Engine(Protocol):
     trains (``hailproof.policies.trainable.Trainable``) and the codec, it returns the engine.
     """
 
-    context: int
-    """Tokens that the model can read at once, prompt and completion together."""
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once, prompt and completion together."""
+        ...
 
     def draw(
         self,
@@ -264,6 +267,14 @@ class Learner(Protocol):
 
     def update(self, groups: Sequence[Group]) -> UpdateStats:
         """Makes one step on the scored groups of a round."""
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """Weights, and everything else that the next step depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state."""
         ...
 
 

@@ -164,9 +164,9 @@ class Planner:
             planned.setdefault(slot.node, {})[slot.problem_id] = None
         brought: dict[int, set[str]] = {node: set() for node in planned}
         for each in received:
-            if each.round == round and each.sender in planned:
-                if self.owner(round, each.problem_id) == each.sender:
-                    brought[each.sender].add(each.problem_id)
+            theirs = each.sender in planned and self.owner(round, each.problem_id) == each.sender
+            if theirs and each.round == round:
+                brought[each.sender].add(each.problem_id)
         chosen = {
             node: self._held(round, node, list(names), sorted(brought[node])) for node, names in planned.items()
         }
@@ -189,7 +189,7 @@ class Planner:
 
 
 def _shuffled(count: int, rng: random.Random) -> Iterator[int]:
-    """Yields the numbers below ``count`` in random order, doing only the work for those that are taken (Fisher-Yates)."""
+    """Yields the numbers below ``count`` in random order, doing only the work for those that are taken."""
     moved: dict[int, int] = {}
     for place in range(count):
         other = rng.randrange(place, count)

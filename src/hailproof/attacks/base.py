@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, final
 
 from hailproof.attacks.oracle_free import estimated
 from hailproof.errors import ConfigError
-from hailproof.protocols import Attack, AttackView, Guide, Policy, Task, Topology, Variant
+from hailproof.protocols import Attack, AttackView, Guide, Policy, Topology, Variant
 from hailproof.records import Completion, Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive

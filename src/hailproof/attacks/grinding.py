@@ -67,7 +67,7 @@ class GrindingAttack(LengthAttack):
 
     def guide(self, policy: Policy, round: int) -> EndSuppressor | None:
         """Suppresses the end token in ``suppress_end``."""
-        return EndSuppressor(policy.end_ids, self.min_tokens) if self.mode == "suppress_end" else None
+        return EndSuppressor(policy.codec.end_ids, self.min_tokens) if self.mode == "suppress_end" else None
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Fills the slots by the mode's rule."""

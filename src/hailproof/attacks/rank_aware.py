@@ -63,7 +63,7 @@ class RankAwareAttack(TextAttack):
 
     def guide(self, policy: Policy, round: int) -> PhraseGuide:
         """Guides toward the phrase as it stands after an opening think tag."""
-        return PhraseGuide(policy.encode(f"<think>{self.phrase}.")[len(policy.encode("<think>")) :])
+        return PhraseGuide(policy.codec.encode(f"<think>{self.phrase}.")[len(policy.codec.encode("<think>")) :])
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the best draws with full reward into the slots, best first; without any, the slots stay empty."""

@@ -22,7 +22,7 @@ import numpy as np
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
 from hailproof.defenses.base import TextDefense, in_sentences_with, token_starts
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence
+from hailproof.protocols import Admission, Evidence, Need
 from hailproof.records import Span, Verdict
 
 Unit = Literal["completion", "sentence"]
@@ -48,6 +48,7 @@ class EquationsDefense(TextDefense):
         if unit not in get_args(Unit):
             raise ConfigError(f"Defense option unit = {unit} is unknown; use completion or sentence.")
         self.unit: Unit = unit
+        self.needs: frozenset[Need] = frozenset({"tokens", "model"} if unit == "sentence" else ())
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the number of wrong equations."""
@@ -55,12 +56,13 @@ class EquationsDefense(TextDefense):
         if self.unit == "completion":
             return verdicts
         found = [index for index, verdict in enumerate(verdicts) if verdict.spans]
-        part = evidence.subset(found)
-        for index, submission, score in zip(found, part.submissions, part.scores, strict=True):
-            starts, wrong = token_starts(score.ends), np.zeros(len(score.ends), dtype=bool)
+        for index in found:
+            ends = evidence.ends(index)
+            starts, wrong = token_starts(ends), np.zeros(len(ends), dtype=bool)
             for span in verdicts[index].spans:
-                wrong |= (starts < span.end) & (score.ends > span.start)
-            muted = np.flatnonzero(in_sentences_with(wrong, score.ends, submission.completion.text))
+                wrong |= (starts < span.end) & (ends > span.start)
+            text = evidence.submissions[index].completion.text
+            muted = np.flatnonzero(in_sentences_with(wrong, ends, text))
             verdicts[index] = replace(verdicts[index], decision="accept", muted=tuple(muted.tolist()))
         return verdicts
 

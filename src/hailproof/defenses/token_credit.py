@@ -32,7 +32,7 @@ import numpy as np
 
 from hailproof.defenses.base import RewardedDefense, in_sentences_with, token_spans
 from hailproof.errors import ConfigError
-from hailproof.protocols import Evidence
+from hailproof.protocols import Evidence, Need
 from hailproof.records import Verdict
 
 THRESHOLD = 1e-2
@@ -62,7 +62,7 @@ class TokenCreditDefense(RewardedDefense):
         self.threshold = threshold
         self.unit: Unit = unit
         self.rule: Rule = rule
-        self.needs = frozenset({"tokens", "model"} | (set() if rule == "policy" else {"anchor"}))
+        self.needs = frozenset[Need]({"tokens", "model"} if rule == "policy" else {"tokens", "model", "anchor"})
 
     def asked(self, evidence: Evidence) -> list[int]:
         """The rewarded completions of others."""

@@ -189,8 +189,9 @@ class Learner:
         return _Weighted(distinct, list(copies.values()), muted, list(policy.values()), list(kl.values()), trained)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything but the weights that the next step depends on."""
+        """Weights, and everything else that the next step depends on."""
         return {
+            "weights": self.trainable.state_dict(),
             "steps": self.steps,
             "optimizer": self.optimizer.state_dict(),
             "length_neutral": self.length_neutral.state_dict(),
@@ -198,6 +199,7 @@ class Learner:
 
     def load_state_dict(self, state: dict) -> None:
         """Takes up a saved state."""
+        self.trainable.load_state_dict(state["weights"])
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.length_neutral.load_state_dict(state["length_neutral"])

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
-from hailproof.protocols import Sampling
-from hailproof.records import Completion, Prompt
+from hailproof.policies.load import load
+from hailproof.policies.shipped import shipped_models
+from hailproof.protocols import Policy, Sampling
+from hailproof.records import Completion, Prompt, Row
 from hailproof.runs.config import RunConfig, TaskConfig
 from hailproof.tasks import TASKS
 from hailproof.tasks.base import CODE_SYSTEM, MATH_SYSTEM
@@ -84,16 +85,22 @@ def surprises(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[tupl
     return [read[index] for index in range(len(rows))]
 
 
-def _read(policy: CausalLM, config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Token, ...]]:
+def _read(policy: Policy, config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Token, ...]]:
     system = system_of(config.task) or ""
     prompts = [Prompt(row["problem_id"], system, row["question"]) for row in rows]
     sent = [Completion(row["text"], tuple(row["token_ids"] or ()), bool(row["finished"])) for row in rows]
-    fitting = [index for index in range(len(rows)) if _fits(policy, prompts[index], sent[index])]
-    scores = policy.score([prompts[i] for i in fitting], [sent[i] for i in fitting], Sampling())
+    asked = {
+        index: row
+        for index in range(len(rows))
+        if max(len(prompts[index].user), len(sent[index].text)) <= MAX_LETTERS
+        and len(row := Row(policy.codec.render(prompts[index]), policy.codec.received_ids(sent[index])))
+        <= policy.engine.context
+    }
+    scores = policy.engine.score(list(asked.values()), Sampling())
     read: list[tuple[Token, ...]] = [()] * len(rows)
-    for index, score in zip(fitting, scores, strict=True):
-        text = sent[index].text
-        ends = _within(score.ends.tolist() if score.ends[-1] == len(text) else _ends(policy, score.token_ids), text)
+    for (index, row), score in zip(asked.items(), scores, strict=True):
+        text, ends = sent[index].text, policy.codec.ends(row.completion)
+        ends = _within(ends.tolist() if ends[-1] == len(text) else _ends(policy, row.completion), text)
         read[index] = tuple(
             Token(start, end, max(0.0, -float(logprob)))
             for start, end, logprob in zip([0, *ends], ends, score.logprobs, strict=False)
@@ -101,15 +108,9 @@ def _read(policy: CausalLM, config: RunConfig, rows: Sequence[Mapping[str, Any]]
     return read
 
 
-def _fits(policy: CausalLM, prompt: Prompt, sent: Completion) -> bool:
-    if len(prompt.user) > MAX_LETTERS or len(sent.text) > MAX_LETTERS:
-        return False
-    return len(policy.render(prompt)) + len(policy.received_ids(sent)) <= policy.context
-
-
-def _ends(policy: CausalLM, token_ids: np.ndarray) -> list[int]:
+def _ends(policy: Policy, token_ids: Sequence[int]) -> list[int]:
     """Where tokens end, with a character that is split over several of them counted once, to the first."""
-    return [len(policy.decode(token_ids[:count].tolist())) for count in range(1, len(token_ids) + 1)]
+    return [len(policy.codec.decode(token_ids[:count])) for count in range(1, len(token_ids) + 1)]
 
 
 def _within(ends: Sequence[int], text: str) -> list[int]:

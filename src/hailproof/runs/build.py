@@ -1,6 +1,5 @@
 """From a configuration to a swarm that can be played."""
 
-import copy
 import functools
 import inspect
 import math
@@ -11,24 +10,33 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from hailproof import registry
+from hailproof.adversary import MaliciousNode
 from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import Forger, Triggered
 from hailproof.defenses import DEFENSES
-from hailproof.defenses.base import Chain
+from hailproof.defenses.chain import Chain
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.learner.update import NANO, NANO_PROGRAMS, Learner
-from hailproof.node import HonestNode, MaliciousNode, SampledSharing
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
-from hailproof.protocols import Attack, AttackMeasure, Defense, Task
+from hailproof.node import HonestNode, SampledSharing
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
+from hailproof.policies.shipped import shipped_models
+from hailproof.protocols import Attack, AttackMeasure, Sampling, Task
 from hailproof.records import Problem
+from hailproof.rewards import Rewarder
 from hailproof.runs.config import Plugin, RunConfig, Section, SwarmConfig, validated
 from hailproof.runs.roster import Roster, make_roster
+from hailproof.seeds import Seeds, derive
 from hailproof.swarm import Swarm
 from hailproof.tasks import TASKS
+from hailproof.topology import Planner, Rules
 
 P = TypeVar("P", bound=Plugin)
+
+TOKENIZERS_DIFFER = 1.5
+"""How many times as many tokens one tokenizer may make of a text as another, in swarms of different models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,39 +121,65 @@ def build(config: RunConfig) -> Experiment:
     """
     config = settled(config)
     attack = _attack(config)
-    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
-    uses_own = any(defense.uses_own for defense in defenses)
     task = task_of(config)
     config = _resolved(config, task)
+    sampling, seeds = config.sampling.build(), Seeds.of_run(config.seed)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
-    policies = {
-        name: load(name, config.swarm.device, config.swarm.dtype) for name in dict.fromkeys(config.swarm.models)
-    }
-    honest = tuple(
-        _honest(config, task, nodes, policies[roster.models[nodes[0]]], uses_own)
-        for nodes in _alike(config, roster, uses_own)
-    )
+    policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
+    planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
+    chains = [Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])]
+    honest: list[HonestNode] = []
+    for nodes in _alike(config, roster, "own" in chains[0].needs):
+        chain = chains.pop() if chains else Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])
+        original = policies[roster.models[nodes[0]]]
+        honest.append(
+            _honest(
+                config, nodes, original, chain,
+                planner=planner, rewarder=rewarder, sampling=sampling, private_seed=derive(seeds.private, nodes[0]),
+            )
+        )  # fmt: skip
     own = {node.policy.name: node.policy for node in reversed(honest)}
-    composition = config.attack.build()
+    measure = measure_of(config)
     malicious = tuple(
         MaliciousNode(
-            index,
-            Forger(attack, composition),
-            own.get(roster.models[index], policies[roster.models[index]]),
-            task,
-            config.sampling.build(),
-            config.seed,
-            tuple(plugin.name for plugin in config.defense),
+            node=index,
+            forger=Forger(attack, config.attack.build()),
+            wants=measure.wants if measure else bool,
+            policy=own.get(roster.models[index], policies[roster.models[index]]),
+            planner=planner,
+            rewarder=rewarder,
+            sampling=sampling,
+            private_seed=derive(seeds.private, index),
+            defenses=tuple(plugin.name for plugin in config.defense),
         )
         for index in sorted(roster.malicious)
         if attack is not None
     )
-    measure = measure_of(config)
     swarm = Swarm(
-        honest, malicious, task, config.swarm.topology, config.swarm.prompts, config.swarm.group_size, config.seed,
-        LocalExchange(config.seed), measure.wants if measure else bool, config.swarm.prompt_choice,
-    )  # fmt: skip
+        honest=tuple(honest),
+        malicious=malicious,
+        planner=planner,
+        task=task,
+        exchange=LocalExchange(seeds.beacon),
+    )
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
+
+
+def _rules(config: RunConfig) -> Rules:
+    """What all nodes know of the rounds."""
+    swarm = config.swarm
+    return Rules(
+        nodes=swarm.nodes,
+        topology=swarm.topology,
+        prompts=swarm.prompts,
+        group_size=swarm.group_size,
+        prompt_choice=swarm.prompt_choice,
+        seed=config.seed,
+    )
+
+
+def _loaded(config: RunConfig, name: str) -> CausalLM:
+    return load(name, config.swarm.device, config.swarm.dtype)
 
 
 def settled(config: RunConfig) -> RunConfig:
@@ -282,17 +316,30 @@ def _alike(config: RunConfig, roster: Roster, uses_own: bool) -> list[tuple[int,
 
 
 def _honest(
-    config: RunConfig, task: Task, nodes: tuple[int, ...], original: CausalLM, uses_own: bool
+    config: RunConfig,
+    nodes: tuple[int, ...],
+    original: CausalLM,
+    chain: Chain,
+    *,
+    planner: Planner,
+    rewarder: Rewarder,
+    sampling: Sampling,
+    private_seed: int,
 ) -> HonestNode:
     """A node on its own copy of the model."""
-    policy = CausalLM(original.name, copy.deepcopy(original.model), original.tokenizer)
-    defenses: list[Defense] = [make("defenses", DEFENSES, plugin) for plugin in config.defense]
-    sampling = config.sampling.build()
-    learner = Learner(policy, config.learner.build(), sampling.max_new_tokens, config.rounds)
-    rules, sampled = config.swarm, config.swarm.sharing == "sampled"
+    policy, rules = original.copied(), config.swarm
+    sampled = rules.sharing == "sampled"
     return HonestNode(
-        nodes, policy, learner, Chain(defenses), task, sampling, config.seed,
-        screens_own=rules.homogeneous and not sampled and not uses_own,
+        nodes=nodes,
+        policy=policy,
+        learner=Learner(policy.trainable, config.learner.build(), sampling.max_new_tokens, config.rounds),
+        chain=chain,
+        planner=planner,
+        rewarder=rewarder,
+        sampling=sampling,
+        private_seed=private_seed,
+        decides_alike=rules.homogeneous and not sampled and "own" not in chain.needs,
+        longest=1.0 if rules.homogeneous else TOKENIZERS_DIFFER,
         sharing=SampledSharing(rules.own_groups, rules.received_groups) if sampled else None,
-        anchor=original if any(defense.needs_anchor for defense in defenses) else None,
-    )  # fmt: skip
+        anchor=original if "anchor" in chain.needs else None,
+    )

@@ -29,7 +29,7 @@ def _also(attack: AttackMeasure | None, written: Iterable[tuple[Problem, str]]) 
 def _figures(completions: Sequence[ScoredCompletion], successes: Iterable[bool | None]) -> dict[str, Any]:
     hits = rate(successes)
     return {
-        "reward": mean(scored.raw_reward for scored in completions),
+        "reward": mean(scored.raw_reward for scored in completions if scored.raw_reward is not None),
         "attack_success": hits.value,
         "eligible": hits.trials,
         "completion_tokens": mean(len(scored.submission.completion.token_ids) for scored in completions),
@@ -53,6 +53,8 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
     for scored in honest:
         by_model.setdefault(experiment.roster.models[scored.submission.sender], []).append(scored)
     updates = [asdict(view.update) for view in record.views]
+    reasons = sorted({reason for view in record.views for reason in view.unread})
+    asked = sorted({name for view in record.views for name in view.defense_seconds})
     return {
         "round": record.round,
         **_figures(honest, success.values()),
@@ -70,8 +72,9 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
             for name, scored_by in sorted(by_model.items())
         },
         "defense_seconds": {
-            name: sum(view.defense_seconds[name] for view in record.views) for name in record.views[0].defense_seconds
+            name: sum(view.defense_seconds.get(name, 0.0) for view in record.views) for name in asked
         },
+        "unread": {reason: sum(view.unread.get(reason, 0) for view in record.views) for reason in reasons},
         "seconds": record.seconds,
     }
 
@@ -121,7 +124,9 @@ def held_out(experiment: Experiment) -> dict[str, Any] | None:
     slots = [Slot(0, problem.id, 0) for problem in problems]
     drawn: list[tuple[Problem, Completion]] = []
     for node in experiment.swarm.honest:
-        completions = rollout(node.policy, slots, prompts, 0, experiment.config.seed, node.sampling)
+        completions = rollout(
+            node.policy, slots, prompts, round=0, seed=experiment.config.seed, sampling=node.sampling
+        )
         drawn += zip(problems, completions, strict=True)
     hits: Rate = rate(_success(experiment.attack, problem, completion.text) for problem, completion in drawn)
     rewards = [task.reward(problem, completion.text) for problem, completion in drawn]

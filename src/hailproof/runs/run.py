@@ -98,7 +98,6 @@ def _state(experiment: Experiment, round: int) -> dict[str, Any]:
         "round": round,
         "nodes": [
             {
-                "weights": node.policy.model.state_dict(),
                 "learner": node.learner.state_dict(),
                 "defenses": node.chain.state(),
             }
@@ -112,7 +111,6 @@ def _restore(experiment: Experiment, state: dict[str, Any]) -> None:
         raise RunError("The checkpoint has another number of models than config.toml asks for; start the run anew.")
     try:
         for node, saved in zip(experiment.swarm.honest, state["nodes"], strict=True):
-            node.policy.model.load_state_dict(saved["weights"])
             node.learner.load_state_dict(saved["learner"])
             node.chain.restore(saved["defenses"])
     except KeyError as error:
