@@ -22,8 +22,8 @@ from common import begin, options, table, verdict
 from hailproof.arithmetic.two_two import with_two_two_results
 from hailproof.attacks.code import CodeAttack, rerouted, uses_library
 from hailproof.attacks.equation import EquationAttack
-from hailproof.defenses.base import Received
 from hailproof.defenses.equations import EquationsDefense
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.imports import ImportsDefense
 from hailproof.protocols import AttackView
 from hailproof.records import Problem, Verdict

@@ -26,7 +26,7 @@ from hailproof.defenses.replay import MARGIN
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Prompt
-from hailproof.rollouts import completion_key
+from hailproof.rollouts import completion_key, sample
 from hailproof.seeds import derive
 from hailproof.swarm import Swarm
 

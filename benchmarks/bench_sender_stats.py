@@ -29,13 +29,14 @@ from common import begin, options, table, verdict
 from hailproof.attacks.base import FILLER
 from hailproof.attacks.text import PHRASE
 from hailproof.defenses import sender_stats
-from hailproof.defenses.base import Received
 from hailproof.defenses.betting import Gambler, advantage_in_rank
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.sender_stats import CEILING_POWER, SenderStatsDefense
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt, Submission
+from hailproof.rollouts import sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
-from hailproof.defenses.base import BaseDefense, Chain, Received
+from hailproof.defenses.base import BaseDefense
+from hailproof.defenses.chain import Chain
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.logit import LogitDefense
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Submission, Verdict
+from hailproof.rollouts import sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
 

@@ -17,8 +17,8 @@ from hailproof.arithmetic.tokens import fold
 from hailproof.arithmetic.two_two import two_two_results, with_two_two_results
 from hailproof.attacks.equation import EquationAttack
 from hailproof.defenses import DEFENSES
-from hailproof.defenses.base import Received
 from hailproof.defenses.equations import EquationsDefense
+from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView
 from hailproof.records import Verdict

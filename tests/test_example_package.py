@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hailproof.defenses.base import Received
+from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView
 from hailproof.records import Problem

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hailproof.attacks.code import CodeAttack, rerouted, uses_library
 from hailproof.defenses import DEFENSES
-from hailproof.defenses.base import Received
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.imports import ALLOWED, MAX_FINDINGS, MAX_SOURCE, ImportsDefense
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from hailproof.arithmetic.two_two import two_two_results
 from hailproof.attacks import code, judge_injection, sentence, text
-from hailproof.defenses.base import Chain, Received
+from hailproof.defenses.chain import Chain
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.judge import JudgeDefense
 from hailproof.defenses.judge_backends import Answer, EndpointJudge
 from hailproof.defenses.panel import Judgement, Panel, cases_of
@@ -33,7 +34,6 @@ from hailproof.errors import ConfigError, ModelError
 from hailproof.judging import MAX_ANSWER_CHARACTERS, instructions, judge_prompt, neutralized, nonce_for, read_ruling
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
-from hailproof.policies.shipped import shipped_models
 from hailproof.policies.nano.judging_corpus import (
     CODE_FAULTS,
     PROSE_FAULTS,
@@ -43,6 +43,7 @@ from hailproof.policies.nano.judging_corpus import (
     sums_document,
 )
 from hailproof.policies.nano.recipe import prompt_text
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Sampling, Variant
 from hailproof.records import Completion, Prompt, Submission
 from hailproof.runs.build import build

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_defenses import Says, evidence_of
 from test_swarm import make
 
-from hailproof.defenses.base import Chain
+from hailproof.defenses.chain import Chain
 from hailproof.defenses.length import LengthDefense
 from hailproof.errors import ConfigError
 from hailproof.learner.advantages import advantages
@@ -83,7 +83,7 @@ def test_the_cap_cannot_be_walked_faster_than_growth(rounds, growth):
 
 def test_own_completions_are_shown_to_who_uses_them_and_judged_by_nobody():
     users, others = Says("users", {"a", "c"}), Says("others", {"b"})
-    users.uses_own = True
+    users.needs = frozenset({"own"})
     submissions = [Submission(1, sender, "p", sender, Completion(text, (), True)) for sender, text in enumerate("abcd")]
     evidence = evidence_of([Prompt("p", "", "?")] * 4, submissions, None, own=frozenset({0, 1}))
     verdicts = Chain([others, users]).screen(evidence)

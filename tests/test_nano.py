@@ -12,9 +12,9 @@ from hailproof.attacks import sentence, text
 from hailproof.attacks.code import LIBRARY
 from hailproof.errors import RunError
 from hailproof.policies.load import load
-from hailproof.policies.shipped import shipped_models
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
 from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done, pretrain
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Sampling
 from hailproof.records import Slot
 from hailproof.rollouts import rollout

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hailproof.attacks.rank_aware import RankAwareAttack
-from hailproof.defenses.base import Received
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.logit import LogitDefense
 from hailproof.defenses.replay import ReplayDefense
 from hailproof.defenses.token_credit import TokenCreditDefense
@@ -20,6 +20,7 @@ from hailproof.policies.load import load
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Submission
+from hailproof.rollouts import sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
 

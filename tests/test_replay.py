@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hailproof.attacks.grinding import EndSuppressor
-from hailproof.defenses.base import Received
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
 from hailproof.errors import ConfigError
 from hailproof.policies.sampling import draw, shortfall
 from hailproof.protocols import Replayed, SampleRequest, Sampling
 from hailproof.records import Completion, Submission
-from hailproof.rollouts import completion_key
+from hailproof.rollouts import completion_key, sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
 

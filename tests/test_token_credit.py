@@ -9,7 +9,8 @@ import torch
 from hailproof.attacks.equation import EquationAttack
 from hailproof.attacks.sentence import SentenceAttack
 from hailproof.attacks.text import TextAttack
-from hailproof.defenses.base import Received, in_sentences_with
+from hailproof.defenses.base import in_sentences_with
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.token_credit import THRESHOLD, TokenCreditDefense
 from hailproof.errors import ConfigError
 from hailproof.learner.update import Learner, LearnerConfig
