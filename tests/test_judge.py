@@ -31,7 +31,7 @@ from hailproof.defenses.panel import Judgement, Panel, cases_of
 from hailproof.defenses.self_judge import SelfJudgeDefense
 from hailproof.errors import ConfigError, ModelError
 from hailproof.judging import MAX_ANSWER_CHARACTERS, instructions, judge_prompt, neutralized, nonce_for, read_ruling
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
+from hailproof.policies.causal_lm import CausalLM, load
 from hailproof.policies.nano.judging_corpus import (
     CODE_FAULTS,
     PROSE_FAULTS,
@@ -41,6 +41,7 @@ from hailproof.policies.nano.judging_corpus import (
     sums_document,
 )
 from hailproof.policies.nano.recipe import prompt_text
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Sampling, Variant
 from hailproof.records import Completion, Prompt, Submission
 from hailproof.runs.build import build

@@ -11,9 +11,10 @@ import pytest
 from hailproof.attacks import sentence, text
 from hailproof.attacks.code import LIBRARY
 from hailproof.errors import RunError
-from hailproof.policies.causal_lm import load, shipped_models
+from hailproof.policies.causal_lm import load
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
 from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done, pretrain
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Sampling
 from hailproof.records import Slot
 from hailproof.rollouts import rollout

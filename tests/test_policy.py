@@ -15,7 +15,8 @@ from hailproof.defenses.logit import LogitDefense
 from hailproof.defenses.replay import ReplayDefense
 from hailproof.defenses.token_credit import TokenCreditDefense
 from hailproof.errors import ModelError
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
+from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Submission
 from hailproof.seeds import derive

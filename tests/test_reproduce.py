@@ -13,7 +13,7 @@ from hailproof.paper.claims import Checked, compared, judged, verdict
 from hailproof.paper.published import Check, item_names, jobs_of, load_item
 from hailproof.paper.pushes import findings, push_curve
 from hailproof.paper.reproduce import reproduce, result_of
-from hailproof.policies.causal_lm import shipped_models
+from hailproof.policies.shipped import shipped_models
 from hailproof.runs.build import build, settled, task_of
 from hailproof.runs.config import RunConfig, validated
 

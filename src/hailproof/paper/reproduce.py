@@ -16,7 +16,7 @@ from hailproof.paper.claims import Checked, Word, compared, judged, look_up, ver
 from hailproof.paper.judge_table import as_rows, judge_table
 from hailproof.paper.published import Item, LineSpec, PanelSpec, item_names, jobs_of, load_item
 from hailproof.paper.pushes import PushCurve, findings, push_curve
-from hailproof.policies.causal_lm import shipped_models
+from hailproof.policies.shipped import shipped_models
 from hailproof.reports.curves import SeedPanel
 from hailproof.reports.figures import draw_panels
 from hailproof.runs.store import make_folder, read_json, read_rounds, replacing

@@ -1,7 +1,6 @@
 """A policy on any ``transformers`` causal language model: sampling and scoring, batched across prompts."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from hailproof.errors import ModelError
 from hailproof.policies.cache import growing_cache
 from hailproof.policies.sampling import draw, gap_below_allowed, shortfall
 from hailproof.policies.scoring import Batch, Row, passes, prefill
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Guide, Replayed, SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt
 
@@ -337,12 +337,6 @@ def _shortfalls(
     place, repeated = places[claim], torch.tensor([keys[index] for _, index in claims], device=mask.device)[claim]
     short = shortfall(batch.logits[place, position], repeated, position, batch.targets[place, position], sampling)
     return np.split(short.cpu().numpy(), np.cumsum(mask.sum(dim=1).tolist())[:-1])
-
-
-def shipped_models() -> dict[str, Path]:
-    """The models in the package, by name."""
-    folder = Path(__file__).parent / "nano" / "models"
-    return {path.name: path for path in sorted(folder.glob("*")) if (path / "config.json").is_file()}
 
 
 def load(name: str, device: str = "auto", dtype: str = "auto") -> CausalLM:

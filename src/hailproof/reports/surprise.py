@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
+from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Sampling
 from hailproof.records import Completion, Prompt
 from hailproof.runs.config import RunConfig, TaskConfig

@@ -18,9 +18,11 @@ from hailproof.defenses.base import Chain
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.learner.update import NANO, NANO_PROGRAMS, Learner
+from hailproof.learner.config import NANO, NANO_PROGRAMS
+from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, MaliciousNode, SampledSharing
-from hailproof.policies.causal_lm import CausalLM, load, shipped_models
+from hailproof.policies.causal_lm import CausalLM, load
+from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Defense, Task
 from hailproof.records import Problem
 from hailproof.runs.config import Plugin, RunConfig, Section, SwarmConfig, validated
@@ -159,7 +161,7 @@ def settled(config: RunConfig) -> RunConfig:
     """
     config = expanded(config)
     for plugin in config.defense:
-        checked("defenses", DEFENSES | PRESETS, plugin)
+        checked("defenses", {**DEFENSES, **PRESETS}, plugin)
     attack = _attack(config)
     config = _with_attack_defaults(config, attack)
     learner = config.learner
