@@ -63,7 +63,7 @@ def test_identical_nodes_computed_once_equal_separate_instances_bitwise(topology
 
 
 def test_heterogeneous_nodes_learn_apart_from_text_that_all_can_read():
-    experiment = make(TEXT, LOGIT, ("swarm.models", ["nano-a", "nano-b"]))
+    experiment = make(TEXT, LOGIT, ("swarm.models", ["nano-a", "nano-b"]), ("sampling.max_new_tokens", 96))
     assert [node.policy.name for node in experiment.swarm.honest] == ["nano-a", "nano-b", "nano-a"]
     before = [weights(node) for node in experiment.swarm.honest]
     record = experiment.swarm.play(1)

@@ -13,6 +13,7 @@ from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.cache import cache_argument
 from hailproof.records import Row
 
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One pass over some rows.
