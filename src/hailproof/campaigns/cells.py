@@ -103,7 +103,7 @@ def learned(folder: Path) -> dict[str, float | None]:
     names = ["malicious", "raw_reward", "admitted", "weight", "tokens", "verdicts.list.element.muted"]
     heard, whole = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0)
     for row in ParquetFile(folder / "completions.parquet").read(columns=names).to_pylist():
-        if row["raw_reward"] > 0 and row["verdicts"]:
+        if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
             side = "malicious" if row["malicious"] else "honest"
             muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
             heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0
