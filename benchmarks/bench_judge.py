@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 from common import begin, options, table
 
-from hailproof.attacks import ATTACKS, BaseAttack
+from hailproof.attacks import ATTACKS
+from hailproof.attacks.base import BaseAttack
 from hailproof.attacks.judge_injection import FAMILIES, JudgeInjectionAttack
 from hailproof.defenses.judge import SHIPPED_JUDGE, JudgeDefense
 from hailproof.defenses.panel import Case, Judgement

@@ -8,7 +8,7 @@ from hailproof.attacks import ATTACKS
 from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
 from hailproof.errors import ConfigError
-from hailproof.learner.update import NANO, NANO_PROGRAMS, LearnerConfig
+from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
 from hailproof.runs.build import build, expanded
 from hailproof.runs.config import RunConfig, load_config, parse_assignment
 

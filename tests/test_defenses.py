@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hailproof.consequences import consequence
 from hailproof.defenses.base import BaseDefense
 from hailproof.defenses.chain import Chain
 from hailproof.defenses.evidence import Received
@@ -45,7 +46,10 @@ class Miscounts(Says):
 def evidence_of(prompts, submissions, policy, **more) -> Received:
     rewards = more.pop("rewards", [1.0] * len(submissions))
     keys = more.pop("keys", [derive(3, "slot", each.slot) for each in submissions])
-    return Received(1, SAMPLING, more.pop("variant", "math"), prompts, submissions, rewards, keys, policy, **more)
+    return Received(
+        round=1, sampling=SAMPLING, variant=more.pop("variant", "math"), prompts=prompts, submissions=submissions,
+        earned=rewards, slot_keys=keys, model=policy, **more,
+    )  # fmt: skip
 
 
 def received(policy, texts) -> Received:
@@ -56,10 +60,10 @@ def received(policy, texts) -> Received:
 def test_what_one_defense_rejects_the_next_does_not_see():
     first, second = Says("first", {"b"}), Says("second", {"c"}, "zero_reward")
     chain = Chain([first, second])
-    verdicts = chain.screen(received(None, ["a", "b", "c"]))
+    verdicts = chain.screen(received(None, ["a", "b", "c"])).verdicts
     assert second.shown == [["a", "c"]]
     assert [[v.decision for v in spoken] for spoken in verdicts] == [["accept"] * 2, ["reject"], ["accept", "reject"]]
-    assert [chain.admission(spoken) for spoken in verdicts] == ["accept", "drop", "zero_reward"]
+    assert [consequence(1.0, spoken, chain.admissions).reward for spoken in verdicts] == [1.0, None, 0.0]
     assert not chain.only_drops and Chain([first]).only_drops
 
 
@@ -88,18 +92,18 @@ class Answers(Says):
 )
 def test_a_broken_defense_rejects_everything_and_says_so(broken):
     after = Says("after")
-    verdicts = Chain([broken, after]).screen(received(None, ["a", "b"]))
+    verdicts = Chain([broken, after]).screen(received(None, ["a", "b"])).verdicts
     assert all(len(spoken) == 1 and spoken[0].decision == "reject" and spoken[0].error for spoken in verdicts)
     assert after.shown == []
 
 
 def test_scores_are_computed_once_and_shared(base_policy, monkeypatch):
     calls = []
-    def score(self, prompts, *rest):
+    def score(self, rows, *rest):
         calls.append(1)
-        return ["s"] * len(prompts)
+        return ["s"] * len(rows)
 
-    monkeypatch.setattr(type(base_policy), "score", score)
+    monkeypatch.setattr(type(base_policy.engine), "score", score)
     evidence = received(base_policy, ["a", "b", "c"])
     assert evidence.scores == ["s"] * 3 and evidence.subset([0, 2]).scores == ["s"] * 2
     assert calls == [1]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hailproof.learner.advantages import advantages
+from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, token_weights
-from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
-from hailproof.records import Completion, Group, Prompt, ScoredCompletion, Submission
+from hailproof.records import Completion, Group, Prompt, Row, ScoredCompletion, Submission
 
 MAX_NEW_TOKENS, ROUNDS = 24, 10
 
@@ -54,12 +56,20 @@ def test_k3_by_hand():
 def scored(policy: CausalLM, slot: int, text: str, reward: float, finished: bool = True, admitted: bool = True):
     whole = policy.codec.as_completion(text)
     completion = whole if finished else Completion(text, whole.token_ids[:-1], False)
-    return ScoredCompletion(Submission(1, slot % 2, "p", slot, completion), reward, reward, admitted)
+    row = Row((), policy.codec.received_ids(completion))
+    return ScoredCompletion(Submission(1, slot % 2, "p", slot, completion), row, reward, reward, admitted)
+
+
+def grouped(policy: CausalLM, prompt: Prompt, members: Sequence[ScoredCompletion]) -> Group:
+    """A group whose rows begin with its prompt."""
+    ids = policy.codec.render(prompt)
+    return Group(prompt, tuple(replace(each, row=Row(ids, each.row.completion)) for each in members))
 
 
 def groups_for(policy: CausalLM) -> list[Group]:
     """Two groups of uneven size: identical completions, one dropped, one cut off, lengths from 1 token to 20."""
-    one = Group(
+    one = grouped(
+        policy,
         Prompt("p", "", "Tom has 3 pens. How many?"),
         (
             scored(policy, 0, "<think>3</think><answer>3</answer>", 1.0),
@@ -69,7 +79,8 @@ def groups_for(policy: CausalLM) -> list[Group]:
             scored(policy, 4, "dropped", 1.0, admitted=False),
         ),
     )
-    two = Group(
+    two = grouped(
+        policy,
         Prompt("q", "", "Ann has 2 red pens and 2 blue pens. How many pens does Ann have?"),
         (scored(policy, 0, "2 + 2 = 4.", 1.0), scored(policy, 1, "5", 0.0), scored(policy, 2, "", 0.0)),
     )
@@ -80,7 +91,7 @@ def long_winded(policy: CausalLM) -> Group:
     """One sender's group in which long answers do better, which is not by chance: sqrt(5) standard deviations."""
     texts = ["It is 3, as I have said at length."] * 3 + ["4"] * 3
     members = (scored(policy, 2 * place, text, float(place < 3)) for place, text in enumerate(texts))
-    return Group(Prompt("r", "", "Ann has 3 pens. How many?"), tuple(members))
+    return grouped(policy, Prompt("r", "", "Ann has 3 pens. How many?"), tuple(members))
 
 
 def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, frozen) -> list[torch.Tensor]:
@@ -115,13 +126,16 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
 
 def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
     """Also over those of completions that went through the model once for several."""
-    learner = Learner(fresh_policy, LearnerConfig(beta=0.1, learning_rate=1e-12), MAX_NEW_TOKENS, ROUNDS)
+    learner = Learner(fresh_policy.trainable, LearnerConfig(beta=0.1, learning_rate=1e-12), MAX_NEW_TOKENS, ROUNDS)
     with torch.no_grad():
         for parameter in fresh_policy.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
     texts = ("3 + 4 = 7.", "I do not know, and I say so.")
     prompt = Prompt("p", "", "Tom has 3 pens. How many?")
-    groups = [Group(prompt, (scored(fresh_policy, 0, text, 1.0), scored(fresh_policy, 1, "x", 0.0))) for text in texts]
+    groups = [
+        grouped(fresh_policy, prompt, (scored(fresh_policy, 0, text, 1.0), scored(fresh_policy, 1, "x", 0.0)))
+        for text in texts
+    ]
     alone, lengths = [], [len(fresh_policy.codec.as_completion(text).token_ids) for text in texts]
     x = len(fresh_policy.codec.as_completion("x").token_ids)
     for group, length in zip(groups, lengths, strict=True):
@@ -131,7 +145,7 @@ def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
         alone.append((both * (length + x) - only * x) / length)
     members = tuple(scored(fresh_policy, slot, texts[slot == 11], float(slot == 11)) for slot in range(12))
     mean = (11 * lengths[0] * alone[0] + lengths[1] * alone[1]) / (11 * lengths[0] + lengths[1])
-    assert learner.update([Group(prompt, members)]).kl == pytest.approx(mean, rel=1e-4)
+    assert learner.update([grouped(fresh_policy, prompt, members)]).kl == pytest.approx(mean, rel=1e-4)
 
 
 def test_a_gradient_that_is_no_number_makes_no_step(fresh_policy):
@@ -139,7 +153,7 @@ def test_a_gradient_that_is_no_number_makes_no_step(fresh_policy):
     first = groups[0].completions[0]
     broken = replace(groups[0], completions=(replace(first, reward=float("nan")), *groups[0].completions[1:]))
     before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
-    learner = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS)
+    learner = Learner(fresh_policy.trainable, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS)
     assert math.isnan(learner.update([broken, groups[1]]).grad_norm)
     assert all(torch.equal(*pair) for pair in zip(before, fresh_policy.model.parameters(), strict=True))
     learner.update(groups)  # and the optimizer remembers nothing of it
@@ -153,7 +167,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
     groups = groups_for(fresh_policy)
     frozen = copy.deepcopy(fresh_policy.model)
     config = LearnerConfig(token_budget=token_budget, beta=beta, max_grad_norm=0, learning_rate=1e-12)
-    learner = Learner(fresh_policy, config, MAX_NEW_TOKENS, ROUNDS)
+    learner = Learner(fresh_policy.trainable, config, MAX_NEW_TOKENS, ROUNDS)
     with torch.no_grad():  # away from the reference, so that the KL term has a gradient
         for parameter in fresh_policy.model.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
@@ -187,7 +201,7 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
 def test_every_knob_changes_the_weights(base_policy, knob, value):
     def after(config: LearnerConfig) -> torch.Tensor:
         policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)
-        learner = Learner(policy, config, MAX_NEW_TOKENS, ROUNDS)
+        learner = Learner(policy.trainable, config, MAX_NEW_TOKENS, ROUNDS)
         groups = groups_for(policy)
         learner.update([*groups, *[long_winded(policy)] * 2])
         learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
@@ -197,19 +211,20 @@ def test_every_knob_changes_the_weights(base_policy, knob, value):
 
 
 def test_nothing_to_learn_changes_nothing(fresh_policy):
-    same = Group(
+    same = grouped(
+        fresh_policy,
         Prompt("p", "", "Tom has 3 pens. How many?"),
         tuple(scored(fresh_policy, slot, f"try {slot}", 1.0) for slot in range(3)),
     )
     before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
-    stats = Learner(fresh_policy, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS).update([same])
+    stats = Learner(fresh_policy.trainable, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS).update([same])
     assert stats.passes == stats.trained == 0
     assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))
 
 
 def test_learning_rate_by_hand(base_policy):
     def rates(**options) -> list[float]:
-        learner = Learner(base_policy, LearnerConfig(learning_rate=1.0, **options), MAX_NEW_TOKENS, 10)
+        learner = Learner(base_policy.trainable, LearnerConfig(learning_rate=1.0, **options), MAX_NEW_TOKENS, 10)
         return [learner.learning_rate(step) for step in range(1, 11)]
 
     assert rates() == [1.0] * 10
@@ -220,7 +235,7 @@ def test_learning_rate_by_hand(base_policy):
 
 
 def gradient(policy: CausalLM, group: Group, **settings) -> torch.Tensor:
-    learner = Learner(policy, LearnerConfig(learning_rate=1e-12, max_grad_norm=0, **settings), 64, 10)
+    learner = Learner(policy.trainable, LearnerConfig(learning_rate=1e-12, max_grad_norm=0, **settings), 64, 10)
     learner.update([group])
     return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
 
@@ -232,20 +247,20 @@ def with_shares(policy: CausalLM, group: Group, shares: list[float], how: str) -
         length = len(policy.codec.received_ids(scored.submission.completion))
         muted = frozenset(range(round(share * length), length))
         members.append(replace(scored, weight=share) if how == "weight" else replace(scored, muted=muted))
-    return Group(group.prompt, tuple(members))
+    return grouped(policy, group.prompt, tuple(members))
 
 
 def test_a_restored_learner_remembers_who_pushes(fresh_policy, tmp_path):
     """Two completions a round, by one sender, say nothing in one round and enough in three."""
     texts = [("It is 3, as I have said at length.", 1.0), ("4", 0.0)]
     members = tuple(scored(fresh_policy, 2 * place, *text) for place, text in enumerate(texts))
-    group = Group(Prompt("r", "", "Ann has 3 pens. How many?"), members)
-    first, second = (Learner(fresh_policy, LearnerConfig(length_neutral=True), 96, 9) for _ in range(2))
+    group = grouped(fresh_policy, Prompt("r", "", "Ann has 3 pens. How many?"), members)
+    first, second = (Learner(fresh_policy.trainable, LearnerConfig(length_neutral=True), 96, 9) for _ in range(2))
     assert [first.update([group]).trained for _ in range(2)] == [2, 2]
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert second.update([group]).trained == 0
-    assert Learner(fresh_policy, LearnerConfig(length_neutral=True), 96, 9).update([group]).trained == 2
+    assert Learner(fresh_policy.trainable, LearnerConfig(length_neutral=True), 96, 9).update([group]).trained == 2
 
 
 @pytest.mark.parametrize("how", ["weight", "muted"])
@@ -253,8 +268,12 @@ def test_a_restored_learner_remembers_who_pushes(fresh_policy, tmp_path):
 def test_what_is_not_learned_from_has_no_place_in_the_baseline(fresh_policy, how, neutral):
     """A completion of share 0 leaves the gradient of the others as if it had been dropped, but for the group's size."""
     group = long_winded(fresh_policy)
-    group = Group(group.prompt, (*group.completions, scored(fresh_policy, 12, "3, but not quite so long", 1.0)))
-    some = Group(group.prompt, (*group.completions, scored(fresh_policy, 5, "four, I think, or five, maybe not", 1.0)))
+
+    def joined_by(group: Group, slot: int, text: str) -> Group:
+        return grouped(fresh_policy, group.prompt, (*group.completions, scored(fresh_policy, slot, text, 1.0)))
+
+    group = joined_by(group, 12, "3, but not quite so long")
+    some = joined_by(group, 5, "four, I think, or five, maybe not")
     silent = with_shares(fresh_policy, some, [1.0] * 7 + [0.0], how)
     settings = {"length_neutral": neutral, "loss_type": "dr_grpo"}
     expected = gradient(fresh_policy, group, **settings)

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
+from hailproof.draws import gumbel_noise, shortfalls, wanted
 from hailproof.errors import ConfigError
-from hailproof.policies.sampling import draw, shortfall
-from hailproof.protocols import Replayed, SampleRequest, Sampling
-from hailproof.records import Completion, Submission
+from hailproof.policies import sampling as tensors
+from hailproof.policies.sampling import draw
+from hailproof.protocols import Candidates, SampleRequest, Sampling
+from hailproof.records import Completion, Row, Submission
 from hailproof.rollouts import completion_key, sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
@@ -24,6 +26,20 @@ from hailproof.tasks.word_problems import WordProblems
 SAMPLING = Sampling(max_new_tokens=64)
 BEACON = 11
 SENDERS = 4
+
+
+def shortfall(logits, keys, position, token_ids, sampling) -> torch.Tensor:
+    """The shortfall of single tokens, with candidates as an engine gives them."""
+    values, ids = logits.topk(wanted(sampling, logits.shape[-1]), dim=-1)
+    found = Candidates(ids.numpy(), values.numpy(), logits.gather(-1, token_ids[:, None]).squeeze(-1).numpy())
+    return torch.tensor(shortfalls(found, token_ids.numpy(), keys.numpy(), position.numpy(), sampling))
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 10**6), st.lists(st.integers(0, 2**31), min_size=1, max_size=60))
+def test_a_verifier_without_torch_repeats_the_noise(key, position, ids):
+    ours = gumbel_noise(np.array([key]), np.array([position]), np.array([ids]))
+    theirs = tensors.gumbel_noise(torch.tensor([key]), torch.tensor([position]), torch.tensor([ids]))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +115,9 @@ def round_of(base_policy):
         for (problem, slot), completion in zip(places, completions, strict=True)
     ]
     return Received(
-        1, SAMPLING, "math", prompts, submissions, [1.0] * len(places), keys, base_policy, beacon=BEACON
-    )
+        round=1, sampling=SAMPLING, variant="math", prompts=prompts, submissions=submissions,
+        earned=[1.0] * len(places), slot_keys=keys, model=base_policy, beacon=BEACON,
+    )  # fmt: skip
 
 
 def with_completion(evidence: Received, changes: Mapping[int, Completion]) -> Received:
@@ -153,7 +170,10 @@ def test_the_last_tokens_of_a_truncated_draw_count(base_policy):
     cut = [index for index, completion in enumerate(drawn) if not completion.finished]
     assert cut
     submissions = [Submission(1, 0, problem.id, 0, made) for problem, made in zip(task.train, drawn, strict=True)]
-    evidence = Received(1, short, "math", prompts, submissions, [1.0] * 30, keys, base_policy)
+    evidence = Received(
+        round=1, sampling=short, variant="math", prompts=prompts, submissions=submissions, earned=None,
+        slot_keys=keys, model=base_policy,
+    )  # fmt: skip
     assert set(decisions(ReplayDefense(), evidence)) == {"accept"}
     too_long = replace(evidence, sampling=Sampling(max_new_tokens=11))
     assert set(decisions(ReplayDefense(), too_long.subset(cut))) == {"reject"}
@@ -164,7 +184,7 @@ def test_what_counts_is_what_is_replayed_and_not_the_ids_that_are_claimed(base_p
     """Else a sender could cut all its right answers but the longest, which is to choose."""
     long = [index for index, each in enumerate(round_of.submissions) if len(each.completion.token_ids) > 24]
     cut = {
-        index: Completion(base_policy.codec.decode(round_of.submissions[index].completion.token_ids[:12]), claimed, False)
+        index: Completion(base_policy.codec.decode(round_of.rows[index].completion[:12]), claimed, False)
         for index in long
     }
     fates = decisions(ReplayDefense(mandatory=False), with_completion(round_of, cut))
@@ -258,9 +278,11 @@ def test_where_there_is_no_beacon_everything_is_checked(round_of):
     assert set(decisions(ReplayDefense(check=0.3), replace(round_of, beacon=None))) == {"accept"}
 
 
-def test_what_is_no_number_is_not_the_draw():
-    found = Replayed(np.array([0.0, np.nan]), np.array([1, 2]))
-    assert ReplayDefense(margin=1e9)._judge(Completion("ab", (1, 2), True), found).decision == "reject"
+def test_what_is_no_number_is_not_the_draw(round_of):
+    short = np.zeros(len(round_of.rows[0].completion))
+    assert ReplayDefense(margin=1e9)._judge(round_of, 0, short).decision == "accept"
+    short[1] = np.nan
+    assert ReplayDefense(margin=1e9)._judge(round_of, 0, short).decision == "reject"
 
 
 def test_long_completions_are_counted_too():
@@ -306,14 +328,30 @@ def test_bad_options_are_one_sentence(options):
         ReplayDefense(**options)
 
 
+def replayed(policy, rows, keys, sampling) -> list[np.ndarray]:
+    """The shortfalls of each row."""
+    found = dict(policy.engine.candidates(rows, wanted(sampling)))
+    assert sorted(found) == list(range(len(rows)))
+    return [
+        shortfalls(
+            found[index], np.array(row.completion), np.full(len(row.completion), key), np.arange(len(row.completion)),
+            sampling,
+        )
+        for index, (row, key) in enumerate(zip(rows, keys, strict=True))
+    ]  # fmt: skip
+
+
+def rows_of(policy, prompts, completions) -> list[Row]:
+    pairs = zip(prompts, completions, strict=True)
+    return [Row(policy.codec.render(prompt), policy.codec.received_ids(made)) for prompt, made in pairs]
+
+
 def test_replayed_tokens_keep_their_order(base_policy, round_of):
     """Rows are batched by length; what comes back belongs to what was asked."""
-    found = base_policy.replay(
-        round_of.prompts, [each.completion for each in round_of.submissions], round_of.keys, SAMPLING
-    )
-    for submission, replayed in zip(round_of.submissions, found, strict=True):
-        assert len(replayed.shortfalls) == len(submission.completion.token_ids) == len(replayed.ends)
-        assert np.all(replayed.shortfalls <= 1e-3)
+    found = replayed(base_policy, round_of.rows, round_of.keys, SAMPLING)
+    for submission, short in zip(round_of.submissions, found, strict=True):
+        assert len(short) == len(submission.completion.token_ids)
+        assert np.all(short <= 1e-3)
 
 
 @pytest.fixture
@@ -338,9 +376,9 @@ def test_special_tokens_are_not_drawn_so_that_no_honest_draw_is_refused(round_of
     completions = sample(policy, requests, sampling)
     assert not any(padding in completion.token_ids for completion in completions)
     assert all(policy.codec.received_ids(completion) == completion.token_ids for completion in completions)
-    found = policy.replay(round_of.prompts, completions, round_of.keys, sampling)
-    assert max(float(each.shortfalls.max()) for each in found) <= 1e-3
-    scores = policy.score(round_of.prompts, completions, sampling)
+    rows = rows_of(policy, round_of.prompts, completions)
+    assert max(float(short.max()) for short in replayed(policy, rows, round_of.keys, sampling)) <= 1e-3
+    scores = policy.engine.score(rows, sampling)
     assert max(float(score.gaps.max()) for score in scores) <= 1e-4
 
 
@@ -351,5 +389,5 @@ def test_columns_beyond_the_tokenizer_are_not_drawn(fresh_policy, round_of):
     requests = [SampleRequest(*pair) for pair in zip(round_of.prompts[:8], round_of.keys[:8], strict=True)]
     completions = sample(fresh_policy, requests, SAMPLING)
     assert max(max(completion.token_ids) for completion in completions) < size
-    found = fresh_policy.replay(round_of.prompts[:8], completions, round_of.keys[:8], SAMPLING)
-    assert max(float(each.shortfalls.max()) for each in found) <= 1e-3
+    rows = rows_of(fresh_policy, round_of.prompts[:8], completions)
+    assert max(float(short.max()) for short in replayed(fresh_policy, rows, round_of.keys[:8], SAMPLING)) <= 1e-3

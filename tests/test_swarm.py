@@ -16,7 +16,7 @@ from hailproof.attacks.grinding import MODES
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.protocols import Exchange
-from hailproof.records import Completion, RoundRecord, Submission, Verdict
+from hailproof.records import Completion, RoundRecord, Row, Submission, Verdict
 from hailproof.runs.build import build
 from hailproof.runs.config import load_config
 from hailproof.runs.measure import completion_rows, held_out, round_line
@@ -37,7 +37,7 @@ def make(*overrides):
 
 
 def weights(node) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in node.policy.model.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in node.learner.trainable.parameters()])
 
 
 LOGIT = ("defense", [{"name": "logit"}])
@@ -100,12 +100,19 @@ def test_assigned_prompts_cannot_be_picked():
     owners = []
     for attack in ("none", "equation"):
         experiment = make(("attack.name", attack), ("swarm.topology", "vertical"), ("swarm.prompt_choice", "assigned"))
-        plans = [experiment.swarm.plan(round)[1] for round in range(1, 6)]
-        owners.append([(slot.node, slot.problem_id) for slots in plans for slot in slots])
-        experiment.swarm.play(1)
+        groups = experiment.swarm.play(1).views[0].groups
+        owners.append([(s.submission.sender, s.submission.problem_id) for g in groups for s in g.completions])
     assert owners[0] == owners[1]
-    picked = make(("attack.name", "equation")).swarm.plan(1)
-    assert all("two_two" in picked[0][slot.problem_id].tags for slot in picked[1] if slot.node == 3)
+
+
+def test_where_prompts_are_free_an_attacker_picks_those_that_it_wants_among_its_own():
+    experiment = make(("attack.name", "equation"))
+    planner, problems = experiment.swarm.planner, experiment.problems
+    view = experiment.swarm.play(1).views[0]
+    sent = {(s.submission.sender, s.submission.problem_id) for group in view.groups for s in group.completions}
+    assert all(planner.owner(1, problem_id) == sender for sender, problem_id in sent)
+    assert all("two_two" in problems[problem_id].tags for sender, problem_id in sent if sender == 3)
+    assert {sender for sender, _ in sent} == {0, 1, 2, 3} and not view.missing
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,6 @@ def test_the_slots_of_a_caught_sender_go_to_others_and_the_swarm_learns_as_if_it
     common = [("swarm.topology", topology), ("swarm.prompt_choice", "assigned"), ("defense", [{"name": "replay"}])]
     attacked, clean = (make(("attack.name", name), *common) for name in (attack, "none"))
     assert round_line(attacked, attacked.swarm.play(1))["screened"]["malicious"] > 0
-    clean.swarm.honest[0].policy.model.load_state_dict(attacked.swarm.honest[0].policy.model.state_dict())
     clean.swarm.honest[0].learner.load_state_dict(copy.deepcopy(attacked.swarm.honest[0].learner.state_dict()))
     for round in (2, 3):
         assert attacked.swarm.suspended(round) == {3} and not clean.swarm.suspended(round)
@@ -150,11 +156,12 @@ def test_the_slots_of_a_caught_sender_go_to_others_and_the_swarm_learns_as_if_it
 
 def test_a_suspended_attacker_picks_no_prompts_either():
     attacked = make(("attack.name", "equation"), ("swarm.topology", "vertical"), ("defense", [{"name": "replay"}]))
-    problems, slots = attacked.swarm.plan(1, frozenset({3}))
-    assert 3 not in {slot.node for slot in slots} and len(slots) == 16 and len(problems) == 4
-    free, _ = attacked.swarm.plan(1)
-    assert any("two_two" in problem.tags for problem in free.values())
-    assert problems == make(("swarm.topology", "vertical")).swarm.plan(1)[0]
+    plan = attacked.swarm.planner.plan(1, frozenset({3}))
+    assert 3 not in {slot.node for slot in plan.slots} and len(plan.slots) == 16 and len(plan.problems) == 4
+    sent, _ = attacked.swarm.malicious[0].produce(1)
+    assert {"two_two"} < set().union(*(attacked.problems[each.problem_id].tags | {""} for each in sent))
+    assert attacked.swarm.malicious[0].produce(1, frozenset({3})) == ([], [])
+    assert plan.problems == make(("swarm.topology", "vertical")).swarm.plan(1).problems
 
 
 def test_nobody_is_suspended_where_all_would_be():
@@ -163,7 +170,7 @@ def test_nobody_is_suspended_where_all_would_be():
         {"offenses": {}, "suspended_until": dict.fromkeys(range(4), 9), "suspect_until": {}}
     )
     assert experiment.swarm.suspended(1) == frozenset()
-    assert {slot.node for slot in experiment.swarm.plan(1, frozenset({0, 3}))[1]} == {1, 2}
+    assert {slot.node for slot in experiment.swarm.planner.plan(1, frozenset({0, 3})).slots} == {1, 2}
 
 
 def test_an_attacker_that_leaves_out_what_it_does_not_like_is_heard_no_more():
@@ -179,8 +186,7 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
     """Foreign slots, foreign problems, old rounds, repeated and stolen places: all ignored."""
     experiment = make()
     node = experiment.swarm.honest[0]
-    problems, slots = experiment.swarm.plan(1)
-    honest = node.produce(1, slots, problems)
+    honest = node.produce(1)
     one = honest[0]
     evil = Completion("<answer>1</answer>", (), True)
     lies = [
@@ -195,7 +201,7 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
         replace(one, completion=Completion("<answer>1</answer>\ud800", (), True)),  # no Unicode, so no tokens
     ]
     received = LocalExchange().all_gather(1, [*lies, *honest])
-    view = node.consume(1, slots, problems, [*lies, *received])
+    view = node.consume(1, [*lies, *received])
     learned = [s.submission for group in view.groups for s in group.completions]
     assert sorted(learned, key=lambda s: (s.problem_id, s.slot)) == sorted(honest, key=lambda s: (s.problem_id, s.slot))
 
@@ -204,16 +210,16 @@ def test_what_is_rewarded_and_screened_is_what_is_learned():
     """A tokenizer that joins accents to letters shrinks a text; spans in the one that was sent would lie elsewhere."""
     experiment = make(("defense", [{"name": "equations", "options": {"unit": "sentence"}}]))
     node = experiment.swarm.honest[0]
-    tokenizer: Any = node.policy.codec.tokenizer
-    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    problems, slots = experiment.swarm.plan(1)
-    honest = node.produce(1, slots, problems)
+    codec: Any = node.policy.codec
+    codec.tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    problems = experiment.swarm.plan(1).problems
+    honest = node.produce(1)
     answer = problems[honest[0].problem_id].answer
     hidden = "e\u0301" * 20 + ".\nTom has 2 + 2 = 5 pens. Then he buys some more"
     text = f"<think>{hidden}. So it is {answer}.</think><answer>{answer}</answer>"
     wrong = replace(honest[1], completion=Completion("<answer>no</answer>", (), True))
     forged = [replace(honest[0], completion=Completion(text, (), True)), wrong, *honest[2:]]
-    view = node.consume(1, slots, problems, forged)
+    view = node.consume(1, forged)
     (scored,) = (s for g in view.groups for s in g.completions if "2 + 2 = 5" in s.submission.completion.text)
     completion = scored.submission.completion
     assert completion.text == unicodedata.normalize("NFC", text) != text
@@ -226,15 +232,14 @@ def test_what_is_rewarded_and_screened_is_what_is_learned():
 def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
     experiment = make(LOGIT)
     node = experiment.swarm.honest[0]
-    problems, slots = experiment.swarm.plan(1)
-    honest = node.produce(1, slots, problems)
+    honest = node.produce(1)
     absurd = ["", "<answer>" * 20, "\x00\ud7ff\U0010ffff", "9" * 60, "<|end|><|pad|>" * 5, "</think><answer>1"]
     swapped = [
         replace(submission, completion=Completion(text, (5, -3, 10**12), bool(index % 2)))
         for index, (submission, text) in enumerate(zip(honest[1:], absurd, strict=False))
     ]
     kept = honest[1 + len(absurd) :]
-    view = node.consume(1, slots, problems, [*swapped, *kept])
+    view = node.consume(1, [*swapped, *kept])
     assert sum(len(group.completions) for group in view.groups) == len(honest) - 1
     assert weights(node).isfinite().all()
     record = RoundRecord(1, (view,), (), {})
@@ -248,15 +253,15 @@ def test_what_does_not_fit_into_the_context_beside_its_prompt_never_came():
     """A model with learned positions would fail on it, and a defense that reads with it would reject everybody's."""
     experiment = make()
     node = experiment.swarm.honest[0]
-    problems, slots = experiment.swarm.plan(1)
-    honest = node.produce(1, slots, problems)
+    problems = experiment.swarm.plan(1).problems
+    honest = node.produce(1)
     prompt = len(node.policy.codec.render(experiment.swarm.task.prompt(problems[honest[0].problem_id])))
     sizes = {node.policy.engine.context - prompt: True, node.policy.engine.context - prompt + 1: False}
     node = replace(node, sampling=replace(node.sampling, max_new_tokens=node.policy.engine.context))
     for size, comes in sizes.items():
         ids = (node.policy.codec.encode("a")[0],) * (size - 1) + node.policy.codec.end_ids[:1]
         long = replace(honest[0], completion=Completion(node.policy.codec.decode(ids), ids, True))
-        view = node.consume(1, slots, problems, [long])
+        view = node.consume(1, [long])
         assert sum(len(group.completions) for group in view.groups) == comes
 
 
@@ -339,8 +344,8 @@ def test_a_share_is_checked_by_the_beacon_of_the_exchange_and_everything_without
 def test_an_attack_that_samples_sends_its_longest_right_draw_as_drawn():
     experiment = make(("attack.name", "length"), ("attack.options.samples", 12), ("swarm.topology", "horizontal"))
     (node,) = experiment.swarm.malicious
-    problems, slots = experiment.swarm.plan(1)
-    sent, forged = node.produce(1, slots, problems, experiment.swarm.group_size)
+    problems = experiment.swarm.plan(1).problems
+    sent, forged = node.produce(1)
     assert {item.kind for item in forged} == {"poison"}
     record = experiment.swarm.play(1)
     assert record.forged_rewards and set(record.forged_rewards) <= {0.0, 1.0}
@@ -371,12 +376,9 @@ def test_logit_accepts_what_a_length_attacker_draws():
 def test_a_partly_poisoned_node_is_honest_elsewhere():
     """Its other slots hold what an honest node would have drawn for them, bitwise."""
     clean = make(TEXT, ("attack.malicious", 0))
-    problems, slots = clean.swarm.plan(1)
-    expected = {
-        (s.problem_id, s.slot): s.completion for s in clean.swarm.honest[0].produce(1, slots, problems)
-    }
+    expected = {(s.problem_id, s.slot): s.completion for s in clean.swarm.honest[0].produce(1)}
     partly = make(TEXT, ("attack.rate", 0.5))
-    sent, forged = partly.swarm.malicious[0].produce(1, slots, problems, 4)
+    sent, forged = partly.swarm.malicious[0].produce(1)
     kinds = [item.kind for item in forged]
     assert set(kinds) == {"poison", "honest"}
     honest = {item.content for item in forged if item.kind == "honest"}
@@ -387,12 +389,13 @@ def test_a_partly_poisoned_node_is_honest_elsewhere():
 
 def test_withheld_slots_are_simply_missing():
     experiment = make(("attack.name", "grinding"), ("attack.options.mode", "withhold"), ("swarm.group_size", 8))
-    problems, slots = experiment.swarm.plan(1)
+    slots = experiment.swarm.plan(1).slots
     mine = [slot for slot in slots if slot.node == 3]
-    sent, _ = experiment.swarm.malicious[0].produce(1, slots, problems, 8)
+    sent, _ = experiment.swarm.malicious[0].produce(1)
     assert 0 < len(sent) < len(mine)
     record = experiment.swarm.play(1)
     assert sum(len(group.completions) for group in record.views[0].groups) == len(slots) - len(mine) + len(sent)
+    assert record.views[0].missing == {3: len(mine) - len(sent)}
 
 
 def test_sampled_sharing_learns_from_some_own_and_some_received_groups():
@@ -490,14 +493,14 @@ def test_muted_tokens_are_not_learned_while_the_solution_is():
     for defense in ([], [{"name": "token_credit", "options": {"unit": "token"}}]):
         experiment = make(*options, ("defense", defense))
         node, attacker = experiment.swarm.honest[0], experiment.swarm.malicious[0]
-        problems, slots = experiment.swarm.plan(1)
-        sent, _ = attacker.produce(1, slots, problems, 4)
-        prompts = [experiment.swarm.task.prompt(problems[each.problem_id]) for each in sent]
-        forged = [each.completion for each in sent]
-        before = node.policy.score(prompts, forged, node.sampling)
+        sent, _ = attacker.produce(1)
+        problems, codec = experiment.swarm.plan(1).problems, node.policy.codec
+        prompts = [codec.render(experiment.swarm.task.prompt(problems[each.problem_id])) for each in sent]
+        forged = [Row(prompt, each.completion.token_ids) for prompt, each in zip(prompts, sent, strict=True)]
+        before = node.policy.engine.score(forged, node.sampling)
         for round in (1, 2, 3):
             experiment.swarm.play(round)
-        after = node.policy.score(prompts, forged, node.sampling)
+        after = node.policy.engine.score(forged, node.sampling)
         gains = np.concatenate([b.logprobs - a.logprobs for a, b in zip(before, after, strict=True)])
         foreign = np.concatenate([score.logprobs for score in before]) < np.log(0.01)
         foreign_gains.append(gains[foreign].mean())

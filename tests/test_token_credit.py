@@ -13,7 +13,8 @@ from hailproof.defenses.base import in_sentences_with
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.token_credit import THRESHOLD, TokenCreditDefense
 from hailproof.errors import ConfigError
-from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.learner.config import LearnerConfig
+from hailproof.learner.update import Learner
 from hailproof.protocols import AttackView, Sampling
 from hailproof.records import Group, ScoredCompletion, Submission
 from hailproof.tasks.word_problems import WordProblems

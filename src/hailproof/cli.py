@@ -1,6 +1,5 @@
 """The command line. Every error that is the user's to mend is one sentence and exit status 2."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from hailproof import __version__
 from hailproof.errors import HailproofError
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
@@ -21,6 +21,20 @@ app = typer.Typer(
 console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"hailproof {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _for_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]], None]:
@@ -213,20 +227,17 @@ def list_() -> None:
     """Show the attacks, defenses, tasks and models that can be named."""
     from hailproof import registry
     from hailproof.attacks import ATTACKS
-    from hailproof.tasks import TASKS
-
-    quiet_libraries()
     from hailproof.defenses import DEFENSES
     from hailproof.defenses.presets import PRESETS
     from hailproof.policies.shipped import shipped_models
+    from hailproof.tasks import TASKS
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
         console.print(kind, style="bold")
         for name in registry.names(kind, builtin):
-            found = registry.lookup(kind, builtin, name)
-            about = next(iter((sys.modules[found.__module__].__doc__ or "").splitlines()), "")
-            place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
-            console.print(f"  {name:<15} {about}{place}", soft_wrap=True)
+            builtin_attack = ATTACKS[name] if kind == "attacks" and name in ATTACKS else None
+            place = f" [{builtin_attack.variant}, {builtin_attack.topology}]" if builtin_attack else ""
+            console.print(f"  {name:<15} {registry.about(kind, builtin, name)}{place}", soft_wrap=True)
     console.print("presets, named where a defense is", style="bold")
     for name, preset in PRESETS.items():
         console.print(f"  {name:<15} {preset.about}", soft_wrap=True)

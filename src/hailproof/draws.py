@@ -26,20 +26,19 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def gumbel_noise(key: int, positions: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-    """Standard Gumbel noise for candidate tokens of one completion.
+def gumbel_noise(keys: np.ndarray, positions: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    """Standard Gumbel noise for candidate tokens.
 
     Args:
-        key: The completion's key.
-        positions: ``[T]`` index of each place within the completion, from 0.
+        keys: ``[T]`` the key of the completion that each place belongs to.
+        positions: ``[T]`` index of each place within its completion, from 0.
         token_ids: ``[T, K]`` the candidates.
 
     Returns:
         ``[T, K]`` float64.
     """
-    ids = np.asarray(token_ids).astype(np.uint64)
-    root = _mix(np.array([key % 2**64], dtype=np.uint64))
-    stream = _mix(root + (np.asarray(positions).astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN))
+    roots, places, ids = (np.asarray(part).astype(np.uint64) for part in (keys, positions, token_ids))
+    stream = _mix(_mix(roots) + (places + np.uint64(1)) * np.uint64(GOLDEN))
     bits = _mix(_mix(stream[:, None] + (ids + np.uint64(1)) * np.uint64(GOLDEN)))
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return -np.log(-np.log(uniform))
@@ -50,7 +49,9 @@ def wanted(sampling: Sampling, vocabulary: int = 1 << 62) -> int:
     return min(sampling.top_k + 1 if sampling.top_k else vocabulary, vocabulary)
 
 
-def shortfalls(found: Candidates, token_ids: np.ndarray, key: int, sampling: Sampling) -> np.ndarray:
+def shortfalls(
+    found: Candidates, token_ids: np.ndarray, keys: np.ndarray, positions: np.ndarray, sampling: Sampling
+) -> np.ndarray:
     """By how many nats over the temperature the logits must be off for each token to be the draw; 0 for the draw.
 
     A candidate that beats the token is explained away by what it beats it by, or by what it lies above the border of
@@ -61,7 +62,8 @@ def shortfalls(found: Candidates, token_ids: np.ndarray, key: int, sampling: Sam
     Args:
         found: What the verifier's model says at each place; :func:`wanted` says how many candidates it holds.
         token_ids: ``[T]`` the claimed tokens.
-        key: The public key of the completion's randomness.
+        keys: ``[T]`` the public key of the completion that each place belongs to.
+        positions: ``[T]`` index of each place within its completion, from 0.
         sampling: How honest nodes draw.
 
     Returns:
@@ -73,11 +75,10 @@ def shortfalls(found: Candidates, token_ids: np.ndarray, key: int, sampling: Sam
     order = np.argsort(-logits, axis=-1, kind="stable")
     values = np.take_along_axis(logits, order, axis=-1) / sampling.temperature
     ids, value = np.take_along_axis(found.ids, order, axis=-1), own / sampling.temperature
-    positions = np.arange(len(token_ids))
     inside, outside = _border(values, value, min(sampling.top_k or values.shape[-1], values.shape[-1]), sampling.top_p)
-    noisy = value + gumbel_noise(key, positions, np.asarray(token_ids)[:, None])[:, 0]
+    noisy = value + gumbel_noise(keys, positions, np.asarray(token_ids)[:, None])[:, 0]
     with np.errstate(invalid="ignore"):  # inf - inf: a barred token beside a barred candidate
-        ahead = values + gumbel_noise(key, positions, ids) - noisy[:, None]
+        ahead = values + gumbel_noise(keys, positions, ids) - noisy[:, None]
     obliged = np.where(np.isneginf(values), -np.inf, np.minimum(ahead, inside))  # what is barred obliges nobody
     return np.maximum(np.maximum(obliged.max(axis=-1), outside), 0.0)
 

@@ -138,6 +138,6 @@ def _row(matrix: Matrix, name: str) -> Tree:
 def _column(matrix: Matrix, name: str) -> Tree:
     if name in matrix.defenses:
         return matrix.defenses[name]
-    if name not in registry.names("defenses", DEFENSES | PRESETS):
+    if name not in (*registry.names("defenses", DEFENSES), *PRESETS):
         raise ConfigError(f"Unknown defense '{name}'; choose among {', '.join(matrix.defenses)}, or a registered one.")
     return {"defense": [{"name": name}]}

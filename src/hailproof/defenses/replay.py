@@ -194,7 +194,9 @@ class ReplayDefense(BaseDefense):
         engine, sampling = evidence.policy.engine, evidence.sampling
         for place, found in engine.candidates(rows, wanted(sampling)):
             index = indices[place]
-            short = shortfalls(found, np.array(rows[place].completion), evidence.keys[index], sampling)
+            claimed = np.array(rows[place].completion)
+            keys, positions = np.full(len(claimed), evidence.keys[index]), np.arange(len(claimed))
+            short = shortfalls(found, claimed, keys, positions, sampling)
             result[index] = self._judge(evidence, index, short)
         return result
 

@@ -18,7 +18,8 @@ from hailproof.defenses.chain import Chain
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.learner.update import NANO, NANO_PROGRAMS, Learner
+from hailproof.learner.config import NANO, NANO_PROGRAMS
+from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, SampledSharing
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
@@ -193,7 +194,7 @@ def settled(config: RunConfig) -> RunConfig:
     """
     config = expanded(config)
     for plugin in config.defense:
-        checked("defenses", DEFENSES | PRESETS, plugin)
+        checked("defenses", {**DEFENSES, **PRESETS}, plugin)
     attack = _attack(config)
     config = _with_attack_defaults(config, attack)
     learner = config.learner

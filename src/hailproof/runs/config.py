@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
-from hailproof.learner.update import LearnerConfig
+from hailproof.learner.config import LearnerConfig
 from hailproof.protocols import PromptChoice, Sampling, Topology
 
 Count = Annotated[int, Field(ge=1)]
