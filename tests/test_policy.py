@@ -188,7 +188,7 @@ def test_a_template_without_a_system_role_gets_the_instructions_with_the_questio
 
 
 def test_what_does_not_fit_into_the_context_is_one_sentence(base_policy, prompts):
-    with pytest.raises(ModelError, match=r"1020 new ones do not fit into the model's context of 1024 tokens"):
+    with pytest.raises(ModelError, match=r"1020 new ones do not fit into the context of nano-a, 1024 tokens"):
         sample(base_policy, requests(prompts, 1), Sampling(max_new_tokens=1020))
 
 
