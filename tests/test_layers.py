@@ -13,7 +13,10 @@ PACKAGE = "hailproof"
 
 LAYERS = (
     # "" is the package's __init__
-    {"", "records", "protocols", "seeds", "errors", "parsing", "arithmetic", "judging", "registry", "wire", "sandbox"},
+    {
+        "", "records", "protocols", "seeds", "errors", "files", "parsing", "arithmetic", "judging", "registry", "wire",
+        "sandbox",
+    },  # fmt: skip
     {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner", "rollouts"},
