@@ -466,7 +466,7 @@ def test_an_endpoint_that_is_gone_rejects_everything():
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(find_spec, ("openai", "fastapi", "uvicorn"))),
-    reason="transformers serve needs pip install 'transformers[serving]', and the client the extra judge",
+    reason="transformers serve needs pip install 'transformers[serving]', and the client the extra judge; dev has both",
 )
 def test_a_real_server_serves_the_nano_judge(tmp_path):
     with socket.socket() as free:
