@@ -14,7 +14,7 @@ PACKAGE = "hailproof"
 LAYERS = (
     # "" is the package's __init__
     {
-        "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic", 
+        "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
         "judging", "registry", "wire", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
