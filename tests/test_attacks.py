@@ -251,7 +251,7 @@ def test_decoys_fill_groups_that_the_attacker_owns_whole(math_task, decoys, fill
     problem, slots = math_task.train[0], tuple(range(12))
     owned = forge(TextAttack(), math_task, problem, slots, whole=True, decoys=decoys)
     assert [owned[slot].content == FILLER for slot in slots] == [False] * (12 - filler) + [True] * filler
-    assert sum(item.reward for item in owned.values()) == 12 - filler
+    assert [owned[slot].reward for slot in slots] == [1.0] * (12 - filler) + [0.0] * filler
     shared = forge(TextAttack(), math_task, problem, slots, whole=False, decoys=decoys)
     assert not any(item.kind == "decoy" for item in shared.values())
 

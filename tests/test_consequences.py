@@ -16,9 +16,10 @@ from hailproof.defenses.self_judge import SelfJudgeDefense
 from hailproof.defenses.sender_stats import SenderStatsDefense
 from hailproof.defenses.token_credit import TokenCreditDefense
 from hailproof.errors import ConfigError
+from hailproof.protocols import Admission
 from hailproof.records import Verdict
 
-ADMISSIONS = {"drops": "drop", "zeroes": "zero_reward"}
+ADMISSIONS: dict[str, Admission] = {"drops": "drop", "zeroes": "zero_reward"}
 DROP, ZERO = Verdict("drops", "reject", ""), Verdict("zeroes", "reject", "")
 GOOD, SILENT = Verdict("drops", "accept", ""), Verdict("zeroes", "abstain", "")
 

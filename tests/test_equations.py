@@ -333,13 +333,14 @@ def test_options():
 def test_a_wrong_equation_can_cost_its_sentence_alone(base_policy):
     wrong = "<think>Tom has 2 * 2 = 5 pens. Then Tom has 4 + 1 = 5 pens.</think><answer>5</answer>"
     long = "2 + 2 = 4. " * MAX_CHARACTERS
-    evidence = replace(Received.texts([wrong, "2 + 2 = 4", long, wrong]), rewards=[1.0, 1.0, 1.0, 0.0])
+    evidence = replace(Received.texts([wrong, "2 + 2 = 4", long, wrong]), earned=[1.0, 1.0, 1.0, 0.0])
     verdicts = EquationsDefense(unit="sentence").screen(replace(evidence, model=base_policy))
     assert [verdict.decision for verdict in verdicts] == ["accept", "accept", "reject", "abstain"]
     assert verdicts[0].score == 1.0 and verdicts[0].reason == "2 * 2 = 5 should be 4"
 
     ids = base_policy.codec.received_ids(evidence.submissions[0].completion)
-    assert base_policy.codec.tokenizer.decode([ids[token] for token in verdicts[0].muted]) == "<think>Tom has 2 * 2 = 5 pens."
+    muted = [ids[token] for token in verdicts[0].muted]
+    assert base_policy.codec.tokenizer.decode(muted) == "<think>Tom has 2 * 2 = 5 pens."
     assert verdicts[1].muted == ()
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hailproof.errors import ConfigError
 from hailproof.node import HonestNode
+from hailproof.protocols import PromptChoice
 from hailproof.records import Completion, Problem, Slot, Submission
 from hailproof.rewards import Rewarder
 from hailproof.runs.build import build
@@ -139,7 +140,7 @@ def test_a_purse_by_hand(monkeypatch):
     assert rewarder.purse(2, 8).earn(task.train[0], "a") == 1.0 and Slow.now == 3.0  # forgotten with its round
 
 
-def planner_of(nodes: int, prompts: int, size: int, choice="free", seed=0) -> Planner:
+def planner_of(nodes: int, prompts: int, size: int, choice: PromptChoice = "free", seed: int = 0) -> Planner:
     problems = [Problem(f"p{index}", "", "1") for index in range(size)]
     return Planner(Rules(nodes, "vertical", prompts, 2, choice, seed), problems)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hailproof.errors import ModelError
 from hailproof.protocols import Guide, Policy, SampleRequest, Sampling
 from hailproof.records import Completion, Prompt, Slot
 from hailproof.seeds import derive
@@ -25,8 +26,17 @@ def sample(
         requests: Prompts and keys.
         sampling: How tokens are drawn.
         guide: Steers the draws; honest nodes have none.
+
+    Raises:
+        ModelError: If a prompt and a completion of full length do not fit into the model's context.
     """
     prompts = [policy.codec.render(request.prompt) for request in requests]
+    longest = max(map(len, prompts), default=0)
+    if longest + sampling.max_new_tokens > policy.engine.context:
+        raise ModelError(
+            f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the context of "
+            f"{policy.name}, {policy.engine.context} tokens; lower sampling.max_new_tokens."
+        )
     drawn = policy.engine.draw(prompts, [request.key for request in requests], sampling, guide)
     return [policy.codec.drawn(token_ids) for token_ids in drawn]
 

@@ -3,8 +3,6 @@
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow.parquet
-
 from hailproof.campaigns.sweep import Job
 from hailproof.metrics.rates import Rate, mean, rate
 from hailproof.protocols import AttackMeasure
@@ -12,6 +10,7 @@ from hailproof.records import Problem
 from hailproof.runs.build import measure_of, settled, task_of
 from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.measure import LAST_ROUNDS
+from hailproof.runs.store import read_completions
 
 
 def success_in(job: Job, other: RunConfig) -> float | None:
@@ -39,12 +38,11 @@ def counted_by_round(folder: Path, measure: AttackMeasure | None, first: int, la
     if measure is None:
         return {}
     config = load_config(folder / "config.toml")
-    table = pyarrow.parquet.read_table(
+    rows = read_completions(
         folder / "completions.parquet",
         columns=["round", "view", "malicious", "problem_id", "text"],
         filters=[("round", ">=", first), ("round", "<=", last), ("malicious", "=", False)],
-    )
-    rows = table.to_pylist()
+    ).to_pylist()
     view = min((row["view"] for row in rows), default=0)
     problems = _problems(config)
     found: dict[int, list[bool | None]] = {}

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.errors import ModelError
 from hailproof.policies.cache import cache_argument, growing_cache
 from hailproof.policies.sampling import draw, gap_below_allowed, top
 from hailproof.policies.scoring import Batch, batches, forward, prefill
@@ -55,16 +54,7 @@ class TransformersEngine:
 
         Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
         is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
-
-        Raises:
-            ModelError: If a prompt and a completion of full length do not fit into the model's context.
         """
-        longest = max(map(len, prompts), default=0)
-        if longest + sampling.max_new_tokens > self.context:
-            raise ModelError(
-                f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
-                f"context of {self.context} tokens; lower sampling.max_new_tokens."
-            )
         drawn: list[tuple[int, ...]] = []
         with self.trainable.passes() as model:
             for start in range(0, len(prompts), ROWS_AT_ONCE):

@@ -2,12 +2,12 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from hailproof import registry
 from hailproof.adversary import MaliciousNode
@@ -93,9 +93,7 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[
     typed: dict[str, Any] = {}
     for option, value in plugin.options.items():
         try:
-            typed[option] = TypeAdapter(types[option]).validate_python(value) if option in types else value
-            if isinstance(value, float) and math.isnan(value):  # it would pass every comparison with a limit
-                raise ConfigError(f"The option '{option}' of '{plugin.name}' is nan; give it a number.")
+            typed[option] = _typed(TypeAdapter(types[option]), value) if option in types else value
         except PydanticSchemaGenerationError:  # a type of somebody's own: its constructor looks at the value
             typed[option] = value
         except ValidationError as error:
@@ -104,6 +102,14 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[
                 f"The option '{option}' of the {kind.removesuffix('s')} '{plugin.name}' is {value!r}; {reason}."
             ) from error
     return functools.partial(factory, **typed)
+
+
+def _typed(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """A value as the type of an option, strictly: a bool is no number, and a text neither."""
+    try:
+        return adapter.validate_python(value, strict=True)
+    except ValidationError:  # arrays of TOML for tuples and sets, texts for paths
+        return adapter.validate_json(to_json(value), strict=True)
 
 
 def _types_of(factory: Callable[..., Any]) -> dict[str, Any]:
@@ -293,11 +299,22 @@ def task_of(config: RunConfig) -> Task:
 
 
 def _resolved(config: RunConfig, task: Task) -> RunConfig:
-    """Writes down what was left to the task."""
-    if config.sampling.max_new_tokens is not None:
-        return config
-    sampling = config.sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
-    return config.model_copy(update={"sampling": sampling})
+    """Writes down what was left to the task: the length of completions, and held-out problems as far as it has any.
+
+    Raises:
+        ConfigError: If more held-out problems are asked for than the task has.
+    """
+    sampling, evaluation, held_out = config.sampling, config.evaluation, len(task.test)
+    if sampling.max_new_tokens is None:
+        sampling = sampling.model_copy(update={"max_new_tokens": task.completion_tokens})
+    if "problems" not in evaluation.model_fields_set:
+        evaluation = evaluation.model_copy(update={"problems": min(evaluation.problems, held_out)})
+    elif evaluation.problems > held_out:
+        raise ConfigError(
+            f"evaluation.problems = {evaluation.problems} is more than the {held_out} held-out problems of "
+            f"'{config.task.name}'; lower it, or give the task more."
+        )
+    return config.model_copy(update={"sampling": sampling, "evaluation": evaluation})
 
 
 def _alike(config: RunConfig, roster: Roster, uses_own: bool) -> list[tuple[int, ...]]:

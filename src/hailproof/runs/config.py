@@ -3,15 +3,16 @@
 The same file describes a run on the shipped nano models and one on real models and GPUs.
 """
 
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
@@ -21,11 +22,25 @@ from hailproof.protocols import PromptChoice, Sampling, Topology
 Count = Annotated[int, Field(ge=1)]
 S = TypeVar("S", bound=BaseModel)
 
+MAX_DEPTH = 32
+"""Tables and arrays in each other; no configuration comes near it, and what is nested deeper breaks parsers."""
+MAX_INTEGER = 2**63
+"""TOML's integers have 64 bits."""
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
 
 class Section(BaseModel):
-    """A frozen part of the configuration."""
+    """A frozen part of the configuration; values have the types of TOML, a whole number may stand for any number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arrays_are_tuples(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 class Plugin(Section):
@@ -33,6 +48,23 @@ class Plugin(Section):
 
     name: str
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _options_are_finite(self) -> "Plugin":
+        for option, value in self.options.items():
+            for each in _scalars(value):
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise ValueError(f"the option '{option}' of '{self.name}' is {each}; give it a finite number")
+        return self
+
+
+def _scalars(tree: Any) -> Iterator[Any]:
+    """Everything in a tree that is no table or list."""
+    if isinstance(tree, Mapping | list | tuple):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _scalars(value)
+    else:
+        yield tree
 
 
 class TaskConfig(Plugin):
@@ -183,6 +215,28 @@ class RunConfig(Section):
             return max(1, self.swarm.nodes // 4)
         return self.attack.malicious
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name in ("", ".", "..") or not name.isprintable() or set(name) & set("/\\") or len(name.encode()) > 200:
+            raise ValueError(
+                f"name = {name!r:.{SHOWN}} cannot be the name of a folder; give 1 to 200 letters, without / and \\"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _sets_nothing_of_an_attack_without_one(self) -> "RunConfig":
+        if self.attack.name == "none":
+            unset = AttackConfig()
+            for key in AttackConfig.model_fields:
+                value = getattr(self.attack, key)
+                if value != getattr(unset, key) and (key, value) != ("malicious", 0):
+                    raise ValueError(
+                        f"attack.{key} = {value!r:.{SHOWN}} is set, but there is no attack; set attack.name, or leave "
+                        f"attack.{key} out"
+                    )
+        return self
+
     @model_validator(mode="after")
     def _leaves_someone_honest(self) -> "RunConfig":
         if self.malicious >= self.swarm.nodes:
@@ -225,11 +279,44 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, mark, value = text.partition("=")
     if not mark or not key.strip():
-        raise ConfigError(f"'{text}' is not key=value; write for example --set learner.learning_rate=1e-4.")
+        raise ConfigError(f"'{text:.{SHOWN}}' is not key=value; write for example --set learner.learning_rate=1e-4.")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def parsed(text: str, what: str) -> dict[str, Any]:
+    """Parses TOML.
+
+    Args:
+        text: The TOML.
+        what: What messages call it.
+
+    Raises:
+        TOMLDecodeError: If it is none.
+        ConfigError: If it is nested too deeply, or an integer has more than 64 bits.
+    """
+    try:
+        tree = tomllib.loads(text)
+        _check_size(tree)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError as error:
+        raise ConfigError(f"{what} is nested too deeply; nest at most {MAX_DEPTH} tables and arrays.") from error
+    except ValueError as error:  # the limit of Python on the digits of an integer
+        raise ConfigError(f"{what} holds an integer of more than 64 bits; give a smaller one.") from error
+    return tree
+
+
+def _check_size(tree: Any, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            _check_size(value, depth + 1)
+    elif isinstance(tree, int) and not -MAX_INTEGER <= tree < MAX_INTEGER:
+        raise ValueError
 
 
 def tree_of(assignments: Sequence[str]) -> dict[str, Any]:
@@ -257,7 +344,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            tree = tomllib.loads(path.read_text())
+            tree = parsed(path.read_text(encoding="utf-8-sig"), f"Configuration {path}")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"Configuration {path} cannot be read ({reason}); check the path.") from error
@@ -289,4 +376,4 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"Configuration: {message}."
-    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r})."
+    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r:.{SHOWN}})."
