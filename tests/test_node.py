@@ -11,7 +11,7 @@ from hailproof.errors import ConfigError
 from hailproof.node import HonestNode
 from hailproof.protocols import PromptChoice
 from hailproof.records import Completion, Problem, Slot, Submission
-from hailproof.rewards import Rewarder
+from hailproof.rewards import SPARE_SECONDS, Rewarder
 from hailproof.runs.build import build
 from hailproof.runs.config import load_config
 from hailproof.tasks.base import BaseTask
@@ -138,6 +138,19 @@ def test_a_purse_by_hand(monkeypatch):
     assert [other.earn(task.train[0], text) for text in ("a", "b", "c")] == [1.0, 1.0, None] and Slow.now == 2.0
     rewarder.purse(2, 8)
     assert rewarder.purse(2, 8).earn(task.train[0], "a") == 1.0 and Slow.now == 3.0  # forgotten with its round
+
+
+def test_a_sender_has_spare_time_and_what_honest_answers_take_in_its_slots(monkeypatch):
+    monkeypatch.setattr("hailproof.rewards.time.perf_counter", lambda: Slow.now)
+    monkeypatch.setattr(Slow, "reward_seconds", 0.25)
+    task = Slow([Problem("p", "", "1"), Problem("q", "", "2")])
+    rewarder = Rewarder(task, spare_seconds=1.5)
+    assert [rewarder.purse(1, slots).seconds for slots in (0, 2, 8)] == [1.5, 2.0, 3.5]
+    assert Rewarder(task).purse(1, 4).seconds == SPARE_SECONDS + 1.0
+    purse = rewarder.purse(1, 2)
+    # an answer to one problem is none to another; what is left after two of a second each is nothing
+    assert [purse.earn(problem, "a") for problem in (*task.train, task.train[0])] == [1.0, 1.0, None]
+    assert purse.seconds == 0.0
 
 
 def planner_of(nodes: int, prompts: int, size: int, choice: PromptChoice = "free", seed: int = 0) -> Planner:
