@@ -14,7 +14,7 @@ from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import play_job
 from hailproof.errors import ConfigError
 from hailproof.reports.table import table_of
-from hailproof.runs.build import settled
+from hailproof.runs.settle import settle
 
 TINY = {
     "rounds": 2,
@@ -30,7 +30,7 @@ def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
     cells = cells_of(list(matrix.attacks), list(matrix.defenses), [0], "nano", tmp_path)
     for cell in cells:
         for job in cell.runs:
-            settled(job.config)
+            settle(job.config)
     assert len({cell.file_name for cell in cells}) == len(cells)
     for preset in matrix.presets.values():
         assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
@@ -42,7 +42,7 @@ def test_rows_that_share_a_control_share_its_run(tmp_path):
     assert set(controls) == {"control of text", "control of equation"}
     text, sentence = (cell for cell in cells if cell.attack in ("text", "sentence"))
     assert text.controls[0].folder == sentence.controls[0].folder == controls["control of text"].jobs[0].folder
-    assert settled(text.controls[0].config).malicious == 0
+    assert settle(text.controls[0].config).config.malicious == 0
 
 
 def test_settings_for_all_leave_controls_clean_and_columns_what_they_are(tmp_path):
