@@ -21,7 +21,6 @@ from hailproof.runs.config import Plugin, RunConfig, SwarmConfig
 from hailproof.runs.plugins import checked, make, with_defaults
 from hailproof.settings import Section, validated
 from hailproof.tasks import TASKS
-from hailproof.tasks.base import BaseTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,8 @@ def settle(config: RunConfig) -> Settled:
 
 def _variant(task: Plugin) -> Variant | None:
     """The variant that a task's options choose; ``None`` if the task cannot tell before it is built."""
-    factory: Any = registry.lookup("tasks", TASKS, task.name)
-    known = inspect.isclass(factory) and issubclass(factory, BaseTask)
-    return factory.variant_of(task.options) if known else None
+    variant_of = getattr(registry.lookup("tasks", TASKS, task.name), "variant_of", None)
+    return variant_of(task.options) if variant_of else None
 
 
 def expanded(config: RunConfig) -> RunConfig:
