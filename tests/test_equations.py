@@ -397,7 +397,7 @@ def test_whatever_the_measure_of_the_attack_reads_is_read_here_too(text: str):
 
 def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     """It is pushed down by its reward, and its group needs it."""
-    shown = replace(Received.texts(["2 + 2 = 5"] * 2), rewards=[1.0, 0.0])
+    shown = replace(Received.texts(["2 + 2 = 5"] * 2), earned=[1.0, 0.0])
     assert [each.decision for each in EquationsDefense().screen(shown)] == ["reject", "abstain"]
     assert [each.decision for each in EquationsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]
 
