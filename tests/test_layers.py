@@ -16,7 +16,7 @@ LAYERS = (
     {
         "", "records", "protocols", "seeds", "errors", "files", "parsing", "arithmetic", "judging", "registry", "wire",
         "sandbox",
-    },  # fmt: skip
+    },
     {"tasks", "rewards", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner", "rollouts"},

@@ -1,21 +1,26 @@
 """Reads the expressions at the ends of a list of tokens."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from typing import NamedTuple
 from unicodedata import normalize
 
+from hailproof.arithmetic.numerals import MAX_WORDS, MULTIPLES, number_in_words
 from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
 from hailproof.arithmetic.values import (
     MEASURES,
     Value,
     add,
     factorial,
+    in_base,
     is_letter,
     multiply,
     number_of,
+    numeral_of,
     raise_to,
+    root,
     scale,
     share_of,
     with_units,
@@ -28,24 +33,15 @@ MAX_SIDE = 256
 MAX_UNIT_WORDS = 8
 MAX_SIGNS = 3
 """Signs and currency signs before a number."""
-_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_REMAINDER = frozenset(["r", "rem", "remainder"])
+PADDING = 8
+"""Tokens beyond the end of a side that may be asked for."""
+_ROOTS = {"\u221b": 3, "\u221c": 4}
 _IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
-_FACTORS = (
-    dict.fromkeys(("double", "twice"), Fraction(2))
-    | dict.fromkeys(("thrice", "triple"), Fraction(3))
-    | {"half": Fraction(1, 2)}
-)
-_FUNCTIONS = frozenset([
-    "average", "ceil", "cos", "cube", "exp", "floor", "lcm", "ln", "log", "max", "mean", "median", "min", "root", "sin",
-    "sqrt", "square", "squared", "tan",
-])  # fmt: skip
 _ARTICLES = frozenset(["a", "i"])
 """Words of one letter, if another word follows; else they are variables."""
 _OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
-_UNIT_LETTERS = frozenset("cfghlmsvw")
 _POWERS = {"squared": 2, "cubed": 3}
-_COUNTED = frozenset(["day", "part", "phase", "question", "stage", "step", "week", "year"])
+COUNTED = frozenset(["day", "part", "phase", "question", "stage", "step", "week", "year"])
 """Words whose number says which one: ``Step 2``."""
 CLAUSES = frozenset([
     "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
@@ -67,6 +63,10 @@ class Reading(NamedTuple):
         signs_last: Whether a power binds closer than the minus sign before it: ``-3²`` is -9.
         measures: Whether units of ``MEASURES`` multiply: ``1 hour + 30 minutes`` is 5400.
         powers: Whether ``squared`` and ``cubed`` after a number are powers of it.
+        words: Whether numbers in words are numbers.
+        relative: Whether a percentage that is added or taken away is one of what stands before it: ``$200 - 15%``.
+        rates: Whether units may hold a number: ``3 degrees/5 minutes``.
+        far_roots: Whether a root is taken of the whole sum that follows: ``the square root of 9 + 16``.
     """
 
     percent: Fraction = Fraction(1, 100)
@@ -77,6 +77,10 @@ class Reading(NamedTuple):
     signs_last: bool = False
     measures: bool = False
     powers: bool = False
+    words: bool = False
+    relative: bool = False
+    far_roots: bool = False
+    rates: bool = False
 
 
 class Run(NamedTuple):
@@ -100,23 +104,25 @@ class Side:
     def __init__(self, tokens: Sequence[Token], reading: Reading) -> None:
         self.tokens = tokens
         self.reading = reading
+        self.kinds = [*(token.kind for token in tokens), *[""] * PADDING]
+        self.words = [token.text.lower() if token.kind == "word" else "" for token in tokens] + [""] * PADDING
         self.partner: dict[int, int] = {}
         self.groups: dict[int, tuple[Value, int] | None] = {}
         self.atoms: dict[tuple[int, int], tuple[Value, int] | None] = {}
         opened: list[int] = []
-        for index, token in enumerate(tokens):
-            if token.kind == "open":
+        for index, kind in enumerate(self.kinds):
+            if kind == "open":
                 opened.append(index)
-            elif token.kind == "close" and opened:
+            elif kind == "close" and opened:
                 self.partner[opened.pop()] = index
 
     def kind(self, index: int) -> str:
         """The kind of a token; empty beyond the ends."""
-        return self.tokens[index].kind if 0 <= index < len(self.tokens) else ""
+        return self.kinds[index]
 
     def word(self, index: int) -> str:
         """A word in lower case; empty if the token is none."""
-        return self.tokens[index].text.lower() if self.kind(index) == "word" else ""
+        return self.words[index]
 
     def glued(self, index: int) -> bool:
         """Whether nothing is between a token and the one before it."""
@@ -126,7 +132,7 @@ class Side:
         """The longest expression that ends with the side."""
         run, index = None, 0
         while index < len(self.tokens):
-            if self.reading.numbering and self.word(index) in _COUNTED and self.kind(index + 2) == "minus":
+            if self.reading.numbering and self.word(index) in COUNTED and self.kind(index + 2) == "minus":
                 index += 3
                 continue
             read = self.sum(index, 0)
@@ -159,58 +165,6 @@ class Side:
             groups = [first + 1, self.partner[first + 1] + 1]
         return all(self.is_plain(Run(group + 1, self.partner[group], run.value)) for group in groups)
 
-    def is_cut(self, run: Run) -> bool:
-        """Whether a left side goes on before what was read of it, or what was read is the number of a label."""
-        before, tokens = run.start - 1, self.tokens
-        if before < 0:
-            return len(tokens) == MAX_SIDE
-        kind, text = tokens[before].kind, tokens[before].text.lower()
-        if kind in OPERATORS | {"number", "clock", "fraction", "quote"} or text in "√∛∑∫_":
-            return True
-        if kind == "open":
-            return self.kind(before - 1) in OPERATORS
-        if kind not in ("word", "cents", "multiple", "percent", "close", "currency"):
-            return False
-        if self.is_plain(run) or self.glued(run.start):
-            return True
-        if text in CLAUSES:
-            return False
-        if tokens[run.start].kind == "minus" or (kind == "word" and self.kind(before - 1) in OPERATORS):
-            return True
-        if text in ("over", "per"):
-            return self.kind(before - 1) in ("number", "close", "percent")
-        near = {token.text.lower() for token in tokens[max(0, before - 2) : before + 1]}
-        return tokens[run.start].kind == "open" and (is_letter(text) or not _FUNCTIONS.isdisjoint(near))
-
-    def shared(self, run: Run) -> list[Value]:
-        """What a left side is if the word before it, ``half of`` or ``twice``, belongs to it: to its start or all."""
-        text, before = self.word(run.start - 1), self.tokens[max(0, run.start - 3) : max(0, run.start - 1)]
-        factor = share_of([token.text.lower() for token in before]) if text == "of" else _FACTORS.get(text)
-        first = self.product(run.start, 0)
-        if factor is None or first is None:
-            return []
-        more = multiply(first[0], Value(factor - 1), False)
-        return [multiply(run.value, Value(factor), False), add(run.value, more, False)]
-
-    def goes_on(self, run: Run, left: Value) -> bool:
-        """Whether a right side goes on after what was read of it, with what cannot be evaluated."""
-        if not _REMAINDER.isdisjoint(run.value.units):
-            return left.number is not None and left.number // 1 == run.value.number
-        kind, following = self.kind(run.end), self.kind(run.end + 1)
-        if kind == "number":  # 6' 2"
-            return self.kind(run.end - 1) == following == "quote"
-        if kind == "minus":  # that may also be a dash
-            word = self.word(run.end + 1)
-            return is_letter(word) and not self.is_article(run.end + 1)
-        return kind in OPERATORS and following in ("word", "open", "other")
-
-    def unit_letter(self, run: Run) -> str:
-        """The one letter after a number that is a usual unit, as in ``5 m``; not that of ``5m``, a variable."""
-        word = next((index for index in range(run.start, run.end) if self.kind(index) == "word"), 0)
-        letter = next(iter(run.value.letters)) if run.value.letters and len(run.value.letters) == 1 else ""
-        variable = self.glued(word) and self.kind(word - 1) == "number"
-        return letter if letter.rstrip("²³") in _UNIT_LETTERS and not variable else ""
-
     def sum(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a + b - c``."""
         read = self.product(index, depth)
@@ -218,8 +172,15 @@ class Side:
             following = self.product(read[1] + 1, depth)
             if following is None:
                 break
-            read = add(read[0], following[0], self.kind(read[1]) == "minus"), following[1]
+            negative, term = self.kind(read[1]) == "minus", following[0]
+            if self.reading.relative and self.is_percentage(read[1] + 1, following[1]):
+                term = multiply(read[0], term, False)
+            read = add(read[0], term, negative), following[1]
         return read
+
+    def is_percentage(self, index: int, end: int) -> bool:
+        """Whether a term is one number with a percent sign."""
+        return self.kind(index) == "number" and self.kind(index + 1) == "percent" and end >= index + 2
 
     def product(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a * b / c``; also ``3(4 + 5)`` and ``20% of 50``."""
@@ -261,7 +222,7 @@ class Side:
 
     def fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``3/4`` without blanks."""
-        if self.kind(index) != "number" or self.kind(index + 1) != "slash" or self.kind(index + 2) != "number":
+        if self.kinds[index : index + 3] != ["number", "slash", "number"]:
             return None
         if not (self.glued(index + 1) and self.glued(index + 2)):
             return None
@@ -288,16 +249,19 @@ class Side:
             index += 1
         kind = self.kind(index)
         if kind == "number":
-            value = number_of(self.tokens[index].text)
-            read = self.mixed(index, value) or (value, index + 1)
+            read = self.number(index)
         elif kind == "clock":
             read = Value(None), index + 1
+        elif kind == "numeral" and self.kind(index + 1) not in ("number", "numeral", "currency", "open"):
+            read = numeral_of(self.tokens[index].text), index + 1
+        elif kind == "word" and self.reading.words:
+            read = self.number_in_words(index)
+        elif kind == "root" and depth < MAX_DEPTH:
+            read = self.rooted(index, depth)
         elif kind == "open" and index in self.partner and depth < MAX_DEPTH:
             read = self.group(index, depth)
         elif kind == "fraction" and depth < MAX_DEPTH:
-            above = self.group(index + 1, depth)
-            below = self.group(above[1], depth) if above else None
-            read = (multiply(above[0], below[0], True), below[1]) if above and below else None
+            read = self.latex_fraction(index, depth)
         else:
             return None
         if read is None:
@@ -307,11 +271,48 @@ class Side:
             value = value._replace(number=-value.number)
         return self.with_units(value, index, units, depth)
 
+    def number(self, index: int) -> tuple[Value, int]:
+        """Reads ``5``, ``1 1/2``, ``5½``, ``101₂``."""
+        value = number_of(self.tokens[index].text)
+        following = self.kind(index + 1)
+        if following == "base" and self.glued(index + 1):
+            digits = normalize("NFKC", self.tokens[index + 1].text).strip("_{}")
+            return in_base(self.tokens[index].text, int(digits)) if 2 <= int(digits) <= 36 else Value(None), index + 2
+        if following == "numeral":
+            share = numeral_of(self.tokens[index + 1].text)
+            if not share.written and not value.places:
+                return add(value, share, False), index + 2
+        return self.mixed(index, value) or (value, index + 1)
+
+    def number_in_words(self, index: int) -> tuple[Value, int] | None:
+        """Reads ``twenty-one`` and ``five hundred``."""
+        stop = min(index + MAX_WORDS, len(self.tokens))
+        read = number_in_words([token.text.lower() for token in self.tokens[index:stop]])
+        return (Value(read[0], written=read[0].denominator == 1), index + read[1]) if read else None
+
+    def rooted(self, index: int, depth: int) -> tuple[Value, int] | None:
+        r"""Reads ``√16``, ``\sqrt[3]{8}``, ``sqrt(16)``, ``the square root of 16``."""
+        sign = self.tokens[index].text.lower()
+        degree = int(sign[-2]) if sign.endswith("]") else 3 if sign.startswith("cube") else _ROOTS.get(sign, 2)
+        read = (self.sum if self.reading.far_roots else self.atom)(index + 1, depth + 1)
+        return (root(read[0], degree), read[1]) if read else None
+
+    def latex_fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
+        r"""Reads ``\frac{1}{2}`` and ``\frac12``."""
+        token = self.tokens[index + 1].text if self.kind(index + 1) == "number" else ""
+        if re.fullmatch("[0-9][1-9]", token):
+            return Value(Fraction(int(token[0]), int(token[1]))), index + 2
+        above = self.group(index + 1, depth)
+        below = self.group(above[1], depth) if above else None
+        return (multiply(above[0], below[0], True), below[1]) if above and below else None
+
     def joins_units(self, index: int, after_words: bool) -> bool:
         """Whether a sign belongs to a unit: that of ``miles/hour``, ``2-hour``, ``lbs. *``."""
         kind, following = self.kind(index), self.kind(index + 1)
         if kind == "slash":
             letter = following == "word" and len(self.tokens[index + 1].text) == 1
+            if following == "number" and self.reading.rates:
+                return after_words and self.glued(index) and self.glued(index + 1)
             return following in ("word", "multiple", "cents") and (self.glued(index + 1) or not letter)
         if kind == "minus":
             return following == "word" and self.glued(index) and self.glued(index + 1)
@@ -358,7 +359,7 @@ class Side:
     def factor(self, kind: str, token: str) -> Fraction:
         """What a word or sign after a number multiplies it with."""
         if kind == "multiple":
-            return Fraction(_MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
+            return Fraction(MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
         return self.reading.percent if kind == "percent" else self.reading.cents
 
     def with_units(self, value: Value, index: int, units: list[str], depth: int) -> tuple[Value, int]:
@@ -380,6 +381,8 @@ class Side:
                 pass
             elif self.joins_units(index, bool(words)):
                 index += 1
+                while self.kind(index) in ("number", "percent") and self.glued(index):
+                    index += 1
                 continue
             elif kind == "open" and self.is_remark(index, bool(words), depth):
                 if not words and self.is_factor(index):
@@ -387,6 +390,8 @@ class Side:
                 index = self.partner[index] + 1
                 continue
             elif kind not in ("word", "multiple", "ellipsis") or token in CLAUSES or self.is_part(index):
+                break
+            elif self.reading.words and number_in_words([token]):
                 break
             elif self.reading.powers and token in _POWERS and not words:
                 value = raise_to(value, Value(Fraction(_POWERS[token])))
