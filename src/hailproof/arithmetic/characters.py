@@ -26,7 +26,7 @@ _VARIANTS = (
 _FOLDED: dict[int, str] = {
     code: variant for code in chain(*_VARIANTS) if len(variant := unicodedata.normalize("NFKC", chr(code))) == 1
 }
-_FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰✖➗٬٫，", "+=+===×÷,.,", strict=True)}  # noqa: RUF001
+_FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰✖➗٬٫，٪∼", "+=+===×÷,.,%~", strict=True)}  # noqa: RUF001
 _FOLDED |= {0x130: "I", 0x131: "i", 0x17F: "s"}  # what a pattern without case takes for an ASCII letter
 _FOLDED |= SIGNS | BLANKS
 for _dash in "—―":  # which may break a sentence instead

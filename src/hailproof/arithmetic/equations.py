@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 from hailproof.arithmetic.characters import fold
 from hailproof.arithmetic.expressions import MAX_SIDE, Reading, Run, Side
-from hailproof.arithmetic.relations import Relation, relations, split, taken_back
+from hailproof.arithmetic.relations import NUMBERS, Relation, relations, split, taken_back
 from hailproof.arithmetic.surroundings import (
     counts_anew,
     goes_on,
@@ -59,9 +59,13 @@ from hailproof.parsing import CALCULATOR_NOTE
 
 MAX_CHARACTERS = 32_768
 """What follows in a longer text is not read."""
+LEAST_PATIENCE = 20
+CHARACTERS_A_DOUBT = 80
 _CONVERSIONS = frozenset([60, 3600, *(10**power for power in range(1, 10))])
 """How many of one unit are another, ``600 + 400 = 1 l``; both ways."""
 
+_AFTER_COMPUTING = frozenset(["roughly", "leads", "says"])
+"""Senses of relations that say something only after an expression: ``3 → 4`` does not say that 3 is 4."""
 _TIMES = frozenset(["am", "pm", "hour", "hours", "minute", "minutes", "min", "o'clock"])
 
 
@@ -119,21 +123,40 @@ def _is_equation(text: str) -> bool:
     return bool(signs) and all(read and read[1] == len(side) for read, side in zip(reads, sides, strict=True))
 
 
+class _Patience:
+    """How many equations of a text that do not hold at first sight are read in other ways: so many a character.
+
+    What is left after that is judged as it looks, so that nobody gains by filling a text with doubtful ones.
+
+    Args:
+        text: The text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.left = LEAST_PATIENCE + len(text) // CHARACTERS_A_DOUBT
+
+    def lasts(self) -> bool:
+        """Takes one away; whether there was one left."""
+        self.left -= 1
+        return self.left >= 0
+
+
 def _equations(text: str) -> Iterator[Equation]:
+    patience = _Patience(text)
     for relation in relations(*split(tokens(text))):
-        equation = _equation(text, relation)
+        equation = _equation(text, relation, patience)
         if equation is not None:
             yield equation
 
 
-def _equation(text: str, relation: Relation) -> Equation | None:
+def _equation(text: str, relation: Relation, patience: _Patience) -> Equation | None:
     """Judges what stands around a sign; ``None`` if there is no expression on both sides.
 
     It holds if a view of it holds. Else the first view in which it can be evaluated decides.
     """
     decided = found = None
     for view in views(relation, text):
-        equation = _judged(text, view, relation)
+        equation = _judged(text, view, relation, patience)
         if equation is None:
             continue
         if equation.holds:
@@ -168,14 +191,14 @@ def _sides(view: View, right_reading: Reading) -> _Sides | None:
     return _Sides(left_side, right_side, left, right) if left and right else None
 
 
-def _judged(text: str, view: View, relation: Relation) -> Equation | None:
+def _judged(text: str, view: View, relation: Relation, patience: _Patience) -> Equation | None:
     """Judges an equation by one view, and by all others that may make it true."""
     sides = _sides(view, unmarked(view.reading))
     if sides is None:
         return None
     left, right = sides.left, sides.right
     computed = not sides.left_side.is_plain(left)
-    if not computed and (view.loose or relation.sense in ("leads", "says")):
+    if not computed and (view.loose or relation.sense in _AFTER_COMPUTING):
         return None
     letter = unit_letter(sides.right_side, right[-1]) if computed and left.value.letters == frozenset() else ""
     if letter:
@@ -184,7 +207,7 @@ def _judged(text: str, view: View, relation: Relation) -> Equation | None:
     second, stop = view.after[right[0].start].start, last_number(view.after, right[0]).end
     expected = _text(left.value.number)
     equation = Equation(start, stop, text[start:middle], text[second:stop], None)
-    about = relation.sense == "about" or any(token.text == "~" for token in relation.after[:1])
+    about = relation.sense in ("about", "roughly") or any(token.text == "~" for token in relation.after[:1])
     if view.lead is not None:
         about |= view.lead.roughly
         if view.lead.compare is not None:
@@ -193,9 +216,12 @@ def _judged(text: str, view: View, relation: Relation) -> Equation | None:
     if True in outcomes:
         if _is_taken_back(view, sides, about):
             return replace(equation, holds=False, expected=expected)
-        return replace(equation, holds=True, expected=expected, runs_on=computed and outcomes[0] is False)
+        goes_on_computing = sides.right_side.kind(right[-1].end) in OPERATORS
+        return replace(
+            equation, holds=True, expected=expected, runs_on=computed and outcomes[0] is False and goes_on_computing
+        )
     others = otherwise(view, left.start, max(run.end for run in right))
-    if any(_agree(other, reading, about) for other, reading in others):
+    if patience.lasts() and any(_agree(other, reading, about) for other, reading in others):
         return replace(equation, holds=True, expected=expected)
     if _is_open(view, relation, sides, computed) or (letter and _converts(left.value.number, right[-1].value.number)):
         return equation
@@ -209,7 +235,7 @@ def _judged(text: str, view: View, relation: Relation) -> Equation | None:
 def _agree(view: View, right_reading: Reading, about: bool) -> bool:
     """Whether a view makes both sides equal."""
     sides = _sides(view, right_reading)
-    if sides is None:
+    if sides is None or (view.loose and sides.left_side.is_plain(sides.left)):
         return False
     left = sides.left.value
     if view.size_only and left.number is not None and left.number < 0:
@@ -249,9 +275,8 @@ def _compared(equation: Equation, view: View, sides: _Sides) -> Equation:
 def _is_taken_back(view: View, sides: _Sides, about: bool) -> bool:
     """Whether a right number is replaced by another one, ``= 4, no, 5``."""
     run = sides.right[-1]
-    number = last_number(view.after, run)
-    start = next(index for index in range(run.start, run.end) if view.after[index] is number) + 1
-    place = taken_back(view.after, start)
+    number = next((index for index in range(run.start, run.end) if view.after[index].kind in NUMBERS), run.start)
+    place = taken_back(view.after, number + 1)
     if place is None:
         return False
     side = Side(view.after[place:], unmarked(view.reading._replace(words=True)))

@@ -37,6 +37,8 @@ PADDING = 8
 """Tokens beyond the end of a side that may be asked for."""
 _ROOTS = {"\u221b": 3, "\u221c": 4}
 _IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
+_NO_UNITS = frozenset(["", "plus", "times", "power", "close", "number", "relation", "line"])
+"""Kinds of tokens with which no unit begins."""
 _ARTICLES = frozenset(["a", "i"])
 """Words of one letter, if another word follows; else they are variables."""
 _OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
@@ -132,7 +134,7 @@ class Side:
         """The longest expression that ends with the side."""
         run, index = None, 0
         while index < len(self.tokens):
-            if self.reading.numbering and self.word(index) in COUNTED and self.kind(index + 2) == "minus":
+            if self.reading.numbering and self.words[index] in COUNTED and self.kinds[index + 2] == "minus":
                 index += 3
                 continue
             read = self.sum(index, 0)
@@ -144,7 +146,7 @@ class Side:
     def first_runs(self) -> list[Run]:
         """The whole expression that the side begins with, then its first number (or fraction)."""
         start = 0
-        while self.kind(start) == "open" and start not in self.partner:
+        while self.kinds[start] == "open" and start not in self.partner:
             start += 1
         runs = []
         for read in (self.sum(start, 0), self.fraction(start, 0) or self.atom(start, 0)):
@@ -158,21 +160,23 @@ class Side:
         if not any(read and read[1] == run.end for read in reads):
             return False
         first = run.start
-        while self.kind(first) in ("minus", "currency"):
+        while self.kinds[first] in ("minus", "currency"):
             first += 1
-        groups = [first] if self.kind(first) == "open" else []
-        if self.kind(first) == "fraction":
+        if self.kinds[first] == "root":
+            return False
+        groups = [first] if self.kinds[first] == "open" else []
+        if self.kinds[first] == "fraction":
             groups = [first + 1, self.partner[first + 1] + 1]
         return all(self.is_plain(Run(group + 1, self.partner[group], run.value)) for group in groups)
 
     def sum(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a + b - c``."""
         read = self.product(index, depth)
-        while read and self.kind(read[1]) in SUMS:
+        while read and self.kinds[read[1]] in SUMS:
             following = self.product(read[1] + 1, depth)
             if following is None:
                 break
-            negative, term = self.kind(read[1]) == "minus", following[0]
+            negative, term = self.kinds[read[1]] == "minus", following[0]
             if self.reading.relative and self.is_percentage(read[1] + 1, following[1]):
                 term = multiply(read[0], term, False)
             read = add(read[0], term, negative), following[1]
@@ -180,18 +184,18 @@ class Side:
 
     def is_percentage(self, index: int, end: int) -> bool:
         """Whether a term is one number with a percent sign."""
-        return self.kind(index) == "number" and self.kind(index + 1) == "percent" and end >= index + 2
+        return self.kinds[index] == "number" and self.kinds[index + 1] == "percent" and end >= index + 2
 
     def product(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a * b / c``; also ``3(4 + 5)`` and ``20% of 50``."""
         read = self.power(index, depth)
         while read:
             value, after = read
-            divided = self.kind(after) == "slash"
+            divided = self.kinds[after] == "slash"
             if divided:  # 3 / 1/4 is a division by a quarter
                 tight = None if self.glued(after + 1) else self.fraction(after + 1, depth)
                 following = tight or self.power(after + 1, depth)
-            elif self.kind(after) == "times" or self.is_part(after):
+            elif self.kinds[after] == "times" or self.is_part(after):
                 following = self.power(after + 1, depth)
             elif self.is_product(after):
                 following = self.power(after, depth)
@@ -204,12 +208,12 @@ class Side:
 
     def is_product(self, index: int) -> bool:
         """Whether two factors stand side by side: ``2(3 + 4)``, ``(1/2) 18``."""
-        pair = self.kind(index - 1), self.kind(index)
+        pair = self.kinds[index - 1], self.kinds[index]
         return pair in _IMPLICIT_PRODUCTS and not (self.reading.numbering and pair == ("close", "number"))
 
     def power(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a ^ b ^ c``, from the right."""
-        if self.reading.signs_last and self.kind(index) == "minus" and self.kind(index + 1) != "minus":
+        if self.reading.signs_last and self.kinds[index] == "minus" and self.kinds[index + 1] != "minus":
             read = self.power(index + 1, depth)
             return (multiply(read[0], Value(Fraction(-1)), False), read[1]) if read else None
         values, end = [], index
@@ -217,7 +221,7 @@ class Side:
         while read:
             values.append(read[0])
             end = read[1]
-            read = self.atom(end + 1, depth) if self.kind(end) == "power" else None
+            read = self.atom(end + 1, depth) if self.kinds[end] == "power" else None
         return (reduce(_raised, reversed(values)), end) if values else None
 
     def fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
@@ -242,17 +246,17 @@ class Side:
         negative = False
         units: list[str] = []
         start = index
-        while self.kind(index) in ("minus", "currency") and index < start + MAX_SIGNS:
-            if self.kind(index) == "currency":
+        while self.kinds[index] in ("minus", "currency") and index < start + MAX_SIGNS:
+            if self.kinds[index] == "currency":
                 units.append(self.tokens[index].text.lstrip("\\"))
-            negative ^= self.kind(index) == "minus"
+            negative ^= self.kinds[index] == "minus"
             index += 1
-        kind = self.kind(index)
+        kind = self.kinds[index]
         if kind == "number":
             read = self.number(index)
         elif kind == "clock":
             read = Value(None), index + 1
-        elif kind == "numeral" and self.kind(index + 1) not in ("number", "numeral", "currency", "open"):
+        elif kind == "numeral" and self.kinds[index + 1] not in ("number", "numeral", "currency", "open"):
             read = numeral_of(self.tokens[index].text), index + 1
         elif kind == "word" and self.reading.words:
             read = self.number_in_words(index)
@@ -274,7 +278,7 @@ class Side:
     def number(self, index: int) -> tuple[Value, int]:
         """Reads ``5``, ``1 1/2``, ``5½``, ``101₂``."""
         value = number_of(self.tokens[index].text)
-        following = self.kind(index + 1)
+        following = self.kinds[index + 1]
         if following == "base" and self.glued(index + 1):
             digits = normalize("NFKC", self.tokens[index + 1].text).strip("_{}")
             return in_base(self.tokens[index].text, int(digits)) if 2 <= int(digits) <= 36 else Value(None), index + 2
@@ -299,7 +303,7 @@ class Side:
 
     def latex_fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
         r"""Reads ``\frac{1}{2}`` and ``\frac12``."""
-        token = self.tokens[index + 1].text if self.kind(index + 1) == "number" else ""
+        token = self.tokens[index + 1].text if self.kinds[index + 1] == "number" else ""
         if re.fullmatch("[0-9][1-9]", token):
             return Value(Fraction(int(token[0]), int(token[1]))), index + 2
         above = self.group(index + 1, depth)
@@ -308,7 +312,7 @@ class Side:
 
     def joins_units(self, index: int, after_words: bool) -> bool:
         """Whether a sign belongs to a unit: that of ``miles/hour``, ``2-hour``, ``lbs. *``."""
-        kind, following = self.kind(index), self.kind(index + 1)
+        kind, following = self.kinds[index], self.kinds[index + 1]
         if kind == "slash":
             letter = following == "word" and len(self.tokens[index + 1].text) == 1
             if following == "number" and self.reading.rates:
@@ -322,7 +326,8 @@ class Side:
         """Whether parentheses only comment on the number before them."""
         if index not in self.partner:
             return False
-        return self.group(index, depth) is None or (after_words and self.kind(self.partner[index] + 1) not in OPERATORS)
+        following = self.kinds[self.partner[index] + 1]
+        return self.group(index, depth) is None or (after_words and following not in OPERATORS)
 
     def is_factor(self, index: int) -> bool:
         """Whether parentheses after a number belong to it, ``3(x + 1)``, and are no remark, ``3 (boys + girls)``."""
@@ -343,13 +348,13 @@ class Side:
 
     def is_part(self, index: int) -> bool:
         """Whether a word is an ``of`` that takes a share of what follows: ``20% of 50``, ``1/2 of 50``."""
-        share = self.kind(index - 1) in ("percent", "close") or self.kind(index - 2) == "slash"
-        return self.word(index) == "of" and share and self.kind(index + 1) in ("number", "currency", "open")
+        share = self.kinds[index - 1] in ("percent", "close") or self.kinds[index - 2] == "slash"
+        return self.words[index] == "of" and share and self.kinds[index + 1] in ("number", "currency", "open")
 
     def mixed(self, index: int, whole: Value) -> tuple[Value, int] | None:
         """Reads ``1 1/2`` and ``1 and 1/2`` as one number."""
-        start = index + (2 if self.word(index + 1) == "and" else 1)
-        if self.glued(start) or self.kind(start + 3) == "slash" or self.fraction(start, MAX_DEPTH) is None:
+        start = index + (2 if self.words[index + 1] == "and" else 1)
+        if self.glued(start) or self.kinds[start + 3] == "slash" or self.fraction(start, MAX_DEPTH) is None:
             return None
         above, below = number_of(self.tokens[start].text).number, number_of(self.tokens[start + 2].text).number
         if whole.places or whole.number is None or above is None or not below or above >= below:
@@ -364,9 +369,11 @@ class Side:
 
     def with_units(self, value: Value, index: int, units: list[str], depth: int) -> tuple[Value, int]:
         """Reads what follows a number and belongs to it; skips remarks in parentheses."""
+        if not units and self.kinds[index] in _NO_UNITS:
+            return value, index
         words: list[str] = []
         while len(words) < MAX_UNIT_WORDS:
-            kind = self.kind(index)
+            kind = self.kinds[index]
             token = self.tokens[index].text.lower() if kind else ""
             if kind in ("percent", "cents") or (kind == "multiple" and not words):
                 value = scale(value, self.factor(kind, token))
@@ -381,7 +388,7 @@ class Side:
                 pass
             elif self.joins_units(index, bool(words)):
                 index += 1
-                while self.kind(index) in ("number", "percent") and self.glued(index):
+                while self.kinds[index] in ("number", "percent") and self.glued(index):
                     index += 1
                 continue
             elif kind == "open" and self.is_remark(index, bool(words), depth):
@@ -389,13 +396,11 @@ class Side:
                     value = value._replace(number=None)
                 index = self.partner[index] + 1
                 continue
-            elif kind not in ("word", "multiple", "ellipsis") or token in CLAUSES or self.is_part(index):
-                break
-            elif self.reading.words and number_in_words([token]):
+            elif kind not in ("word", "multiple", "ellipsis") or self.ends_units(index, token):
                 break
             elif self.reading.powers and token in _POWERS and not words:
                 value = raise_to(value, Value(Fraction(_POWERS[token])))
-            elif words and kind == self.kind(index - 1) == "word" and self.glued(index):  # scripts without WORD
+            elif words and kind == self.kinds[index - 1] == "word" and self.glued(index):  # scripts without WORD
                 words[-1] += token
             elif kind != "ellipsis":
                 words.append(token)
@@ -409,17 +414,22 @@ class Side:
             value = self.with_share(value, words[1:5])
         return with_units(value, words, units), index
 
+    def ends_units(self, index: int, word: str) -> bool:
+        """Whether a word is no unit: it begins a clause, a share of what follows, or another number."""
+        number = self.reading.words and number_in_words([word]) is not None
+        return number or word in CLAUSES or self.is_part(index)
+
     def is_currency_after(self, index: int) -> bool:
         """Whether a token is a currency sign that belongs to the number before it."""
-        return self.kind(index) == "currency" and self.kind(index + 1) not in ("number", "open")
+        return self.kinds[index] == "currency" and self.kinds[index + 1] not in ("number", "open")
 
     def is_article(self, index: int) -> bool:
         """Whether a word is the ``a`` of ``a lot`` or the ``I`` of ``I think``, and no variable."""
-        return self.word(index) in _ARTICLES and not self.glued(index) and self.kind(index + 1) == "word"
+        return self.words[index] in _ARTICLES and not self.glued(index) and self.kinds[index + 1] == "word"
 
     def is_name(self, words: list[str], end: int) -> bool:
         """Whether the last of the words before ``end`` is a letter that names something, as in ``5 eggs in bag B``."""
-        if len(words) < 2 or not is_letter(words[-1]) or is_letter(words[0]) or self.kind(end) in OPERATORS:
+        if len(words) < 2 or not is_letter(words[-1]) or is_letter(words[0]) or self.kinds[end] in OPERATORS:
             return False
         return _OPERATIONS.isdisjoint(words)
 

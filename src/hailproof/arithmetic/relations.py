@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from hailproof.arithmetic.expressions import CLAUSES
 from hailproof.arithmetic.numerals import number_in_words
-from hailproof.arithmetic.tokens import ARROWS, EQUALS, Token
+from hailproof.arithmetic.tokens import ARROWS, EQUALS, OPERATORS, Token
 
-Sense = Literal["same", "about", "leads", "says"]
+Sense = Literal["same", "about", "roughly", "leads", "says"]
 
 MAX_NAME = 8
 """Tokens of a name between two signs."""
@@ -21,8 +21,10 @@ MAX_LEAD = 6
 """Words between a sign and the number that it is about: ``= no less than 5``."""
 MAX_RIGHT = 24
 """Tokens after a word that says so."""
-NUMBERS = frozenset(["number", "numeral", "clock", "currency", "percent", "multiple", "fraction", "root"])
-"""Kinds of tokens that hold or announce a number."""
+NUMBERS = frozenset(["number", "numeral", "clock", "percent", "multiple"])
+"""Kinds of tokens that hold a number."""
+_BEFORE_NUMBERS = frozenset(["currency", "fraction", "minus", "root"])
+_NO_NAME = NUMBERS | _BEFORE_NUMBERS | {"line", "stop"}
 _SAME = frozenset(["=", "==", "===", ":=", "equals", r"\equiv", r"\doteq"])
 _ABOUT = frozenset(["~=", r"\approx", r"\simeq", r"\cong"]) | frozenset(
     sign for sign in EQUALS if re.search("ALMOST|APPROX|ASYMPTOTIC|GEOMETRIC|IMAGE", unicodedata.name(sign))
@@ -62,6 +64,8 @@ _TAKEN_BACK = frozenset([
     "sorry", "strike", "wait",
 ])  # fmt: skip
 _TAKEN_BACK_IN_TWO = frozenset([("i", "mean"), ("or", "rather"), ("make", "it"), ("make", "that"), ("not", "really")])
+_COMPUTING = OPERATORS | {"percent", "root"}
+_OF = re.compile(r"\b(?:amount|answer|count|product|result|sum|total|value) of$")
 _PAUSES = frozenset(["minus", "stop", "ellipsis", "open", "exclamation"])
 
 
@@ -71,7 +75,7 @@ class Relation(NamedTuple):
     Attributes:
         before: What stands before the sign.
         after: What stands after it.
-        sense: What says so: a sign, a sign for ``about``, an arrow, a word.
+        sense: What says so: a sign, a sign for ``about``, a tilde, an arrow, a word.
         chained: Whether another relation ends where ``before`` begins.
     """
 
@@ -134,6 +138,8 @@ def _sense(sign: Token) -> Sense | None:
         return "about"
     if text in _SAME or text in EQUALS:
         return "same"
+    if text in ("~", r"\sim"):
+        return "roughly"
     return "leads" if text in _LEADS else None
 
 
@@ -141,12 +147,12 @@ def _joined(first: Sense, second: Sense | None) -> Sense | None:
     """What two signs with a name between them say together."""
     if second is None or first == second:
         return second
-    return "leads" if "leads" in (first, second) else "about"
+    return next(sense for sense in ("roughly", "leads", "about") if sense in (first, second))
 
 
 def _is_name(side: Sequence[Token]) -> bool:
     """Whether a side is nothing but a name, or the same name on both ends, as in ``= x, so x =``."""
-    if len(side) > MAX_NAME or any(token.kind in NUMBERS or token.kind in ("line", "stop") for token in side):
+    if len(side) > MAX_NAME or any(token.kind in _NO_NAME for token in side):
         return False
     words = [token.text.lower() for token in side if token.kind == "word"]
     if any(number_in_words([word]) for word in words):
@@ -169,14 +175,14 @@ def _said(side: Sequence[Token]) -> Iterator[Relation]:
                     after = side[following : following + MAX_RIGHT]
                     yield Relation(list(side[start:index]), list(after), "says", False)
             start, computed = index + 1, False
-        computed |= token.kind in ("plus", "minus", "times", "slash", "power", "root")
+        computed |= token.kind in _COMPUTING or word == "of"
 
 
 def _announces(token: Token) -> bool:
     """Whether a number begins with a token."""
     if token.kind == "word":
         return number_in_words([token.text.lower()]) is not None
-    return token.kind in NUMBERS or token.kind in ("minus", "open")
+    return token.kind in NUMBERS | _BEFORE_NUMBERS or token.kind == "open"
 
 
 def lead_in(after: Sequence[Token]) -> Lead | None:
@@ -198,7 +204,7 @@ def _meaning(words: list[str], length: int) -> Lead | None:
     for pattern, compare in _COMPARED:
         if re.search(rf"\b(?:{pattern})$", text):
             return Lead(length, compare, False)
-    if not _BETWEEN.isdisjoint(words):
+    if not _BETWEEN.isdisjoint(_OF.sub("", text).split()):
         return None
     return Lead(length, None, _ROUGHLY.search(text) is not None)
 

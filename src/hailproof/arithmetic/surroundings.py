@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from hailproof.arithmetic.expressions import CLAUSES, COUNTED, Run, Side
+from hailproof.arithmetic.numerals import MULTIPLES, number_in_words
 from hailproof.arithmetic.tokens import OPERATORS, Token
-from hailproof.arithmetic.values import Value, add, is_letter, multiply, share_of
+from hailproof.arithmetic.values import MEASURES, Value, add, is_letter, multiply, share_of
 
 _REMAINDER = frozenset(["r", "rem", "remainder"])
 _FACTORS = (
@@ -35,7 +36,8 @@ def without_loose_end(tokens: list[Token]) -> list[Token]:
     end = len(tokens)
     while end and tokens[end - 1].text.lower() in CLAUSES:
         end -= 1
-    if end == len(tokens) and end and (tokens[end - 1].text in _LOOSE_AT_END or tokens[end - 1].kind == "open"):
+    loose = frozenset([","]) if end < len(tokens) else _LOOSE_AT_END
+    if end and (tokens[end - 1].text in loose or (end == len(tokens) and tokens[end - 1].kind == "open")):
         end -= 1
     return tokens[:end]
 
@@ -62,9 +64,11 @@ def is_cut(side: Side, run: Run, trimmed: bool) -> bool:
     kind, text = tokens[before].kind, tokens[before].text.lower()
     if kind in OPERATORS | {"number", "clock", "fraction", "quote", "root", "base"} or text in "∑∫_":
         return True
+    if text == ",":  # 1.200,50
+        return side.kind(before - 1) == "number" and side.glued(before) and side.glued(run.start)
     if kind == "open":
-        outside = side.kind(before - 1)
-        return outside in _BEFORE_FACTORS or (outside == "word" and (side.glued(before) or is_letter(side.word(before - 1))))
+        named = side.kind(before - 1) == "word" and (side.glued(before) or is_letter(side.word(before - 1)))
+        return named or side.kind(before - 1) in _BEFORE_FACTORS
     if kind not in ("word", "cents", "multiple", "percent", "close", "currency"):
         return False
     if side.glued(run.start):
@@ -142,6 +146,8 @@ def counts_anew(left: Run, side: Side, right: Run) -> bool:
     ``3 weeks = 7 + 7 + 7`` is one: it has as many equal terms as there are weeks.
     """
     inside = range(right.start, right.end)
+    if not MEASURES.keys().isdisjoint(left.value.units) or not MULTIPLES.keys().isdisjoint(left.value.units):
+        return False
     if right.value.units or any(side.kind(index) not in ("number", "plus") for index in inside):
         return False
     terms = {side.tokens[index].text for index in inside if side.kind(index) == "number"}
@@ -175,4 +181,8 @@ def last_number(tokens: Sequence[Token], run: Run) -> Token:
     """The last token of an expression, but for the units after it."""
     inside = tokens[run.start : run.end]
     numbers = ("number", "numeral", "clock", "percent", "close", "base")
-    return next((token for token in reversed(inside) if token.kind in numbers), inside[-1])
+    return next((token for token in reversed(inside) if token.kind in numbers or _is_numeral(token)), inside[-1])
+
+
+def _is_numeral(token: Token) -> bool:
+    return token.kind == "word" and number_in_words([token.text.lower()]) is not None

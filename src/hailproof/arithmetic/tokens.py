@@ -47,12 +47,12 @@ _TOKENS = re.compile(
             (?:\s+[A-Za-z-]{{1,20}}=(?:"[^"<>=]{{0,80}}"|'[^'<>=]{{0,80}}'|[\w\#]{{1,20}}))*+\s?/?>
         |\\(?:[hv]space|[hv]?phantom|tag|label|color|definecolor)\*?(?:\[[^\[\]{{}}]{{0,40}}\])?\{{[^{{}}]{{0,40}}\}}
         |\\(?:textcolor|colorbox)(?:\[[^\[\]{{}}]{{0,40}}\])?\{{[^{{}}]{{0,40}}\}}
-        |\\(?:text|math)(?:rm|bf|it|sf|tt|up|md|normal|color)?(?=\{{[^{{}}0-9]{{0,60}}[0-9][^{{}}]{{0,60}}\}})
+        |\\(?:text|math)(?:rm|bf|it|sf|tt|up|md|normal|color)?(?![A-Za-z]|\{{[^{{}}0-9+*^=]{{1,60}}\}})
         |\\(?:{_LAYOUT})(?![A-Za-z])|\\[()\[\],;!:\ ])
     |(?P<tag></?[A-Za-z]{{1,20}}[ ]?/?>)
     |(?P<relation><?[-=~]{{1,2}}>|[<>!:~]?=++>?|[{EQUALS}{ARROWS}{_INEQUALITIES}]
         |\\(?:approx|equiv|doteq|simeq|cong|neq?|leq?|geq?|to|(?:long|Long)?[rR]ightarrow|implies|iff|mapsto)(?![A-Za-z])
-        |equals\b)
+        |equals\b|(?<![=~])(?<![=~][ ])~(?=[ ]?[0-9])|\\sim(?![A-Za-z]))
     |(?P<clock>[0-9]+:[0-9:]+)
     |(?P<number>{_NUMBER})
     |(?P<base>(?<=[0-9)])_(?:[0-9]{{1,2}}|\{{[0-9]{{1,2}}\}})(?![0-9])|[₀-₉]{{1,2}})

@@ -79,6 +79,7 @@ def number_of(text: str) -> Value:
     return Value(number, places=len(places), scale=magnitude, written=True)
 
 
+@lru_cache(maxsize=1024)
 def numeral_of(character: str) -> Value:
     """Reads a character that is a number by itself: ½, ⑤, Ⅷ, 五."""
     number = Fraction(unicodedata.numeric(character)).limit_denominator(1000)

@@ -13,7 +13,9 @@ from hailproof.arithmetic.surroundings import without_loose_end, without_loose_s
 from hailproof.arithmetic.tokens import Token, tokens
 
 NEAR = 48
-"""Tokens on each side of a sign that views other than the first look at, and before an expression that is longer."""
+"""Tokens on each side of a sign that views other than the first look at."""
+MARGIN = 12
+"""Tokens around the expressions of a view that other readings of them look at."""
 DEFAULT = Reading()
 _OTHER_READINGS = (
     ({"percent"}, Reading(percent=Fraction(1))),
@@ -96,7 +98,7 @@ def otherwise(view: View, start: int, end: int) -> Iterator[tuple[View, Reading]
         start: Where the expression on its left begins.
         end: Where that on its right ends.
     """
-    start, end = max(0, start - NEAR // 2), end + NEAR // 2
+    start, end = max(0, start - MARGIN), end + MARGIN
     view = view._replace(before=view.before[start:], after=view.after[:end], trimmed=view.trimmed or start > 0)
     near = [*view.before, *view.after]
     kinds, signs = {token.kind for token in near}, {token.text for token in near}
@@ -106,7 +108,8 @@ def otherwise(view: View, start: int, end: int) -> Iterator[tuple[View, Reading]
         if ambiguous & kinds:
             yield view._replace(reading=reading), unmarked(reading)
     if _DASHES & signs:
-        yield view._replace(before=_breaking(view.before), after=_breaking(view.after)), plain
+        broken = view._replace(before=_breaking(view.before), after=_breaking(view.after))
+        yield broken._replace(loose=True), plain
     if ":" in signs or "clock" in kinds:
         yield view._replace(before=_divided(view.before), after=_divided(view.after)), plain
     if _BARS & signs:
