@@ -108,3 +108,22 @@ def test_a_defense_that_looks_at_what_it_did_not_ask_for_is_a_mistake_too():
 def test_an_empty_chain_says_that_nobody_looked():
     assert Chain([]).screen(TEXTS).verdicts == [(UNSCREENED,)]
     assert UNSCREENED.decision == "abstain" and "empty" in UNSCREENED.reason
+
+
+class Suspends(BaseDefense):
+    """Wants some senders to have no slots in a round."""
+
+    def __init__(self, name: str, *senders: int) -> None:
+        super().__init__()
+        self.name, self.senders = name, senders
+
+    def screen(self, evidence):
+        return [Verdict(self.name, "accept", "")] * len(evidence.submissions)
+
+    def suspended(self, round):
+        return frozenset(self.senders) if round == 7 else frozenset()
+
+
+def test_who_one_defense_suspends_is_suspended():
+    chain = Chain([Suspends("one", 1, 2), Suspends("another", 2, 5), EquationsDefense()])
+    assert chain.suspended(7) == {1, 2, 5} and chain.suspended(8) == frozenset() == Chain([]).suspended(7)

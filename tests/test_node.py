@@ -194,6 +194,39 @@ def test_a_node_plans_from_what_all_have_seen_alike():
     assert alike.plan(10) == node_of().plan(10)
 
 
+def test_who_is_suspended_by_one_view_of_several_keeps_its_slots():
+    """In a mixed swarm views differ, so that nobody acts on one; where all decide alike, one says what all say."""
+    caught = {"offenses": {3: 1}, "suspended_until": {3: 9}, "suspect_until": {3: 9}}
+    mixed = build(load_config(None, [*SMALL, REPLAY, ("swarm.models", ["nano-a", "nano-b"])])).swarm
+    assert len(mixed.honest) > 1
+    mixed.honest[0].chain.restore({"replay": caught})
+    assert mixed.honest[0].chain.suspended(2) == {3}
+    assert mixed.suspended(2) == frozenset() and 3 in {slot.node for slot in mixed.plan(2).slots}
+    mixed.honest[1].chain.restore({"replay": caught})
+    assert mixed.suspended(2) == frozenset()
+    alike = build(load_config(None, [*SMALL, REPLAY, ("swarm.separate", True)])).swarm
+    for node in alike.honest:
+        node.chain.restore({"replay": caught})
+    assert alike.suspended(2) == {3} and alike.plan(2) == alike.honest[-1].plan(2)
+    assert 3 not in {slot.node for slot in alike.plan(2).slots}
+
+
+def test_an_attacker_picks_what_it_wants_before_what_comes_first():
+    planner = planner_of(3, 6, 60)
+    first = [problem.id for problem in planner.picks(4, 1, lambda problem: True)]
+    own = [problem.id for problem in planner.problems if planner.owner(4, problem.id) == 1]
+    assert first == [name for name in planner.plan(4).problems if planner.owner(4, name) == 1]
+    liked = set(own) - set(first)
+    picked = [problem.id for problem in planner.picks(4, 1, lambda problem: problem.id in liked)]
+    assert len(picked) == len(set(picked)) == 2 and set(picked) <= liked
+    # what it brings takes the place of all that was planned for it, and of nothing that was planned for others
+    sent = [Submission(4, 1, name, 0, Completion("", (), True)) for name in picked]
+    adopted = planner.adopted(planner.plan(4), 4, sent)
+    assert [slot.problem_id for slot in adopted.slots if slot.node == 1] == [n for n in sorted(picked) for _ in (0, 1)]
+    assert [slot for slot in adopted.slots if slot.node != 1] == [s for s in planner.plan(4).slots if s.node != 1]
+    assert list(adopted.problems) == list(dict.fromkeys(slot.problem_id for slot in adopted.slots))
+
+
 def test_a_plan_that_cannot_be_is_one_sentence():
     with pytest.raises(ConfigError, match="the task has 3; lower"):
         planner_of(1, 4, 3)

@@ -144,6 +144,23 @@ def test_a_check_holds_if_it_does_on_every_seed_and_fails_if_it_does_on_none(val
     assert judged(check(at_least=0.5), values).finding == finding
 
 
+@pytest.mark.parametrize(
+    ("bounds", "values", "finding", "words"),
+    [
+        ({"at_most": 0.5}, (0.5, 0.2), "holds", "≤ 0.5"),
+        ({"at_most": 0.5}, (0.6, 0.9), "fails", "≤ 0.5"),
+        ({"at_most": 0.5}, (0.6, 0.2), "undecided", "≤ 0.5"),
+        ({"at_least": 0.5}, (0.5,), "holds", "≥ 0.5"),
+        ({"at_least": 0.2, "at_most": 0.5}, (0.2, 0.5), "holds", "≥ 0.2 and ≤ 0.5"),
+        ({"at_least": 0.2, "at_most": 0.5}, (0.1, 0.6), "fails", "≥ 0.2 and ≤ 0.5"),
+        ({"at_least": 0.0, "at_most": 0.0}, (0.0,), "holds", "≥ 0 and ≤ 0"),
+    ],
+)
+def test_both_bounds_count_and_belong_to_what_they_allow(bounds, values, finding, words):
+    found = judged(check(**bounds), values)
+    assert (found.finding, found.bound, found.values) == (finding, words, values)
+
+
 def test_an_item_agrees_only_if_every_check_holds():
     def found(*findings):
         return verdict([Checked("", finding, (), "") for finding in findings])

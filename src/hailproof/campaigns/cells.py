@@ -107,7 +107,7 @@ def learned(folder: Path) -> dict[str, float | None]:
     with reading(path, ANEW):
         rows = ParquetFile(path, page_checksum_verification=True).read(columns=names).to_pylist()
     for row in rows:
-        if row["raw_reward"] > 0 and row["verdicts"]:
+        if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
             side = "malicious" if row["malicious"] else "honest"
             muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
             heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0
