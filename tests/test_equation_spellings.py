@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hailproof.arithmetic import equations
 from hailproof.arithmetic.characters import fold
 from hailproof.arithmetic.numerals import number_in_words
-from hailproof.defenses.base import Received
+from hailproof.defenses.evidence import Received
 from hailproof.defenses.equations import EquationsDefense
 
 # Rows of the list of faults: true, and rejected.
