@@ -23,14 +23,14 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_lengths(policy: Policy, task: Task, problems: Iterable[Problem], new_tokens: int) -> None:
-    context = policy.engine.context
-    for problem in problems:
-        length = len(policy.codec.render(task.prompt(problem)))
-        room = context - length
-        if new_tokens > room:
-            lower = f"lower sampling.max_new_tokens to {room}, or " if room > 0 else ""
-            raise ModelError(
-                f"The prompt of problem '{problem.id}' has {length} tokens, and with {new_tokens} new ones "
-                f"(sampling.max_new_tokens) it does not fit into the context of {policy.name}, {context} tokens; "
-                f"{lower}leave the problem out of the data."
-            )
+    lengths = {problem.id: len(policy.codec.render(task.prompt(problem))) for problem in problems}
+    longest = max(lengths, key=lengths.__getitem__)
+    context, length = policy.engine.context, lengths[longest]
+    room = context - length
+    if new_tokens > room:
+        lower = f"lower sampling.max_new_tokens to {room}, or " if room > 0 else ""
+        raise ModelError(
+            f"The prompt of problem '{longest}' has {length} tokens, and with {new_tokens} new ones "
+            f"(sampling.max_new_tokens) it does not fit into the context of {policy.name}, {context} tokens; "
+            f"{lower}leave the problem out of the data."
+        )

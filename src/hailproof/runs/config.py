@@ -352,7 +352,10 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
-    return validated(RunConfig, tree)
+    try:
+        return validated(RunConfig, tree)
+    except ConfigError as error:
+        raise error if path is None or overrides else ConfigError(f"{path}: {error}") from None
 
 
 def validated(section: type[S], tree: Mapping[str, Any]) -> S:
