@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_version_is_one_sentence(whole, tmp_path, monkey
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ([("sampling.max_new_tokens", 100_000)], r"with 100000 new ones .* context of nano-a, 1024 tokens; lower sampling"),
+        ([("sampling.max_new_tokens", 100_000)], r"with 100000 new ones .* context of nano-a, 1024 tokens; lower"),
         ([("evaluation.problems", 9)], r"evaluation\.problems = 9 is more than the 8 held-out problems of 'word_prob"),
         ([("threads", 100_000)], rf"threads = 100000 is more than the {os.cpu_count()} cores of this machine"),
         ([("swarm.prompts", 41)], "takes 41 prompts, but the task has 40"),

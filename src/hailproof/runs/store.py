@@ -114,7 +114,10 @@ def read_completions(path: Path, **options: Any) -> pa.Table:
         RunError: If the file is missing, damaged, or has other columns.
     """
     with reading(path, ANEW):
-        return pq.read_table(path, page_checksum_verification=True, **options)
+        table = pq.read_table(path, page_checksum_verification=True, **options)
+        if "round" not in table.column_names:
+            raise ValueError("no completions")
+        return table
 
 
 class RunFolder:
