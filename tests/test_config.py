@@ -9,8 +9,10 @@ from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
 from hailproof.errors import ConfigError
 from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
-from hailproof.runs.build import build, expanded, make
+from hailproof.runs.build import build
 from hailproof.runs.config import Plugin, RunConfig, load_config, parse_assignment
+from hailproof.runs.plugins import make
+from hailproof.runs.settle import expanded
 from hailproof.tasks import TASKS
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
@@ -67,7 +69,7 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     base_policy.model.save_pretrained(tmp_path)
     base_policy.codec.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config
-    assert own.learner.build() == LearnerConfig()
+    assert own.learner == LearnerConfig()
 
 
 def test_a_resolved_configuration_survives_its_own_file(tmp_path):

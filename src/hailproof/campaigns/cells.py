@@ -13,11 +13,11 @@ from hailproof.campaigns.sweep import Job
 from hailproof.errors import ConfigError
 from hailproof.metrics.detection import SIDES
 from hailproof.metrics.intervals import METHOD, interval
-from hailproof.runs.build import settled
 from hailproof.runs.checkpoint import ANEW
 from hailproof.runs.config import load_config
 from hailproof.runs.files import as_json, make_folder, read_json, reading, replacing
 from hailproof.runs.run import versions_of
+from hailproof.runs.settle import settle
 from hailproof.runs.store import read_rounds
 
 SETTLED = 0.4
@@ -63,7 +63,7 @@ def _figures(job: Job, control: Job) -> Iterator[tuple[str, float | None]]:
     summary, clean = job.summary or {}, control.summary or {}
     lines, clean_lines = read_rounds(job.folder), read_rounds(control.folder)
     success = summary["attack_success"]
-    without = success_in(control, settled(job.config))
+    without = success_in(control, settle(job.config))
     held, clean_held = summary["held_out"] or {}, clean["held_out"] or {}
     tokens, clean_tokens = _tokens(lines), _tokens(clean_lines)
     yield "attack_success", success
@@ -108,7 +108,7 @@ def learned(folder: Path) -> dict[str, float | None]:
         table = ParquetFile(path, page_checksum_verification=True).read(columns=names)
         rows = table.select([name.partition(".")[0] for name in names]).to_pylist()
     for row in rows:
-        if row["raw_reward"] > 0 and row["verdicts"]:
+        if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
             side = "malicious" if row["malicious"] else "honest"
             muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
             heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0

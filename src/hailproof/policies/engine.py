@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.errors import ModelError
-from hailproof.policies.cache import cache_argument, growing_cache
+from hailproof.policies.reading import CachedReader, Reader, WholeReader
 from hailproof.policies.sampling import draw, gap_below_allowed, top
-from hailproof.policies.scoring import Batch, batches, forward, prefill
+from hailproof.policies.scoring import Batch, batches
 from hailproof.policies.trainable import Trainable
 from hailproof.protocols import Candidates, Codec, Guide, Sampling, TokenScores
 from hailproof.records import Row
@@ -55,16 +54,7 @@ class TransformersEngine:
 
         Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
         is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
-
-        Raises:
-            ModelError: If a prompt and a completion of full length do not fit into the model's context.
         """
-        longest = max(map(len, prompts), default=0)
-        if longest + sampling.max_new_tokens > self.context:
-            raise ModelError(
-                f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
-                f"context of {self.context} tokens; lower sampling.max_new_tokens."
-            )
         drawn: list[tuple[int, ...]] = []
         with self.trainable.passes() as model:
             for start in range(0, len(prompts), ROWS_AT_ONCE):
@@ -81,19 +71,13 @@ class TransformersEngine:
         guide: Guide | None,
     ) -> list[tuple[int, ...]]:
         device = model.device
-        distinct = list(dict.fromkeys(prompts))
-        cache, logits, prompt_mask = prefill(model, distinct, growing_cache(model.config))
-        place = {prompt: index for index, prompt in enumerate(distinct)}
-        owner = torch.tensor([place[prompt] for prompt in prompts], device=device)
-        cache.batch_select_indices(owner)
-        logits, mask = logits[owner], prompt_mask[owner]
-        lengths = mask.sum(dim=1)
+        reader = self._reader(model, prompts)
+        logits = reader.logits
         keys = torch.tensor(keys_N, device=device)
         rows = torch.arange(len(prompts), device=device)
         ends = torch.tensor(self.codec.end_ids, device=device)
         drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
         alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-        cached = {cache_argument(model): cache}
         for position in range(sampling.max_new_tokens):
             self._bar(logits)
             steer = None if guide is None else _steering(guide, drawn[rows, :position])
@@ -105,19 +89,13 @@ class TransformersEngine:
                 break
             if going < KEEP_SHARE * len(rows):
                 kept = alive.nonzero().squeeze(-1)
-                cache.batch_select_indices(kept)
-                rows, keys, tokens, mask, lengths, alive = (
-                    part[kept] for part in (rows, keys, tokens, mask, lengths, alive)
-                )
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = model(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=(lengths + position)[:, None],
-                use_cache=True,
-                **cached,
-            ).logits[:, -1].float()
+                reader.keep(kept)
+                rows, keys, tokens, alive = (part[kept] for part in (rows, keys, tokens, alive))
+            logits = reader.feed(tokens)
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
+
+    def _reader(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> Reader:
+        return (CachedReader if self.trainable.shares_prompts else WholeReader)(model, prompts)
 
     def _bar(self, logits: Tensor) -> None:
         """Keeps the tokens that the codec bars out of the draw, in place."""
@@ -128,8 +106,8 @@ class TransformersEngine:
     def _read(self, rows: Sequence[Row]) -> Iterator[Batch]:
         """Runs rows without gradient, batch by batch, the longest last."""
         for indices in batches(rows):
-            with torch.inference_mode(), self.trainable.passes() as model:
-                batch = forward(model, rows, indices)
+            with torch.inference_mode():
+                batch = self.trainable.forward(rows, indices)
             yield batch
 
     @torch.inference_mode()

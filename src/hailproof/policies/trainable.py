@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hailproof.policies.scoring import Batch, forward
+from hailproof.policies.scoring import Batch, forward, forward_whole
 from hailproof.records import Row
 
 
@@ -18,11 +18,16 @@ class Trainable:
     Args:
         model: The model, already on its device. Its weights stay the caller's: passes leave its mode as it was.
         dtype: What passes compute in; anything but float32 runs under autocast.
+        shares_prompts: Whether a prompt is read once for all its completions; not all architectures can
+            (:func:`hailproof.policies.checks.shares_prompts`).
     """
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: PreTrainedModel, dtype: torch.dtype = torch.float32, shares_prompts: bool = True
+    ) -> None:
         self.model = model
         self.dtype = dtype
+        self.shares_prompts = shares_prompts
 
     @property
     def device(self) -> torch.device:
@@ -49,11 +54,11 @@ class Trainable:
     def forward(self, rows: Sequence[Row], indices: list[int]) -> Batch:
         """Runs some rows in one batch, with gradient if it is switched on."""
         with self.passes() as model:
-            return forward(model, rows, indices)
+            return (forward if self.shares_prompts else forward_whole)(model, rows, indices)
 
     def copied(self) -> "Trainable":
         """The same weights once more."""
-        return Trainable(copy.deepcopy(self.model), self.dtype)
+        return Trainable(copy.deepcopy(self.model), self.dtype, self.shares_prompts)
 
     def frozen(self) -> "Trainable":
         """A copy that is not trained."""

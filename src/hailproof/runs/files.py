@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from hailproof.errors import ConfigError, HailproofError, RunError
-from hailproof.runs.config import Section
+from hailproof.settings import Section
 
 _ROOM = "free some space on that disk, then resume the run or give the command again"
 _ELSEWHERE = "choose a folder that can be written to"
