@@ -20,8 +20,10 @@ from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.learner.update import NANO, NANO_PROGRAMS, Learner
 from hailproof.node import HonestNode, SampledSharing
-from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.causal_lm import CausalLM, EngineFactory
+from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.load import load
+from hailproof.policies.lora import Lora
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Sampling, Task
 from hailproof.records import Problem
@@ -34,6 +36,12 @@ from hailproof.tasks import TASKS
 from hailproof.topology import Planner, Rules
 
 P = TypeVar("P", bound=Plugin)
+
+ENGINES: Mapping[str, EngineFactory] = {"transformers": TransformersEngine}
+"""What draws and scores, by name; other packages add theirs under ``hailproof.engines``."""
+
+TEMPLATE_TOKENS = 512
+"""More tokens than a chat template adds to its texts."""
 
 TOKENIZERS_DIFFER = 1.5
 """How many times as many tokens one tokenizer may make of a text as another, in swarms of different models."""
@@ -126,6 +134,7 @@ def build(config: RunConfig) -> Experiment:
     sampling, seeds = config.sampling.build(), Seeds.of_run(config.seed)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
+    _require_room(config, task, policies, sampling)
     planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
     chains = [Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])]
     honest: list[HonestNode] = []
@@ -179,7 +188,34 @@ def _rules(config: RunConfig) -> Rules:
 
 
 def _loaded(config: RunConfig, name: str) -> CausalLM:
-    return load(name, config.swarm.device, config.swarm.dtype)
+    """A model in this configuration's engine, with an adapter if one is trained."""
+    wanted = config.learner.lora
+    lora = wanted and Lora(wanted.r, wanted.alpha, wanted.targets, derive(config.seed, "lora"))
+    engine: EngineFactory = registry.lookup("engines", ENGINES, config.swarm.engine)
+    return load(name, config.swarm.device, config.swarm.dtype, lora=lora, engine=engine)
+
+
+def _require_room(config: RunConfig, task: Task, policies: Mapping[str, CausalLM], sampling: Sampling) -> None:
+    """Finds the problem that a later round would stop at: its prompt does not fit into a context.
+
+    A prompt has at most as many tokens as bytes, so few prompts are tokenized here.
+    """
+    problems = [*task.train, *task.test[: config.evaluation.problems]]
+    for name, policy in policies.items():
+        room = policy.engine.context - sampling.max_new_tokens
+        for problem in problems:
+            prompt = task.prompt(problem)
+            if len(f"{prompt.system}{prompt.user}".encode()) + TEMPLATE_TOKENS <= room:
+                continue
+            tokens = len(policy.codec.render(prompt))
+            if tokens > room:
+                spare = policy.engine.context - tokens
+                lower = f", or lower sampling.max_new_tokens to {spare}" if spare > 0 else ""
+                raise ConfigError(
+                    f"The prompt of problem '{problem.id}' has {tokens:,} tokens, which with sampling.max_new_tokens = "
+                    f"{sampling.max_new_tokens:,} do not fit into the context of {name}, {policy.engine.context:,} "
+                    f"tokens; leave the problem out, take a model with a longer context{lower}."
+                )
 
 
 def settled(config: RunConfig) -> RunConfig:

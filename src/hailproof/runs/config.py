@@ -50,7 +50,8 @@ class SwarmConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 12
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("nano-a",)
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: str = "transformers"
     separate: bool = False
     prompt_choice: PromptChoice = "free"
     sharing: Literal["all", "sampled"] = "all"
@@ -128,6 +129,17 @@ class SamplingConfig(Section):
 _LEARNER = LearnerConfig()
 
 
+class LoraSection(Section):
+    """A LoRA adapter that is trained in place of the weights; without ``targets``, on all linear layers but the output.
+
+    Needs the extra ``peft``.
+    """
+
+    r: Count
+    alpha: Annotated[float, Field(gt=0)]
+    targets: tuple[str, ...] = ()
+
+
 class LearnerSection(Section):
     """GRPO; the names are TRL's.
 
@@ -146,10 +158,11 @@ class LearnerSection(Section):
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta2
     adam_epsilon: Annotated[float, Field(gt=0)] = _LEARNER.adam_epsilon
     token_budget: Count = _LEARNER.token_budget
+    lora: LoraSection | None = None
 
     def build(self) -> LearnerConfig:
         """The settings as the learner takes them."""
-        return LearnerConfig(**self.model_dump())
+        return LearnerConfig(**self.model_dump(exclude={"lora"}))
 
 
 class EvaluationConfig(Section):
