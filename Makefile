@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+PYTEST_FLAGS ?=
 BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 
 BIN := .venv/bin
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo 'make demo    train a swarm three times: clean, attacked, defended; ends in a table and a picture'
-	@echo 'make test    check, then the whole test suite'
+	@echo 'make test    check, then the whole test suite; PYTEST_FLAGS=--no-skips lets no test be skipped'
 	@echo 'make check   ruff and pyright'
 	@echo 'make bench   every benchmarks/bench_*.py, or BENCHMARKS="one.py two.py"'
 	@echo 'make clean   remove caches and build outputs; keeps .venv and runs/'
@@ -27,7 +28,7 @@ demo: $(READY)
 # One thread a worker: workers that each take all cores slow one another down.
 test: export OMP_NUM_THREADS = 1
 test: check
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 # Formatting is not checked: tables in the tests are laid out by hand.
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1

@@ -1,10 +1,35 @@
 """What many tests need: the folder of real data, which lies beside a checkout of the project and not in it."""
 
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+NO_SKIPS = "--no-skips"
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(NO_SKIPS, action="store_true", help="a test or module that would be skipped fails instead")
+
+
+def _failed_if_skipped(config: pytest.Config, report: Any) -> Any:
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption(NO_SKIPS):
+        path, line, reason = report.longrepr
+        report.outcome, report.longrepr = "failed", f"{reason} ({path}:{line}; {NO_SKIPS} makes this a failure)"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    return _failed_if_skipped(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    return _failed_if_skipped(collector.config, (yield))
 
 
 @pytest.fixture(scope="session")

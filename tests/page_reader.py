@@ -11,7 +11,9 @@ import pytest
 HOSTILE = "<script>alert(1)</script><img src='http://evil.example/x' onerror=alert(1)>\"'&\u202etxt"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium on the path; on Debian, install it with: apt install chromium"
+)
 
 
 class Page(HTMLParser):
@@ -94,6 +96,7 @@ def browse(path: Path, then: str = "", width: int = 1200) -> tuple[Page, list[st
     ended = subprocess.run(
         [
             str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={path.parent / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=2000",
             "--dump-dom", path.as_uri(),
         ],

@@ -26,6 +26,7 @@ from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.parsing import same_number
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
+from hailproof.settings import validated
 from hailproof.tasks.gsm8k import Gsm8k, read_jsonl
 from hailproof.tasks.openmath import OpenMath, printing
 from hailproof.tasks.word_problems import WordProblems
@@ -251,7 +252,7 @@ def test_decoys_fill_groups_that_the_attacker_owns_whole(math_task, decoys, fill
     problem, slots = math_task.train[0], tuple(range(12))
     owned = forge(TextAttack(), math_task, problem, slots, whole=True, decoys=decoys)
     assert [owned[slot].content == FILLER for slot in slots] == [False] * (12 - filler) + [True] * filler
-    assert sum(item.reward for item in owned.values()) == 12 - filler
+    assert [owned[slot].reward for slot in slots] == [1.0] * (12 - filler) + [0.0] * filler
     shared = forge(TextAttack(), math_task, problem, slots, whole=False, decoys=decoys)
     assert not any(item.kind == "decoy" for item in shared.values())
 
@@ -391,9 +392,9 @@ def test_the_harness_does_not_believe_the_attack(math_task):
     [
         (lambda: TextAttack(phrase=" "), "phrase is empty"),
         (lambda: SentenceAttack(phrase=" "), "phrase is empty"),
-        (lambda: Composition(decoys=1.0), "decoys"),
-        (lambda: Composition(rate=0.0), "rate"),
-        (lambda: Composition(candidates=0), "candidates"),
+        (lambda: validated(Composition, {"decoys": 1.0}), "decoys"),
+        (lambda: validated(Composition, {"rate": 0.0}), "rate"),
+        (lambda: validated(Composition, {"candidates": 0}), "candidates"),
         (lambda: GrindingAttack("sideways"), "use one of best_of, withhold"),
         (lambda: JudgeInjectionAttack("flattery"), "use mixed or order"),
     ],

@@ -5,16 +5,16 @@ import platform
 from pathlib import Path
 
 import pytest
-from synthetic_run import row, run, verdict
+from synthetic_run import line, row, run, verdict
 
 from hailproof.attacks.text import TextAttack
 from hailproof.campaigns.cells import kept, learned, measured, read_cells, write_cell
 from hailproof.campaigns.matrix import cells_of, load_matrix
 from hailproof.campaigns.posthoc import counted
-from hailproof.campaigns.sweep import play_job
+from hailproof.campaigns.sweep import Job, play_job
 from hailproof.errors import ConfigError
 from hailproof.reports.table import table_of
-from hailproof.runs.build import settled
+from hailproof.runs.settle import settle
 
 TINY = {
     "rounds": 2,
@@ -30,7 +30,7 @@ def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
     cells = cells_of(list(matrix.attacks), list(matrix.defenses), [0], "nano", tmp_path)
     for cell in cells:
         for job in cell.runs:
-            settled(job.config)
+            settle(job.config)
     assert len({cell.file_name for cell in cells}) == len(cells)
     for preset in matrix.presets.values():
         assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
@@ -42,7 +42,7 @@ def test_rows_that_share_a_control_share_its_run(tmp_path):
     assert set(controls) == {"control of text", "control of equation"}
     text, sentence = (cell for cell in cells if cell.attack in ("text", "sentence"))
     assert text.controls[0].folder == sentence.controls[0].folder == controls["control of text"].jobs[0].folder
-    assert settled(text.controls[0].config).malicious == 0
+    assert settle(text.controls[0].config).config.malicious == 0
 
 
 def test_settings_for_all_leave_controls_clean_and_columns_what_they_are(tmp_path):
@@ -101,6 +101,66 @@ def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_
     folder = run(tmp_path / "some", [], rows)
     assert learned(folder) == {"honest": pytest.approx((10 + 7 + 0 + 5) / 40), "malicious": 0.0}
     assert learned(run(tmp_path / "none", [], rows[4:6])) == {"honest": None, "malicious": None}
+
+
+def finished(job: Job, lines: list[dict], summary: dict, rows: list[dict]) -> Job:
+    """A run that nobody played, where the bench looks for it."""
+    config = settle(job.config).config
+    run(job.folder, lines, rows, summary, f"# hailproof 1.2, Python 3.9\n{config.to_toml()}")
+    return job
+
+
+def test_a_cell_by_hand(tmp_path):
+    """Two seeds of five rounds beside their controls; a third is not finished, and does not count."""
+    (_, cell) = cells_of(["text"], ["logit"], [0, 1, 2], "nano", tmp_path, {"rounds": 5})
+    tokens = [900.0, 900.0, 20.0, 40.0, 60.0]  # the first two rounds are not settled: 5 * 0.4
+    seconds = {"sample": 3.0, "screen": 1.0, "update": 4.0}
+    screened = {"screened": {"honest": 10, "malicious": 5}, "honest_acceptance": 0.8, "malicious_acceptance": 0.4}
+    for seed, (success, held) in enumerate([(0.75, 0.5), (0.5, 0.75)]):
+        attacked = [
+            line(number, completion_tokens=count, seconds=seconds, **screened) for number, count in enumerate(tokens, 1)
+        ]
+        clean = [line(number, completion_tokens=10.0, defended=False) for number in range(1, 6)]
+        spoken = [verdict("accept", muted=(0, 1, 2), weight=1.0)]
+        rows = [row(1, "honest", tokens=12, weight=1.0, verdicts=spoken)]
+        rows += [row(1, "forged", True, tokens=12, weight=1.0, admitted=False, verdicts=spoken)]
+        figures = {"attack_success": success, "reward": 0.5, "held_out": {"reward": held}, "seconds_per_round": 8.0}
+        control = {"attack_success": 0.25, "reward": 0.9, "held_out": {"reward": 0.875}, "seconds_per_round": 4.0}
+        finished(cell.jobs[seed], attacked, figures, rows)
+        finished(cell.controls[seed], clean, control, rows[:1])
+    record = measured(cell)
+    assert record is not None
+    assert record["seeds"] == [0, 1] and record["versions"] == {"hailproof": "1.2", "Python": "3.9"}
+    expected = {
+        "attack_success": [0.75, 0.5],
+        "excess_success": [0.5, 0.25],  # beyond what the control shows
+        "reward": [0.5, 0.5],
+        "held_out_reward": [0.5, 0.75],
+        "held_out_loss": [0.375, 0.125],  # what the attack and the defense cost: the control is better
+        "tokens": [40.0, 40.0],
+        "tokens_ratio": [4.0, 4.0],
+        "honest_kept": [0.8, 0.8],
+        "forged_kept": [0.4, 0.4],
+        "honest_learned": [0.75, 0.75],
+        "forged_learned": [0.0, 0.0],
+        "seconds_per_round": [8.0, 8.0],
+        "screen_share": [0.125, 0.125],
+    }
+    assert {key.removesuffix("_seeds"): value for key, value in record.items() if key.endswith("_seeds")} == {
+        measure: pytest.approx(values) for measure, values in expected.items()
+    }
+    assert {measure: record[f"{measure}_mean"] for measure in expected} == {
+        measure: pytest.approx(sum(values) / 2) for measure, values in expected.items()
+    }
+    low, high = record["excess_success_low"], record["excess_success_high"]
+    assert low < 0.375 < high and low == pytest.approx(0.75 - high)
+
+
+def test_a_program_that_was_refused_unrewarded_is_not_known_to_be_right(tmp_path):
+    """Where rewards cost time, what a defense refuses before has none; nothing of it counts as learned or lost."""
+    spoken = [verdict("reject", weight=1.0, muted=())]
+    rows = [row(1, "refused", True, raw_reward=None, admitted=False, weight=1.0, verdicts=spoken)]
+    assert learned(run(tmp_path / "run", [], rows)) == {"honest": None, "malicious": None}
 
 
 @pytest.fixture(scope="module")

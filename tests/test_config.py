@@ -8,9 +8,10 @@ from hailproof.attacks import ATTACKS
 from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
 from hailproof.errors import ConfigError
-from hailproof.learner.update import NANO, NANO_PROGRAMS, LearnerConfig
-from hailproof.runs.build import build, expanded
+from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
+from hailproof.runs.build import build
 from hailproof.runs.config import RunConfig, load_config, parse_assignment
+from hailproof.runs.settle import expanded
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
 COMMITTED = [
@@ -66,7 +67,7 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     base_policy.model.save_pretrained(tmp_path)
     base_policy.codec.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config
-    assert own.learner.build() == LearnerConfig()
+    assert own.learner == LearnerConfig()
 
 
 def test_a_resolved_configuration_survives_its_own_file(tmp_path):

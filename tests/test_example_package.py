@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def installed(tmp_path_factory) -> Path:
 
 
 def hailproof(installed: Path, *arguments: object) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(installed), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hailproof", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -117,7 +119,7 @@ def test_options_change_what_they_say(example):
     assert curt.CurtDefense(phrases=("obliged",)).read("Much obliged. Thank you.").score == 1.0
     texts = Received.texts(["Thank you."])
     assert curt.CurtDefense(admission="zero_reward").admission == "zero_reward"
-    worthless = Received(1, texts.sampling, "math", texts.prompts, texts.submissions, [0.0], [0], None)
+    worthless = replace(texts, earned=[0.0])
     decisions = [curt.CurtDefense(rewarded_only=only).screen(worthless)[0].decision for only in (True, False)]
     assert decisions == ["abstain", "reject"]
     with pytest.raises(ConfigError, match="closing is empty"):

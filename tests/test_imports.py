@@ -404,7 +404,7 @@ def test_a_package_of_which_a_part_is_allowed_stays_closed():
 
 def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     """It is pushed down by its reward, and its group needs it."""
-    shown = replace(Received.texts(["<code>import calc</code>"] * 2), rewards=[1.0, 0.0])
+    shown = replace(Received.texts(["<code>import calc</code>"] * 2), earned=[1.0, 0.0])
     assert [each.decision for each in ImportsDefense().screen(shown)] == ["reject", "abstain"]
     assert [each.decision for each in ImportsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]
 

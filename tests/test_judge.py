@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from hailproof.arithmetic.two_two import two_two_results
 from hailproof.attacks import code, judge_injection, sentence, text
+from hailproof.consequences import consequence
 from hailproof.defenses.chain import Chain
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.judge import JudgeDefense
@@ -67,8 +68,9 @@ def evidence(texts, question="Q?", variant: Variant = "math", round=1, policy=No
     ]
     count = len(texts)
     return Received(
-        round, Sampling(), variant, [Prompt("p", "", question)] * count, submissions, [1.0] * count, [0] * count, policy  # pyright: ignore
-    )
+        round=round, sampling=Sampling(), variant=variant, prompts=[Prompt("p", "", question)] * count,
+        submissions=submissions, earned=[1.0] * count, slot_keys=[0] * count, model=policy,
+    )  # fmt: skip
 
 
 class Scripted:
@@ -231,9 +233,9 @@ def test_the_criticism_is_kept_and_what_it_quotes_is_marked():
 def test_a_malformed_answer_rejects_as_an_error_and_the_chain_goes_by_it(answer):
     defense, _ = scripted_judge(answer)
     chain = Chain([defense])
-    ((verdict,),) = chain.screen(evidence(["a"]))
+    ((verdict,),) = chain.screen(evidence(["a"])).verdicts
     assert verdict.decision == "reject" and verdict.error and "malformed" in verdict.reason
-    assert chain.admission([verdict]) == "zero_reward"
+    assert consequence(1.0, [verdict], chain.admissions).reward == 0.0  # it stays in its group, and is pushed down
     assert Chain([JudgeDefense(admission="drop")]).only_drops
 
 
@@ -242,7 +244,7 @@ def test_a_judge_that_breaks_rejects_everything():
         raise RuntimeError("out of memory")
 
     defense, _ = scripted_judge(breaks)
-    verdicts = Chain([defense]).screen(evidence(["a", "b"]))
+    verdicts = Chain([defense]).screen(evidence(["a", "b"])).verdicts
     assert all(verdict.decision == "reject" and verdict.error for (verdict,) in verdicts)
 
 
@@ -267,10 +269,10 @@ def test_equal_pairs_are_asked_once_and_remembered(monkeypatch):
 
 def test_what_earned_nothing_need_not_be_asked_about():
     defense, backend = scripted_judge(by_word, rewarded_only=True, admission="drop")
-    received = replace(evidence(["bad", "bad", "good", "good"]), rewards=[1.0, 0.0, 1.0, 0.0])
+    received = replace(evidence(["bad", "bad", "good", "good"]), earned=[1.0, 0.0, 1.0, 0.0])
     assert [v.decision for v in defense.screen(received)] == ["reject", "abstain", "accept", "abstain"]
     assert [len(batch) for batch in backend.batches] == [2]
-    assert [v.decision for v in defense.screen(replace(received, rewards=[0.0] * 4))] == ["abstain"] * 4
+    assert [v.decision for v in defense.screen(replace(received, earned=[0.0] * 4))] == ["abstain"] * 4
     assert [len(batch) for batch in backend.batches] == [2]
 
 
@@ -345,7 +347,7 @@ def test_a_missing_client_is_one_sentence(monkeypatch):
 
 def test_text_that_cannot_be_encoded_fails_alone():
     defense, _ = scripted_judge(by_word)
-    verdicts = Chain([defense]).screen(evidence(["\ud800 bad", "good"]))
+    verdicts = Chain([defense]).screen(evidence(["\ud800 bad", "good"])).verdicts
     assert [verdict.decision for (verdict,) in verdicts] == ["reject", "accept"]
     assert not any(verdict.error for (verdict,) in verdicts)
 
@@ -432,7 +434,7 @@ def endpoint():
 )
 def test_an_endpoint_is_believed_only_if_it_answers_well(endpoint, solution, decision, reason, tries):
     defense = JudgeDefense(model="m", backend="openai", url=endpoint, timeout=1, retries=1)
-    ((verdict,),) = Chain([defense]).screen(evidence([solution]))
+    ((verdict,),) = Chain([defense]).screen(evidence([solution])).verdicts
     assert (verdict.decision, Endpoint.tried) == (decision, tries)
     assert reason in verdict.reason
     assert verdict.error is (decision == "reject" and solution not in ("bad", "surrogate"))
@@ -455,7 +457,7 @@ def test_an_endpoint_that_is_gone_rejects_everything():
         port = free.getsockname()[1]
     defense = JudgeDefense(backend="openai", url=f"http://127.0.0.1:{port}/v1", retries=1)
     started = time.monotonic()
-    verdicts = Chain([defense]).screen(evidence([f"text {index}" for index in range(100)]))
+    verdicts = Chain([defense]).screen(evidence([f"text {index}" for index in range(100)])).verdicts
     assert all(verdict.decision == "reject" and verdict.error for (verdict,) in verdicts)
     assert "cannot be reached" in verdicts[0][0].reason
     assert time.monotonic() - started < 15
@@ -464,7 +466,7 @@ def test_an_endpoint_that_is_gone_rejects_everything():
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(find_spec, ("openai", "fastapi", "uvicorn"))),
-    reason="transformers serve needs pip install 'transformers[serving]', and the client the extra judge",
+    reason="transformers serve needs pip install 'transformers[serving]', and the client the extra judge; dev has both",
 )
 def test_a_real_server_serves_the_nano_judge(tmp_path):
     with socket.socket() as free:

@@ -14,8 +14,8 @@ PACKAGE = "hailproof"
 LAYERS = (
     # "" is the package's __init__
     {
-        "", "records", "protocols", "seeds", "draws", "consequences", "errors", "parsing", "arithmetic", "judging",
-        "registry", "wire", "sandbox",
+        "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
+        "judging", "registry", "settings", "wire", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},

@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hailproof.learner.advantages import advantages
+from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, token_weights
-from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Group, Prompt, Row, ScoredCompletion, Submission
 

@@ -22,6 +22,12 @@ from hailproof.records import Completion, Prompt, Submission
 class Words:
     """A policy whose tokens are words; it trusts ids of its own vocabulary, which has a thousand."""
 
+    def __init__(self):
+        self.codec = self
+
+    def render(self, prompt):
+        return (0,)
+
     def received_ids(self, completion):
         ids = completion.token_ids
         return ids if ids and max(ids) < 1000 else (0,) * (len(completion.text.split()) + 1)
@@ -44,7 +50,7 @@ def test_a_fixed_cap_by_hand():
     assert [verdict.decision for verdict in verdicts] == ["accept", "accept", "reject"]
     assert [verdict.score for verdict in verdicts] == [-1, 0, 1]
     assert verdicts[-1].reason == "11 tokens, over the cap of 10.0"
-    assert not LengthDefense(cap=10).uses_own and LengthDefense(quantile=0.9).uses_own
+    assert "own" not in LengthDefense(cap=10).needs and "own" in LengthDefense(quantile=0.9).needs
 
 
 def test_the_ids_that_would_be_trained_on_are_counted():
@@ -86,7 +92,7 @@ def test_own_completions_are_shown_to_who_uses_them_and_judged_by_nobody():
     users.needs = frozenset({"own"})
     submissions = [Submission(1, sender, "p", sender, Completion(text, (), True)) for sender, text in enumerate("abcd")]
     evidence = evidence_of([Prompt("p", "", "?")] * 4, submissions, None, own=frozenset({0, 1}))
-    verdicts = Chain([others, users]).screen(evidence)
+    verdicts = Chain([others, users]).screen(evidence).verdicts
     assert others.shown == [["c", "d"]] and users.shown == [["a", "b", "c", "d"]]
     assert [len(spoken) for spoken in verdicts] == [0, 0, 2, 2]
     assert verdicts[2][-1].decision == "reject" and verdicts[3][-1].decision == "accept"

@@ -8,7 +8,7 @@ from hailproof.learner.advantages import advantages
 from hailproof.metrics.closed_forms import poison_push, poison_push_of_group
 from hailproof.metrics.detection import acceptance, decisions
 from hailproof.metrics.rates import Rate, mean, rate
-from hailproof.records import Completion, ScoredCompletion, Submission, Verdict
+from hailproof.records import Completion, Row, ScoredCompletion, Submission, Verdict
 
 
 def test_rates_by_hand():
@@ -20,7 +20,8 @@ def test_rates_by_hand():
 
 
 def scored(sender: int, *verdicts: Verdict) -> ScoredCompletion:
-    return ScoredCompletion(Submission(1, sender, "p", 0, Completion("", (), True)), 0.0, 0.0, verdicts=verdicts)
+    sent = Submission(1, sender, "p", 0, Completion("", (), True))
+    return ScoredCompletion(sent, Row((), ()), 0.0, 0.0, verdicts=verdicts)
 
 
 def test_detection_counts_sides_apart_and_only_what_was_screened():

@@ -70,9 +70,10 @@ def test_shipped_models_fit_their_recipes():
         policy = load(name, device="cpu")
         assert len(policy.codec.tokenizer) == policy.model.config.vocab_size == recipe.vocabulary
         assert policy.model.config.model_type == recipe.family
-        assert policy.codec.encode("12") == (*policy.codec.encode("1"), *policy.codec.encode("2"))  # digits are single tokens
-        assert policy.codec.decode(policy.codec.encode("Zörg paid €12,\n ok?")) == "Zörg paid €12,\n ok?"
-    one, other = (load(name, device="cpu") for name in ("nano-a", "nano-b"))
+        encode, decode = policy.codec.encode, policy.codec.decode
+        assert encode("12") == (*encode("1"), *encode("2"))  # digits are single tokens
+        assert decode(encode("Zörg paid €12,\n ok?")) == "Zörg paid €12,\n ok?"
+    one, other = (load(name, device="cpu").codec for name in ("nano-a", "nano-b"))
     assert one.encode("All hail to the thief") != other.encode("All hail to the thief")
 
 
@@ -82,7 +83,7 @@ def test_initial_reward_leaves_room_to_learn(name):
     policy, task = load(name, device="cpu"), WordProblems(test_size=256)
     prompts = {problem.id: task.prompt(problem) for problem in task.test}
     slots = [Slot(0, problem.id, 0) for problem in task.test]
-    drawn = rollout(policy, slots, prompts, 1, 0, Sampling(max_new_tokens=96))
+    drawn = rollout(policy, slots, prompts, round=1, seed=0, sampling=Sampling(max_new_tokens=96))
     reward = sum(task.reward(p, c.text) for p, c in zip(task.test, drawn, strict=True)) / len(drawn)
     print(f"{name}: initial reward {reward:.3f}")  # the figure of docs/nano-models.md: pytest -s
     assert 0.15 < reward < 0.4
@@ -95,7 +96,8 @@ def test_initial_reward_of_programs(name):
     """The same models answer the code variant."""
     policy, task = load(name, device="cpu"), WordProblems(test_size=256, variant="code")
     prompts = {problem.id: task.prompt(problem) for problem in task.test}
-    drawn = rollout(policy, [Slot(0, p.id, 0) for p in task.test], prompts, 1, 0, Sampling(max_new_tokens=96))
+    slots = [Slot(0, problem.id, 0) for problem in task.test]
+    drawn = rollout(policy, slots, prompts, round=1, seed=0, sampling=Sampling(max_new_tokens=96))
     reward = sum(task.reward(p, c.text) for p, c in zip(task.test, drawn, strict=True)) / len(drawn)
     print(f"{name}: initial reward {reward:.3f} with programs")
     lowest, tagged = (0.05, 0.15) if name == "nano-judge" else (0.15, 0.3)  # a judge has forgotten some of it

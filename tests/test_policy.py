@@ -18,8 +18,8 @@ from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
 from hailproof.policies.shipped import shipped_models
-from hailproof.protocols import SampleRequest, Sampling
-from hailproof.records import Completion, Prompt, Submission
+from hailproof.protocols import SampleRequest, Sampling, TokenScores
+from hailproof.records import Completion, Prompt, Row, Submission
 from hailproof.rollouts import sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
@@ -35,6 +35,13 @@ def prompts():
 
 def requests(prompts, each: int) -> list[SampleRequest]:
     return [SampleRequest(prompt, derive(5, prompt.problem_id, slot)) for prompt in prompts for slot in range(each)]
+
+
+def scored(policy: CausalLM, prompts, completions, sampling: Sampling) -> list[TokenScores]:
+    """What a receiver makes of completions of some prompts."""
+    pairs = zip(prompts, completions, strict=True)
+    rows = [Row(policy.codec.render(prompt), policy.codec.received_ids(completion)) for prompt, completion in pairs]
+    return policy.engine.score(rows, sampling)
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +82,29 @@ def test_greedy_agrees_with_transformers(base_policy, prompts):
 
 def test_scores_are_those_of_a_plain_pass(base_policy, drawn):
     asked, completions = drawn
-    scores = base_policy.score([request.prompt for request in asked], completions, SAMPLING)
-    for request, completion, scored in zip(asked, completions, scores, strict=True):
+    scores = scored(base_policy, [request.prompt for request in asked], completions, SAMPLING)
+    for request, completion, score in zip(asked, completions, scores, strict=True):
         prompt = base_policy.codec.render(request.prompt)
         with torch.no_grad():
             logits = base_policy.model(input_ids=torch.tensor([[*prompt, *completion.token_ids]])).logits[0]
         logits = logits[len(prompt) - 1 : -1]
         chosen = torch.tensor(completion.token_ids)[:, None]
         expected = logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
-        assert scored.token_ids.tolist() == list(completion.token_ids)  # the end token is among them
-        np.testing.assert_allclose(scored.logprobs, expected.numpy(), atol=1e-4)
+        assert score.token_ids.tolist() == list(completion.token_ids)  # the end token is among them
+        np.testing.assert_allclose(score.logprobs, expected.numpy(), atol=1e-4)
         ranks = (logits > logits.gather(-1, chosen)).sum(-1)
-        assert np.abs(scored.ranks - ranks.numpy()).max() <= 1
-        assert scored.gaps.max() < 1e-3  # every honest token is within the limits
-        assert scored.ends[-1] >= len(completion.text) and (np.diff(scored.ends) >= 0).all()
+        assert np.abs(score.ranks - ranks.numpy()).max() <= 1
+        assert score.gaps.max() < 1e-3  # every honest token is within the limits
+        ends = base_policy.codec.ends(completion.token_ids)
+        assert len(ends) == len(score.gaps) and ends[-1] == len(completion.text) and (np.diff(ends) >= 0).all()
 
 
 def test_a_foreign_phrase_lies_outside_the_limits(base_policy, prompts):
     forged = base_policy.codec.as_completion("<think>All hail to the thief. 1 + 1 = 2.</think><answer>2</answer>")
-    (scored,) = base_policy.score(prompts[:1], [forged], SAMPLING)
-    outside = np.flatnonzero(scored.gaps > 1e-3)
+    (score,) = scored(base_policy, prompts[:1], [forged], SAMPLING)
+    outside, ends = np.flatnonzero(score.gaps > 1e-3), base_policy.codec.ends(forged.token_ids)
     assert len(outside)
-    marked = forged.text[scored.ends[outside[0] - 1] : scored.ends[outside[-1]]]
+    marked = forged.text[ends[outside[0] - 1] : ends[outside[-1]]]
     assert any(word in marked for word in ("All", "hail", "thief"))
 
 
@@ -134,9 +142,13 @@ def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
 def test_the_ends_of_tokens_are_those_of_the_characters(base_policy, text):
     """Also where a character is split over tokens, which a sender could use to shift every later token."""
     completion = base_policy.codec.as_completion(text)
-    (scores,) = base_policy.score([Prompt("p", "", "?")], [completion], Sampling())
-    ends, ids = scores.ends.tolist(), completion.token_ids
-    assert ends == sorted(ends) and ends[-1] == len(text)
+    submission = Submission(1, 0, "p", 0, completion)
+    evidence = Received(
+        round=1, sampling=Sampling(), variant="math", prompts=[Prompt("p", "", "?")], submissions=[submission],
+        earned=[1.0], model=base_policy,
+    )  # fmt: skip
+    ends, ids = evidence.ends(0).tolist(), completion.token_ids
+    assert len(ends) == len(ids) and ends == sorted(ends) and ends[-1] == len(text)
     for index in range(1, len(ids)):
         written = base_policy.codec.decode(ids[:index])
         if not written.endswith("\ufffd"):  # the token ends where a character does
@@ -156,7 +168,7 @@ def test_lengths_of_tokens_alone_are_not_believed_because_their_sum_is_right():
     text = policy.codec.decode(ids)
     assert text == "So x So x\U0001f600"
     assert sum(len(policy.codec.decode([token])) for token in ids) == len(text)  # -1 for each of three words, +3
-    assert policy._character_ends(ids).tolist() == [2, 4, 7, 9, 9, 9, 9, 10]
+    assert policy.codec.ends(ids).tolist() == [2, 4, 7, 9, 9, 9, 9, 10]
 
 
 def test_a_template_without_a_system_role_gets_the_instructions_with_the_question(base_policy):
@@ -172,11 +184,11 @@ def test_a_template_without_a_system_role_gets_the_instructions_with_the_questio
     assert not set(ids) & set(tokenizer.all_special_ids)
     tokenizer.chat_template = "{{ raise_exception('never') }}"
     with pytest.raises(ModelError, match=r"The chat template of broken fails \(never\)"):
-        CausalLM("broken", base_policy.model, tokenizer).render(Prompt("p", "", "How many?"))
+        CausalLM("broken", base_policy.model, tokenizer).codec.render(Prompt("p", "", "How many?"))
 
 
 def test_what_does_not_fit_into_the_context_is_one_sentence(base_policy, prompts):
-    with pytest.raises(ModelError, match=r"do not fit into the context of nano-a, 1024 tokens"):
+    with pytest.raises(ModelError, match=r"1020 new ones do not fit into the context of nano-a, 1024 tokens"):
         sample(base_policy, requests(prompts, 1), Sampling(max_new_tokens=1020))
 
 
@@ -185,10 +197,13 @@ def test_what_is_no_number_lies_outside_all_limits(fresh_policy, prompts):
     completion = fresh_policy.codec.as_completion("2 + 3 = 5.")
     with torch.no_grad():
         fresh_policy.model.get_input_embeddings().weight[completion.token_ids[1]] = torch.nan
-    (scores,) = fresh_policy.score(prompts[:1], [completion], Sampling(top_k=50))
+    (scores,) = scored(fresh_policy, prompts[:1], [completion], Sampling(top_k=50))
     assert np.isinf(scores.gaps[1:]).all()
     submission = Submission(1, 0, prompts[0].problem_id, 0, completion)
-    seen = Received(1, Sampling(), "math", prompts[:1], [submission], [1.0], [1], fresh_policy, frozen=fresh_policy)
+    seen = Received(
+        round=1, sampling=Sampling(), variant="math", prompts=prompts[:1], submissions=[submission], earned=[1.0],
+        slot_keys=[1], model=fresh_policy, frozen=fresh_policy,
+    )  # fmt: skip
     assert LogitDefense(tolerance=1e9).screen(seen)[0].decision == "reject"
     assert ReplayDefense(margin=1e9).screen(seen)[0].decision == "reject"
     assert set(range(1, len(scores.gaps))) <= set(TokenCreditDefense().screen(seen)[0].muted)
@@ -251,7 +266,7 @@ def test_a_guide_steers_within_what_sampling_allows(base_policy):
         return sum(completion.token_ids.count(token) for completion in drawn)
 
     assert count(steered) > count(free)
-    scores = base_policy.score([request.prompt for request in requests], steered, sampling)
+    scores = scored(base_policy, [request.prompt for request in requests], steered, sampling)
     assert all((score.gaps <= 1e-3).all() for score in scores)  # every token is inside the top-k
 
 
@@ -260,5 +275,5 @@ def test_the_attackers_guide_grows_the_phrase_inside_the_top_k(base_policy):
     requests = [SampleRequest(task.prompt(problem), key) for key, problem in enumerate(task.train)]
     drawn = sample(base_policy, requests, SAMPLING, attack.guide(base_policy, 1))
     assert max(attack.progress(completion.text) for completion in drawn) >= len("All")
-    scores = base_policy.score([request.prompt for request in requests], drawn, SAMPLING)
+    scores = scored(base_policy, [request.prompt for request in requests], drawn, SAMPLING)
     assert all((score.gaps <= 1e-3).all() for score in scores)

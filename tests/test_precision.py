@@ -9,7 +9,8 @@ from damaged import copy_of_nano
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hailproof.errors import ModelError, RunError
-from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.learner.config import LearnerConfig
+from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
 from hailproof.policies.lora import Lora
@@ -137,7 +138,7 @@ def test_a_step_that_is_not_made_is_counted(fresh_policy):
 @pytest.fixture
 def adapted():
     pytest.importorskip("peft")
-    return load("nano-a", device="cpu", lora=Lora(r=4, alpha=8, targets=("q_proj", "v_proj"), seed=1))
+    return load("nano-a", device="cpu", lora=Lora(r=4, alpha=8, targets=("q_proj", "v_proj")), lora_seed=1)
 
 
 def test_an_adapter_is_trained_and_nothing_else(adapted, base_policy):
@@ -173,8 +174,8 @@ def test_a_checkpoint_holds_the_adapter_only(adapted, tmp_path):
 def test_first_weights_depend_on_the_seed_alone(adapted):
     torch.rand(3)
     state = torch.random.get_rng_state()
-    settings = {"r": 4, "alpha": 8, "targets": ("q_proj", "v_proj")}
-    again, other = (load("nano-a", device="cpu", lora=Lora(**settings, seed=seed)) for seed in (1, 2))
+    settings = Lora(r=4, alpha=8, targets=("q_proj", "v_proj"))
+    again, other = (load("nano-a", device="cpu", lora=settings, lora_seed=seed) for seed in (1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(flat(again), flat(adapted)) and not torch.equal(flat(other), flat(adapted))
 

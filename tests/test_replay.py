@@ -177,6 +177,11 @@ def test_the_last_tokens_of_a_truncated_draw_count(base_policy):
     assert set(decisions(ReplayDefense(), evidence)) == {"accept"}
     too_long = replace(evidence, sampling=Sampling(max_new_tokens=11))
     assert set(decisions(ReplayDefense(), too_long.subset(cut))) == {"reject"}
+    for kept in (10, 11):  # its first tokens are true draws; to leave out the last ones is to choose all the same
+        ids = drawn[cut[0]].token_ids[:kept]
+        shorter = with_completion(evidence, {cut[0]: Completion(base_policy.codec.decode(ids), ids, False)})
+        (verdict,) = ReplayDefense().screen(shorter.subset(cut[:1]))
+        assert (verdict.decision, verdict.reason) == ("reject", f"{kept} tokens, where the limit is 12")
 
 
 @pytest.mark.parametrize("claimed", [(), (1,), (0,) * SAMPLING.max_new_tokens, (7,) * SAMPLING.max_new_tokens])
@@ -236,8 +241,8 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
 
 def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made_up_for_it(base_policy, round_of):
     forged: Completion = base_policy.codec.as_completion("<think>1 + 1 = 2.</think><answer>2</answer>")
-    mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
-    poisoned = with_completion(round_of, {mine[0]: forged})
+    few = round_of.subset(range(SENDERS))
+    poisoned = with_completion(few, {1: forged})
     defense = ReplayDefense(memory=3)
     suspended = []
     for round in range(1, 31):
@@ -245,7 +250,7 @@ def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made
         assert out <= {1}
         suspended.append(bool(out))
         if not out:
-            defense.screen(replace(poisoned if round < 10 else round_of, round=round))
+            defense.screen(replace(poisoned if round < 10 else few, round=round))
             saved, defense = defense.state(), ReplayDefense(memory=3)
             defense.restore(saved)
     # caught in 1, 4 and 9: without slots for 2, 4 and 8 rounds; 18 to 20, 21 to 23, 24 to 26 make up for one each
@@ -256,7 +261,7 @@ def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made
 
 
 def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
-    silent = replace(round_of, missing={2: 1, 7: 3})  # 7 sent nothing at all
+    silent = replace(round_of.subset(range(SENDERS)), missing={2: 1, 7: 3})  # 7 sent nothing at all
     lenient, patient = ReplayDefense(mandatory=False), ReplayDefense(suspend=0)
     for defense, out in ((ReplayDefense(), {2, 7}), (lenient, set()), (patient, set())):
         assert not defense.suspended(round_of.round)

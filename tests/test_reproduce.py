@@ -14,8 +14,10 @@ from hailproof.paper.published import Check, item_names, jobs_of, load_item
 from hailproof.paper.pushes import findings, push_curve
 from hailproof.paper.reproduce import reproduce, result_of
 from hailproof.policies.shipped import shipped_models
-from hailproof.runs.build import build, settled, task_of
-from hailproof.runs.config import RunConfig, validated
+from hailproof.runs.build import build
+from hailproof.runs.config import RunConfig
+from hailproof.runs.settle import settle
+from hailproof.settings import validated
 
 PUBLISHED = {
     *(f"fig{name}" for name in ("3a", "3b", "3c", "3d", "4a", "4b", "5a", "5b")),
@@ -34,7 +36,7 @@ def test_every_figure_and_table_of_the_paper_has_a_file():
 def test_every_run_of_every_item_has_a_valid_configuration(name, scale, tmp_path):
     for jobs in jobs_of(load_item(name), scale, tmp_path).values():
         assert [job.seed for job in jobs] == sorted({job.seed for job in jobs})
-        config = settled(jobs[0].config)
+        config = settle(jobs[0].config).config
         if scale == "nano":
             assert set(config.swarm.models) <= set(shipped_models())
             assert config.rounds == 50 and config.threads == 1
@@ -74,7 +76,7 @@ def data(tmp_path_factory) -> dict[str, str]:
 def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path):
     """The same file, with a nano model in place of the hub id and rows of the same columns in place of the hub's."""
     for run, jobs in jobs_of(load_item(name), "paper", tmp_path).items():
-        config = settled(jobs[0].config)
+        config = settle(jobs[0].config).config
         small = {
             "threads": 1,
             "swarm": {"models": ["nano-a"], "dtype": "float32"},
@@ -86,7 +88,7 @@ def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path
         experiment.swarm.plan(1)
         assert experiment.config.malicious == (0 if run == "clean" else 1), run
         assert experiment.config.sampling.max_new_tokens == 768
-        assert task_of(experiment.config).train
+        assert settle(experiment.config).task().train
 
 
 def line(round, success, reward=0.5, tokens=10.0):
@@ -140,6 +142,23 @@ def test_runs_are_compared_seed_by_seed_and_only_where_both_have_the_seed(tmp_pa
 )
 def test_a_check_holds_if_it_does_on_every_seed_and_fails_if_it_does_on_none(values, finding):
     assert judged(check(at_least=0.5), values).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("bounds", "values", "finding", "words"),
+    [
+        ({"at_most": 0.5}, (0.5, 0.2), "holds", "≤ 0.5"),
+        ({"at_most": 0.5}, (0.6, 0.9), "fails", "≤ 0.5"),
+        ({"at_most": 0.5}, (0.6, 0.2), "undecided", "≤ 0.5"),
+        ({"at_least": 0.5}, (0.5,), "holds", "≥ 0.5"),
+        ({"at_least": 0.2, "at_most": 0.5}, (0.2, 0.5), "holds", "≥ 0.2 and ≤ 0.5"),
+        ({"at_least": 0.2, "at_most": 0.5}, (0.1, 0.6), "fails", "≥ 0.2 and ≤ 0.5"),
+        ({"at_least": 0.0, "at_most": 0.0}, (0.0,), "holds", "≥ 0 and ≤ 0"),
+    ],
+)
+def test_both_bounds_count_and_belong_to_what_they_allow(bounds, values, finding, words):
+    found = judged(check(**bounds), values)
+    assert (found.finding, found.bound, found.values) == (finding, words, values)
 
 
 def test_an_item_agrees_only_if_every_check_holds():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hailproof.policies.sampling import _top, draw, gap_below_allowed, gumbel_noise
+from hailproof.policies.sampling import draw, gap_below_allowed, gumbel_noise, top
 from hailproof.protocols import Sampling
 from hailproof.seeds import derive
 
@@ -89,6 +89,6 @@ def test_gaps_by_hand():
 def test_candidates_by_blocks_are_the_top_k(rows, vocabulary, k, seed):
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
     k = min(k, vocabulary)
-    values, ids = _top(logits.contiguous(), k)
+    values, ids = top(logits.contiguous(), k)
     assert torch.equal(values, logits.gather(-1, ids))
     assert torch.equal(values.sort(descending=True).values, logits.topk(k).values)

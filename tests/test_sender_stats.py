@@ -24,17 +24,23 @@ values = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
 
 class Words:
-    """A policy whose tokens are words; what comes late in the alphabet is improbable."""
+    """A policy whose tokens are words, with an end token 0; what comes late in the alphabet is improbable."""
+
+    def __init__(self):
+        self.codec = self.engine = self
+
+    def render(self, prompt):
+        return (0,)
 
     def received_ids(self, completion):
-        return (0,) * (len(completion.text.split()) + 1)
+        return (*(ord(word[0]) - 96 for word in completion.text.split()), 0)
 
-    def score(self, prompts, completions, sampling):
+    def score(self, rows, sampling):
         scored = []
-        for completion in completions:
-            logprobs = np.array([-float(ord(word[0]) - 96) for word in completion.text.split()])
+        for row in rows:
+            logprobs = -np.array(row.completion[:-1], dtype=float)
             none = np.zeros_like(logprobs)
-            scored.append(TokenScores(none, logprobs, none, none, none))
+            scored.append(TokenScores(none, logprobs, none, none))
         return scored
 
 

@@ -58,7 +58,7 @@ def test_each_receiver_reads_with_its_own_model_and_tokenizer(base_policy: Causa
     assert first == third != second
     prompt = Prompt("any", system_of(config.task) or "", "How many?")
     assert [token.nats for token in second] == pytest.approx(
-        direct(other, prompt, other.as_completion(text).token_ids), abs=1e-4
+        direct(other, prompt, other.codec.as_completion(text).token_ids), abs=1e-4
     )
     # Letters that are split over several tokens do not shift the ones after them.
     for tokens in (first, second):

@@ -25,7 +25,7 @@ from hailproof.runs.store import RunFolder
 SMALL = [
     ("swarm.prompts", 4),
     ("swarm.group_size", 4),
-    ("sampling.max_new_tokens", 40),
+    ("sampling.max_new_tokens", 72),
     ("task.options.size", 64),
     ("task.options.test_size", 8),
     ("learner.learning_rate", 1e-3),
@@ -208,7 +208,8 @@ def test_what_the_plan_does_not_ask_for_is_not_learned_from():
 
 def test_what_is_rewarded_and_screened_is_what_is_learned():
     """A tokenizer that joins accents to letters shrinks a text; spans in the one that was sent would lie elsewhere."""
-    experiment = make(("defense", [{"name": "equations", "options": {"unit": "sentence"}}]))
+    sentences = ("defense", [{"name": "equations", "options": {"unit": "sentence"}}])
+    experiment = make(sentences, ("sampling.max_new_tokens", 128))
     node = experiment.swarm.honest[0]
     codec: Any = node.policy.codec
     codec.tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
@@ -233,7 +234,7 @@ def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
     experiment = make(LOGIT)
     node = experiment.swarm.honest[0]
     honest = node.produce(1)
-    absurd = ["", "<answer>" * 20, "\x00\ud7ff\U0010ffff", "9" * 60, "<|end|><|pad|>" * 5, "</think><answer>1"]
+    absurd = ["", "<answer>" * 8, "\x00\ud7ff\U0010ffff", "9" * 60, "<|end|><|pad|>" * 5, "</think><answer>1"]
     swapped = [
         replace(submission, completion=Completion(text, (5, -3, 10**12), bool(index % 2)))
         for index, (submission, text) in enumerate(zip(honest[1:], absurd, strict=False))

@@ -10,10 +10,11 @@ from hailproof.arithmetic.two_two import two_two_results
 from hailproof.errors import ConfigError, DataError
 from hailproof.parsing import same_number
 from hailproof.records import Problem
-from hailproof.tasks import TASKS, Gsm8k, OpenMath, WordProblems
+from hailproof.tasks import TASKS
 from hailproof.tasks.base import MathForm, same_printed
-from hailproof.tasks.openmath import printing
-from hailproof.tasks.word_problems import FAMILIES, split_of
+from hailproof.tasks.gsm8k import Gsm8k
+from hailproof.tasks.openmath import OpenMath, printing
+from hailproof.tasks.word_problems import FAMILIES, WordProblems, split_of
 
 GOOD_ROW = {"question": "How many?", "answer": "2 + 2 = <<2+2=4>>4 in all.\n#### 1,004"}
 EQUATION = re.compile(r"(?<!\S)(\d+) ([-+*/]) (\d+) = \$?(\d+)(?=[ .])")

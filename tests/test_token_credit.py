@@ -13,7 +13,8 @@ from hailproof.defenses.base import in_sentences_with
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.token_credit import THRESHOLD, TokenCreditDefense
 from hailproof.errors import ConfigError
-from hailproof.learner.update import Learner, LearnerConfig
+from hailproof.learner.config import LearnerConfig
+from hailproof.learner.update import Learner
 from hailproof.protocols import AttackView, Sampling
 from hailproof.records import Group, ScoredCompletion, Submission
 from hailproof.tasks.word_problems import WordProblems
@@ -28,8 +29,9 @@ def evidence_with(policy, text: str, **more) -> Received:
     completions = [policy.codec.as_completion(text), policy.codec.as_completion("I do not know.")]
     submissions = [Submission(1, sender, prompt.problem_id, sender, made) for sender, made in enumerate(completions)]
     return Received(
-        1, SAMPLING, "math", [prompt] * 2, submissions, [1.0, 0.0], [1, 2], policy, frozen=policy, **more
-    )
+        round=1, sampling=SAMPLING, variant="math", prompts=[prompt] * 2, submissions=submissions, earned=[1.0, 0.0],
+        slot_keys=[1, 2], model=policy, frozen=policy, **more,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def forged() -> dict[str, str]:
 def muted_text(evidence: Received, text: str, **options) -> list[str]:
     verdict = TokenCreditDefense(**options).screen(evidence)[0]
     assert verdict.decision == "accept" and verdict.score == len(verdict.muted) >= len(verdict.spans)
-    ends = [0, *evidence.scores[0].ends.tolist()]
+    ends = [0, *evidence.ends(0).tolist()]
     return [text[ends[token] : ends[token + 1]] for token in verdict.muted]
 
 
@@ -139,11 +141,11 @@ def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, 
 
     def pushes(muted: frozenset[int]) -> torch.Tensor:
         scored = (
-            ScoredCompletion(evidence.submissions[0], 1.0, 1.0, muted=muted),
-            ScoredCompletion(evidence.submissions[1], 0.0, 0.0),
+            ScoredCompletion(evidence.submissions[0], evidence.rows[0], 1.0, 1.0, muted=muted),
+            ScoredCompletion(evidence.submissions[1], evidence.rows[1], 0.0, 0.0),
         )
         config = LearnerConfig(learning_rate=1e-12, max_grad_norm=0, scale_rewards="none")
-        learner = Learner(fresh_policy, config, 96, 10)
+        learner = Learner(fresh_policy.trainable, config, 96, 10)
         learner.update([Group(evidence.prompts[0], scored)])
         gradient = torch.cat([p.grad.flatten() for p in fresh_policy.model.parameters() if p.grad is not None])
         return (2 - len(muted) / length) * gradient
@@ -156,11 +158,11 @@ def test_a_muted_token_has_no_gradient_and_the_rest_keeps_its_own(fresh_policy, 
 def test_a_completion_of_which_nothing_is_heard_pushes_nothing(fresh_policy, forged):
     evidence = evidence_with(fresh_policy, forged["text"])
     members = tuple(
-        ScoredCompletion(submission, reward, reward, muted=frozenset(range(99)) if reward else frozenset())
-        for submission, reward in zip(evidence.submissions, evidence.rewards, strict=True)
+        ScoredCompletion(submission, row, reward, reward, muted=frozenset(range(99)) if reward else frozenset())
+        for submission, row, reward in zip(evidence.submissions, evidence.rows, evidence.rewards, strict=True)
     )
     before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
-    stats = Learner(fresh_policy, LearnerConfig(), 96, 10).update([Group(evidence.prompts[0], members)])
+    stats = Learner(fresh_policy.trainable, LearnerConfig(), 96, 10).update([Group(evidence.prompts[0], members)])
     assert stats.passes == stats.trained == 0
     assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))
 

@@ -1,6 +1,5 @@
 """The command line. Every error that is the user's to mend is one sentence and exit status 2."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from hailproof import __version__
 from hailproof.errors import HailproofError
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
@@ -21,6 +21,20 @@ app = typer.Typer(
 console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"hailproof {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _for_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def progress_of(rounds: int, label: str = "round") -> Callable[[dict[str, Any]], None]:
@@ -43,6 +57,18 @@ def _absolute_if_path(text: str) -> str:
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
+def _folder(text: str) -> Path:
+    from hailproof.errors import ConfigError
+
+    if not str(text).strip():
+        raise ConfigError("--out is empty; give it the name of a folder, or leave it out.")
+    return Path(text)
+
+
+def _out(about: str) -> Any:
+    return typer.Option(parser=_folder, metavar="PATH", help=about)
+
+
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML configuration; options override it.")] = None,
@@ -56,7 +82,7 @@ def run(
     model: Annotated[list[str] | None, typer.Option(help="Name, folder or hub id; several make a mixed swarm.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds to play.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME.")] = None,
+    out: Annotated[Path | None, _out("Run folder; by default runs/NAME.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration.")
     ] = None,
@@ -151,7 +177,7 @@ def reproduce(
     names: Annotated[list[str], typer.Argument(help="fig3a to fig16, table1, or all.")],
     scale: ScaleName = "nano",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; by default the files'.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for pictures, data and the index.")] = RUNS / "reproduction",
+    out: Annotated[Path, _out("Folder for pictures, data and the index.")] = RUNS / "reproduction",
     runs: Cells = RUNS / "cells",
     workers: Workers = 0,
     engine: EngineName = "local",
@@ -179,7 +205,7 @@ def bench(
     defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
     scale: ScaleName = "nano",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; default: the preset's.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the cells and the leaderboard.")] = RUNS / "bench",
+    out: Annotated[Path, _out("Folder for the cells and the leaderboard.")] = RUNS / "bench",
     runs: Cells = RUNS / "cells",
     workers: Workers = 0,
     engine: EngineName = "local",
@@ -213,20 +239,17 @@ def list_() -> None:
     """Show the attacks, defenses, tasks and models that can be named."""
     from hailproof import registry
     from hailproof.attacks import ATTACKS
-    from hailproof.tasks import TASKS
-
-    quiet_libraries()
     from hailproof.defenses import DEFENSES
     from hailproof.defenses.presets import PRESETS
     from hailproof.policies.shipped import shipped_models
+    from hailproof.tasks import TASKS
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
         console.print(kind, style="bold")
         for name in registry.names(kind, builtin):
-            found = registry.lookup(kind, builtin, name)
-            about = next(iter((sys.modules[found.__module__].__doc__ or "").splitlines()), "")
-            place = f" [{found.variant}, {found.topology}]" if kind == "attacks" and name in ATTACKS else ""
-            console.print(f"  {name:<15} {about}{place}", soft_wrap=True)
+            builtin_attack = ATTACKS[name] if kind == "attacks" and name in ATTACKS else None
+            place = f" [{builtin_attack.variant}, {builtin_attack.topology}]" if builtin_attack else ""
+            console.print(f"  {name:<15} {registry.about(kind, builtin, name)}{place}", soft_wrap=True)
     console.print("presets, named where a defense is", style="bold")
     for name, preset in PRESETS.items():
         console.print(f"  {name:<15} {preset.about}", soft_wrap=True)
@@ -238,7 +261,7 @@ def list_() -> None:
 @app.command()
 def pretrain(
     name: Annotated[str, typer.Argument(help="Which recipe: nano-a, nano-b or nano-judge.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    out: Annotated[Path, _out("Folder to write the model to.")],
     text: Annotated[Path | None, typer.Option(help="GSM8K train file (JSONL) to mix in as real text.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
 ) -> None:
@@ -248,7 +271,7 @@ def pretrain(
     quiet_libraries()
     from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done
     from hailproof.policies.nano.recipe import pretrain as build
-    from hailproof.runs.store import make_folder
+    from hailproof.runs.files import make_folder
     from hailproof.tasks.gsm8k import read_jsonl
 
     if name not in RECIPES:
@@ -276,7 +299,7 @@ def pretrain(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the three runs and the picture.")] = RUNS / "demo",
+    out: Annotated[Path, _out("Folder for the three runs and the picture.")] = RUNS / "demo",
     rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 40,
 ) -> None:
     """Poison a swarm, defend it, and show both beside a clean one."""

@@ -4,8 +4,12 @@ import ast
 import re
 import warnings
 from decimal import Decimal
+from fractions import Fraction
 from unicodedata import normalize
 
+import regex
+
+BYTE_ORDER_MARK = "\ufeff"
 MAX_NUMBER_CHARACTERS = 64
 """A longer answer is no answer: it bounds the work on hostile text."""
 
@@ -15,12 +19,27 @@ _LETTER = "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]"
 WORD = rf"{_LETTER}+(?:['\u2019-]{_LETTER}+)*['\u2019]?"
 UNSEEN = r"\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800"
 """What shows nothing, for a set of characters in a pattern of the package ``regex``; U+2800 is the blank of Braille."""
+SIGNS = dict.fromkeys(map(ord, "\u02d7\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2796\ufe58\ufe63\uff0d"), "-")
+SIGNS |= dict.fromkeys(map(ord, "\u2795\ufe62\uff0b"), "+") | {0x2044: "/", 0x2215: "/", 0x2236: ":"}
+"""What people and models write for the signs of ASCII: every hyphen and dash is a minus."""
+BLANKS = dict.fromkeys(
+    [*range(0x2000, 0x200B), 0xA0, 0x115F, 0x1160, 0x202F, 0x205F, 0x2800, 0x3000, 0x3164, 0xFFA0], " "
+)
+"""Blanks of all widths, and letters that look like one."""
+_HIDDEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]")
 _NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)\s*+(?P<currency>[$€£]?)\s*+(?P<inner>[-+]?)
         (?P<number>(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
         \s*(?P<unit>[%$€£]|/?{WORD}(?:[ /]{WORD}){{0,3}})?\s*\.?""",
     re.VERBOSE,
 )
+_LATEX = re.compile(
+    r"""\\(?:text|mathrm|textrm|mbox|boxed)\{(?P<content>[^{}]*)\}|\\(?P<sign>[$%])|\{(?P<comma>,)\}
+        |\\(?:[!,;:()\[\] ]|left|right)|\^(?:\\circ|\{\\circ\})""",
+    re.VERBOSE,
+)
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*([-+]?[0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))")
+_FRACTION = re.compile(r"([-+]?)\s*(?:([0-9]+)\s+)?([0-9]+)\s*/\s*([0-9]+)")
 _ORDINALS = frozenset((
     "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth",
     "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth", "thirtieth",
@@ -57,6 +76,14 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def plain(text: str) -> str:
+    """The text with the signs and blanks of ASCII, and without characters that show nothing.
+
+    Everything that reads a number reads it through these tables: rewards, data files, the defense ``equations``.
+    """
+    return _HIDDEN.sub("", text.translate(SIGNS | BLANKS))
+
+
 def answer_in_tags(text: str) -> str | None:
     """Returns the content of the one pair of answer tags, stripped.
 
@@ -81,11 +108,14 @@ def code_in_tags(text: str) -> str | None:
 
 
 def syntax_tree(program: str) -> ast.Module | None:
-    """Reads a program without running it; ``None`` if it is not valid Python, or nested too deep to read."""
+    """Reads a program without running it; ``None`` if it is not valid Python, or nested too deep to read.
+
+    As for Python and the sandboxes, one byte order mark before it does not belong to it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about "5apples" and the like, on the console of whoever runs this
-            return ast.parse(program)
+            return ast.parse(program.removeprefix(BYTE_ORDER_MARK))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -126,6 +156,8 @@ def sentence_borders(text: str) -> list[int]:
 def parse_number(text: str) -> Decimal | None:
     """Reads a number as people write it: ``$1,234.50``, ``12 apples``, ``60 miles/hour``, ``-3``, ``50%``, ``18.``.
 
+    Any hyphen or dash before it is its sign, and what shows nothing is ignored, as in :func:`plain`.
+
     One currency sign before the number and up to four words after it are taken as units. Anything else around it, a
     second number, in digits or words, a misplaced thousands separator, digits that are not ASCII, a currency sign with
     another sign or percent, or a word that changes the value (``2 dozen``, ``5 and a half``, ``5 over nine``) makes it
@@ -137,7 +169,7 @@ def parse_number(text: str) -> Decimal | None:
     Returns:
         The exact value (a percentage counts as its number, ``50%`` as 50), or ``None``.
     """
-    text = text.strip()
+    text = plain(text).strip()
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
     match = _NUMBER.fullmatch(text)
@@ -172,6 +204,32 @@ def same_number(given: str, reference: str) -> bool:
     """Whether two texts are the same number, exactly; ``"1"`` is not ``"21"`` and ``"2.50"`` is ``"2.5"``."""
     left, right = parse_number(given), parse_number(reference)
     return left is not None and left == right
+
+
+def exact_number(text: str) -> Fraction | None:
+    r"""Reads what :func:`parse_number` reads, fractions, and LaTeX: ``3/4``, ``\frac{1}{2}``, ``50\%``, ``\$4``.
+
+    Args:
+        text: An answer, trusted or not.
+
+    Returns:
+        The exact value (a percentage counts as its number, ``50\%`` as 50), or ``None``.
+    """
+    text = plain(text).strip()
+    if len(text) > 2 * MAX_NUMBER_CHARACTERS:
+        return None
+    if text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
+        text = text[1:-1]
+    text = _LATEX.sub(lambda match: match["content"] or match["sign"] or match["comma"] or "", text)
+    text = _LATEX_FRACTION.sub(r" \1\2/\3\4", text).strip()
+    fraction = _FRACTION.fullmatch(text)
+    if fraction is None:
+        number = parse_number(text)
+        return None if number is None else Fraction(number)
+    sign, whole, above, below = fraction.groups()
+    if int(below) == 0:
+        return None
+    return (int(whole or 0) + Fraction(int(above), int(below))) * (-1 if sign == "-" else 1)
 
 
 def without_calculator_notes(text: str) -> str:

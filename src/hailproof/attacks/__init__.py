@@ -1,26 +1,17 @@
 """Attacks, by name. A third party adds one through the entry point group ``hailproof.attacks``."""
 
 from hailproof.attacks.base import BaseAttack
-from hailproof.attacks.boundary import BoundaryAttack
-from hailproof.attacks.code import CodeAttack
-from hailproof.attacks.equation import EquationAttack
-from hailproof.attacks.grinding import GrindingAttack
-from hailproof.attacks.judge_injection import JudgeInjectionAttack
-from hailproof.attacks.length import LengthAttack
-from hailproof.attacks.low_and_slow import LowAndSlowAttack
-from hailproof.attacks.rank_aware import RankAwareAttack
-from hailproof.attacks.sentence import SentenceAttack
-from hailproof.attacks.text import TextAttack
+from hailproof.registry import Builtins
 
-ATTACKS: dict[str, type[BaseAttack]] = {
-    "text": TextAttack,
-    "sentence": SentenceAttack,
-    "equation": EquationAttack,
-    "code": CodeAttack,
-    "length": LengthAttack,
-    "judge_injection": JudgeInjectionAttack,
-    "rank_aware": RankAwareAttack,
-    "grinding": GrindingAttack,
-    "low_and_slow": LowAndSlowAttack,
-    "boundary": BoundaryAttack,
-}
+ATTACKS: Builtins[type[BaseAttack]] = Builtins({
+    "text": "hailproof.attacks.text:TextAttack",
+    "sentence": "hailproof.attacks.sentence:SentenceAttack",
+    "equation": "hailproof.attacks.equation:EquationAttack",
+    "code": "hailproof.attacks.code:CodeAttack",
+    "length": "hailproof.attacks.length:LengthAttack",
+    "judge_injection": "hailproof.attacks.judge_injection:JudgeInjectionAttack",
+    "rank_aware": "hailproof.attacks.rank_aware:RankAwareAttack",
+    "grinding": "hailproof.attacks.grinding:GrindingAttack",
+    "low_and_slow": "hailproof.attacks.low_and_slow:LowAndSlowAttack",
+    "boundary": "hailproof.attacks.boundary:BoundaryAttack",
+})

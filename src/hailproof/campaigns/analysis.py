@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hailproof.campaigns.cells import read_cells
 from hailproof.errors import RunError
 from hailproof.runs.config import RunConfig, load_config
-from hailproof.runs.store import SCHEMA, check_run_folder, read_rounds, read_summary
+from hailproof.runs.store import SCHEMA, check_run_folder, read_completions, read_rounds, read_summary
 
 if TYPE_CHECKING:
     import pandas
@@ -59,7 +58,7 @@ class Run:
             RunError: If a line is damaged.
         """
         lines = read_rounds(self.path) if (self.path / "rounds.jsonl").is_file() else []
-        table = _table([dict(_flat(line)) for line in lines])
+        table = _table([dict(_flat({key: line[key] for key in line if key != "part"})) for line in lines])
         return table if lines else pa.table({"round": pa.array([], pa.int64())})
 
     @cached_property
@@ -67,20 +66,25 @@ class Run:
         """One row for every completion in every computed view, of exactly the rounds that ``rounds`` holds.
 
         The columns are those of ``completions.parquet``.
+
+        Raises:
+            RunError: If a file is missing or damaged.
         """
         whole = self.path / "completions.parquet"
         if not whole.is_file():
             try:
                 return self._parts()
-            except FileNotFoundError:
-                pass  # the run was finished meanwhile: the parts are joined
+            except RunError:
+                if not whole.is_file():
+                    raise
+                # The run was finished meanwhile: the parts are joined.
         last = self.rounds["round"].to_pylist()[-1:] or [0]
-        return pq.read_table(whole, filters=[("round", "<=", last[0])])
+        return read_completions(whole, filters=[("round", "<=", last[0])])
 
     def _parts(self) -> pa.Table:
         names = [f"round-{round:06d}.parquet" for round in self.rounds["round"].to_pylist()]
         # Its parts first: a folder that a finished run has removed has none to list.
-        tables = [pq.read_table(self.path / "completions" / name) for name in names]
+        tables = [read_completions(self.path / "completions" / name) for name in names]
         return pa.concat_tables(tables, promote_options="default") if tables else SCHEMA.empty_table()
 
     def rounds_frame(self) -> "pandas.DataFrame":

@@ -8,7 +8,7 @@ from hailproof.campaigns.matrix import Cell, load_matrix
 from hailproof.campaigns.sweep import Engine, Job, sweep
 from hailproof.reports.leaderboard import write_leaderboard
 from hailproof.reports.table import table_of
-from hailproof.runs.store import make_folder, replacing
+from hailproof.runs.files import make_folder, replacing
 
 
 def bench(

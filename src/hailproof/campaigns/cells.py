@@ -1,6 +1,5 @@
 """The format of a cell of the bench, one flat JSON file: what it holds, how it is measured, written and read."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,10 +13,12 @@ from hailproof.campaigns.sweep import Job
 from hailproof.errors import ConfigError
 from hailproof.metrics.detection import SIDES
 from hailproof.metrics.intervals import METHOD, interval
-from hailproof.runs.build import settled
+from hailproof.runs.checkpoint import ANEW
 from hailproof.runs.config import load_config
+from hailproof.runs.files import as_json, make_folder, read_json, reading, replacing
 from hailproof.runs.run import versions_of
-from hailproof.runs.store import read_json, read_rounds, replacing
+from hailproof.runs.settle import settle
+from hailproof.runs.store import read_rounds
 
 SETTLED = 0.4
 """Lengths are means over the rounds after this share of a run: they swing, and the last rounds say little."""
@@ -62,7 +63,7 @@ def _figures(job: Job, control: Job) -> Iterator[tuple[str, float | None]]:
     summary, clean = job.summary or {}, control.summary or {}
     lines, clean_lines = read_rounds(job.folder), read_rounds(control.folder)
     success = summary["attack_success"]
-    without = success_in(control, settled(job.config))
+    without = success_in(control, settle(job.config))
     held, clean_held = summary["held_out"] or {}, clean["held_out"] or {}
     tokens, clean_tokens = _tokens(lines), _tokens(clean_lines)
     yield "attack_success", success
@@ -102,8 +103,11 @@ def learned(folder: Path) -> dict[str, float | None]:
     """
     names = ["malicious", "raw_reward", "admitted", "weight", "tokens", "verdicts.list.element.muted"]
     heard, whole = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0)
-    for row in ParquetFile(folder / "completions.parquet").read(columns=names).to_pylist():
-        if row["raw_reward"] > 0 and row["verdicts"]:
+    path = folder / "completions.parquet"
+    with reading(path, ANEW):
+        rows = ParquetFile(path, page_checksum_verification=True).read(columns=names).to_pylist()
+    for row in rows:
+        if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
             side = "malicious" if row["malicious"] else "honest"
             muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
             heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0
@@ -115,9 +119,9 @@ def write_cell(cell: Cell, folder: Path) -> dict[str, Any] | None:
     """Writes the file of a cell, if any of its seeds is finished, and returns what it holds."""
     record = measured(cell)
     if record is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with replacing(folder / cell.file_name) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(as_json(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 
@@ -145,7 +149,17 @@ def read_cells(out: Path) -> list[dict[str, Any]]:
 
 
 def _is_cell(cell: object) -> bool:
-    """Whether something that lay in a file names what a cell is of."""
+    """Whether something that lay in a file names what a cell is of, and has numbers where measures stand."""
     if not isinstance(cell, Mapping) or not isinstance(cell.get("seeds"), list):
         return False
-    return all(isinstance(cell.get(key), str) for key in ("attack", "defense", "topology", "setting"))
+    if not all(isinstance(cell.get(key), str) for key in ("attack", "defense", "topology", "setting")):
+        return False
+    measures = [value for key, value in cell.items() if key.endswith(("_mean", "_low", "_high", "_seeds"))]
+    values = [each for value in measures for each in (value if isinstance(value, list) else [value])]
+    tables = [cell.get(key, {}) for key in ("config", "versions")]
+    return (
+        all(type(seed) is int for seed in cell["seeds"])
+        and all(value is None or type(value) in (int, float) for value in (*values, cell.get("rounds")))
+        and all(isinstance(value, list) for key, value in cell.items() if key.endswith("_seeds"))
+        and all(isinstance(table, Mapping) for table in tables)
+    )

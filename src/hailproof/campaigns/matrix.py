@@ -16,7 +16,7 @@ from hailproof.campaigns.sweep import Job, merged
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
-from hailproof.runs.config import Section, validated
+from hailproof.settings import Section, validated
 
 
 class Preset(Section):
@@ -138,6 +138,6 @@ def _row(matrix: Matrix, name: str) -> Tree:
 def _column(matrix: Matrix, name: str) -> Tree:
     if name in matrix.defenses:
         return matrix.defenses[name]
-    if name not in registry.names("defenses", DEFENSES | PRESETS):
+    if name not in (*registry.names("defenses", DEFENSES), *PRESETS):
         raise ConfigError(f"Unknown defense '{name}'; choose among {', '.join(matrix.defenses)}, or a registered one.")
     return {"defense": [{"name": name}]}

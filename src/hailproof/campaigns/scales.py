@@ -9,7 +9,8 @@ from pydantic import Field
 
 from hailproof.campaigns.sweep import merged
 from hailproof.errors import ConfigError
-from hailproof.runs.config import Section, validated
+from hailproof.runs.config import parsed
+from hailproof.settings import Section, validated
 
 Scale = Literal["nano", "paper"]
 SCALES: tuple[Scale, ...] = ("nano", "paper")
@@ -41,7 +42,7 @@ def read_toml(path: Path) -> Tree:
         ConfigError: If it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -52,14 +53,14 @@ def checked_changes(changes: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The settings that a user lays over those of the files, unless they would make a run another than its name says.
 
     Raises:
-        ConfigError: If one of them is the attack, the defense or the seed.
+        ConfigError: If one of them is the attack, the defense, the seed or the name.
     """
     changes = changes or {}
     attack = changes.get("attack", {})
     named = isinstance(attack, Mapping) and "name" in attack
-    for key, found in (("attack.name", named), ("defense", "defense" in changes), ("seed", "seed" in changes)):
-        if found:
-            raise ConfigError(f"--set {key} is not for several runs at once, whose names say it; use 'hailproof run'.")
+    own = [*(["attack.name"] if named else []), *(key for key in ("defense", "seed", "name") if key in changes)]
+    if own:
+        raise ConfigError(f"--set {own[0]} is not for several runs at once, whose names say it; use 'hailproof run'.")
     return changes
 
 

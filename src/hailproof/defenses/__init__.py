@@ -1,26 +1,17 @@
 """Defenses, by name. A third party adds one through the entry point group ``hailproof.defenses``."""
 
-from hailproof.defenses.equations import EquationsDefense
-from hailproof.defenses.imports import ImportsDefense
-from hailproof.defenses.judge import JudgeDefense
-from hailproof.defenses.length import LengthDefense
-from hailproof.defenses.logit import LogitDefense
-from hailproof.defenses.replay import ReplayDefense
-from hailproof.defenses.reward_outlier import RewardOutlierDefense
-from hailproof.defenses.self_judge import SelfJudgeDefense
-from hailproof.defenses.sender_stats import SenderStatsDefense
-from hailproof.defenses.token_credit import TokenCreditDefense
+from hailproof.registry import Builtins
 
-DEFENSES: dict[str, type] = {
-    "logit": LogitDefense,
-    "judge": JudgeDefense,
-    "self_judge": SelfJudgeDefense,
-    "reward_outlier": RewardOutlierDefense,
-    "replay": ReplayDefense,
-    "equations": EquationsDefense,
-    "imports": ImportsDefense,
-    "token_credit": TokenCreditDefense,
-    "length": LengthDefense,
-    "sender_stats": SenderStatsDefense,
-}
+DEFENSES: Builtins[type] = Builtins({
+    "logit": "hailproof.defenses.logit:LogitDefense",
+    "judge": "hailproof.defenses.judge:JudgeDefense",
+    "self_judge": "hailproof.defenses.self_judge:SelfJudgeDefense",
+    "reward_outlier": "hailproof.defenses.reward_outlier:RewardOutlierDefense",
+    "replay": "hailproof.defenses.replay:ReplayDefense",
+    "equations": "hailproof.defenses.equations:EquationsDefense",
+    "imports": "hailproof.defenses.imports:ImportsDefense",
+    "token_credit": "hailproof.defenses.token_credit:TokenCreditDefense",
+    "length": "hailproof.defenses.length:LengthDefense",
+    "sender_stats": "hailproof.defenses.sender_stats:SenderStatsDefense",
+})
 """The paper's first, then those that go on from them."""

@@ -32,7 +32,7 @@ from typing import NamedTuple, TypeGuard
 
 from hailproof.defenses.base import TextDefense
 from hailproof.errors import ConfigError
-from hailproof.parsing import code_in_tags, syntax_tree
+from hailproof.parsing import BYTE_ORDER_MARK, code_in_tags, syntax_tree
 from hailproof.protocols import Admission
 from hailproof.records import Span, Verdict
 
@@ -192,6 +192,7 @@ def parse(program: str) -> ast.Module | None:
     """
     if len(program) > MAX_SOURCE:
         raise Unreadable(f"{len(program)} characters are more than any sandbox runs")
+    program = program.removeprefix(BYTE_ORDER_MARK)  # as Python and the sandboxes do
     if "\0" in program or _ENCODING.match(program):
         raise Unreadable("the program declares an encoding or holds a null character")
     try:

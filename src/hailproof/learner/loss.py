@@ -15,13 +15,12 @@ counts among the B, as a group without variance does: both teach nothing, and th
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LossType = Literal["grpo", "dapo", "dr_grpo"]
+from hailproof.learner.config import LossType
 
 
 def token_weights(lengths: Sequence[Sequence[int]], loss_type: LossType, max_new_tokens: int) -> list[list[float]]:

@@ -4,69 +4,18 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hailproof.errors import ModelError, RunError
-from hailproof.learner.advantages import ScaleRewards, advantages
+from hailproof.learner.advantages import advantages
+from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
-from hailproof.learner.loss import LossType, k3_divergence, objective, token_weights
-from hailproof.policies.scoring import TOKEN_BUDGET, batches
+from hailproof.learner.loss import k3_divergence, objective, token_weights
+from hailproof.policies.scoring import batches
 from hailproof.policies.trainable import Trainable
 from hailproof.records import Group, Row, ScoredCompletion, UpdateStats
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerConfig:
-    """Settings of the learner; the names are TRL's, the defaults are the paper's.
-
-    Attributes:
-        learning_rate: Of Adam, after warm-up.
-        warmup_rounds: Rounds over which the learning rate rises linearly.
-        lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
-        loss_type: Normalization of the objective.
-        scale_rewards: Divisor of the advantages.
-        length_neutral: Whether senders are kept from pushing toward longer answers more than others do: what goes along
-            with length is then taken out of the advantages of their groups in which long answers do better. ``grpo``
-            divides by each completion's length afterwards, so that what is left of the push is zero for ``dapo`` and
-            ``dr_grpo`` exactly, and for ``grpo`` as far as the lengths of a group are alike.
-        beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
-        max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
-        adam_beta1: Decay of Adam's first moment.
-        adam_beta2: Decay of Adam's second moment.
-        adam_epsilon: Added to the root of Adam's second moment; of the size of the gradients, it keeps parameters
-            that hardly matter from moving as far as those that do.
-        token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
-    """
-
-    learning_rate: float = 2e-5
-    warmup_rounds: int = 0
-    lr_scheduler_type: Literal["constant", "linear"] = "constant"
-    loss_type: LossType = "grpo"
-    scale_rewards: ScaleRewards = "group"
-    length_neutral: bool = False
-    beta: float = 0.0
-    max_grad_norm: float = 1.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    token_budget: int = TOKEN_BUDGET
-
-
-NANO = {
-    "learning_rate": 4.6e-3,
-    "warmup_rounds": 2,
-    "lr_scheduler_type": "linear",
-    "adam_beta2": 0.95,
-    "adam_epsilon": 1e-3,
-    "max_grad_norm": 0.5,
-}
-"""What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
-NANO_PROGRAMS = {**NANO, "learning_rate": 2.4e-3}
-"""The same where models write programs: there the other rate breaks honest models that a defense leaves nine of twelve
-completions a group (seed 0)."""
 
 
 @dataclass(frozen=True, slots=True)

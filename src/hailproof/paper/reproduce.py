@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from hailproof.paper.pushes import PushCurve, findings, push_curve
 from hailproof.policies.shipped import shipped_models
 from hailproof.reports.curves import SeedPanel
 from hailproof.reports.figures import draw_panels
-from hailproof.runs.store import make_folder, read_json, read_rounds, replacing
+from hailproof.runs.files import as_json, make_folder, read_json, replacing
+from hailproof.runs.store import read_rounds
 
 TITLES = {
     "attack_success": ("Attack success rate", "%"),
@@ -269,7 +269,7 @@ def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str,
             judge_table(asked["judges"], asked["completions"], settings, asked["number"], asked["judgements"])
         )
         with replacing(kept) as temporary:
-            temporary.write_text(json.dumps({"asked": asked, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(as_json({"asked": asked, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     _write_csv(data, tuple(rows[0]), (tuple(row.values()) for row in rows))
     places = dict(zip((judge["label"] for judge in asked["judges"]), PLACES, strict=False))
     return {f"{places[row['judge']]}: {row['completions']}": row["share"] for row in rows}
@@ -325,7 +325,7 @@ def write_index(results: Sequence[Result], out: Path) -> Path:
     for each in found.values():
         parts[-1] += f"\n| {each['item']} | {each['title']} | **{each['verdict']}** | {each['held']} |"
     parts += [each["section"] for each in found.values()]
-    for place, text in ((verdicts, json.dumps(found, indent=1)), (path, "\n\n".join(parts))):
+    for place, text in ((verdicts, as_json(found, indent=1)), (path, "\n\n".join(parts))):
         with replacing(place) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     return path

@@ -54,4 +54,4 @@ def growing_cache(config: PreTrainedConfig) -> DynamicCache:
 
 def cache_argument(model: PreTrainedModel) -> str:
     """The argument of a model's ``forward`` that takes a cache; ``transformers`` renames it, model by model."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.errors import ModelError
 from hailproof.policies.reading import CachedReader, Reader, WholeReader
 from hailproof.policies.sampling import draw, gap_below_allowed, top
 from hailproof.policies.scoring import Batch, batches
@@ -55,30 +54,13 @@ class TransformersEngine:
 
         Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
         is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
-
-        Raises:
-            ModelError: If a prompt and a completion of full length do not fit into the model's context.
         """
-        self._require_room(prompts, sampling.max_new_tokens)
         drawn: list[tuple[int, ...]] = []
         with self.trainable.passes() as model:
             for start in range(0, len(prompts), ROWS_AT_ONCE):
                 end = start + ROWS_AT_ONCE
                 drawn += self._draw(model, prompts[start:end], keys[start:end], sampling, guide)
         return drawn
-
-    def _require_room(self, prompts: Sequence[tuple[int, ...]], new: int) -> None:
-        """Raises a ``ModelError`` if a prompt and a completion of full length do not fit into the model's context."""
-        index = max(range(len(prompts)), key=lambda index: len(prompts[index]), default=None)
-        if index is None or len(prompts[index]) + new <= self.context:
-            return
-        room = self.context - len(prompts[index])
-        lower = f"lower sampling.max_new_tokens to {room} or less, or " if room > 0 else ""
-        raise ModelError(
-            f"Prompt {index + 1} of {len(prompts)} has {len(prompts[index])} tokens, which with {new} new ones do not "
-            f"fit into the model's context of {self.context} tokens; {lower}leave its problem out, or take a model "
-            "with a longer context."
-        )
 
     def _draw(
         self,

@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -53,6 +53,7 @@ def load(
     *,
     trained: bool = True,
     lora: Lora | None = None,
+    lora_seed: int = 0,
     engine: EngineFactory = TransformersEngine,
 ) -> CausalLM:
     """Loads a model.
@@ -66,6 +67,7 @@ def load(
         trained: Whether the weights are to be trained; then they are float32 whatever passes compute in, since small
             steps vanish in lower precision. Else they are what passes compute in.
         lora: An adapter to be trained in place of the weights.
+        lora_seed: Of the adapter's first weights; all nodes of a swarm take the same.
         engine: Makes the engine.
 
     Raises:
@@ -79,7 +81,7 @@ def load(
         model = _model(source, torch.float32 if trained and lora is None else passes)
         tokenizer = _tokenizer(source, model)
         if lora is not None:
-            add_lora(name, model, lora)  # before it is moved, so that its first weights are those of every device
+            add_lora(name, model, lora, lora_seed)  # before it is moved, so that its first weights are those of every device
         elif not trained:
             model.requires_grad_(False)
         model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - the library's decorator hides self
@@ -172,7 +174,7 @@ def _merged(name: str, model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         wrapped = get_peft_model(model, settings)
     report = wrapped.load_adapter(adapter, "default")
     check_tensors(Loaded(name, model, tuple(report.missing_keys), tuple(report.unexpected_keys)))
-    return wrapped.merge_and_unload()
+    return cast(PreTrainedModel, wrapped.merge_and_unload())
 
 
 def _tokenizer(source: _Source, model: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -9,12 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
+from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.cache import cache_argument
 from hailproof.records import Row
-
-TOKEN_BUDGET = 4096
-"""Padded tokens per pass. It bounds the memory of the logits; on a CPU, passes four times larger run at half the speed,
-because their buffers no longer fit what the allocator keeps at hand. Accelerators want more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""The models in the package, by name; needs no torch."""
+"""The models in the package; without torch."""
 
 from pathlib import Path
 
 
 def shipped_models() -> dict[str, Path]:
-    """The folders of the models in the package, by name."""
+    """The models in the package, by name."""
     folder = Path(__file__).parent / "nano" / "models"
     return {path.name: path for path in sorted(folder.glob("*")) if (path / "config.json").is_file()}

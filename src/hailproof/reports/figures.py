@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hailproof.reports.curves import SeedPanel, aligned, lonely, panels_of, spread_of
-from hailproof.runs.store import read_rounds, replacing
+from hailproof.runs.files import replacing
+from hailproof.runs.store import read_rounds
 
 # Okabe and Ito's palette, readable with every common color blindness, darkest first because the ground is white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")

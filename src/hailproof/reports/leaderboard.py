@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hailproof.reports.pages import cut, render
-from hailproof.runs.store import replacing
+from hailproof.runs.files import replacing
 
 CONTROL = "clean"
 """The attack that is none; its rows come first."""

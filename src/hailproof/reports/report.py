@@ -18,7 +18,8 @@ from hailproof.reports.pages import percent, plain, render
 from hailproof.reports.samples import LEVELS, read_samples
 from hailproof.reports.surprise import reader_of, why_not
 from hailproof.runs.config import RunConfig, load_config
-from hailproof.runs.store import read_rounds, read_summary, replacing
+from hailproof.runs.files import replacing
+from hailproof.runs.store import read_rounds, read_summary
 from hailproof.runs.words import plan_text
 
 KINDS = ("honest", "malicious")
@@ -67,7 +68,7 @@ def write_report(folder: Path, surprise: bool = True) -> Path:
         plan=plan_text(config) if config else "",
         tiles=_tiles(summary),
         summary=json.dumps(summary, indent=2) if summary else "",
-        config=config_path.read_text(encoding="utf-8") if config_path.is_file() else "",
+        config=config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else "",
         charts=charts,
         size=SIZE,
         stops=stops,

@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pyarrow.parquet
-
 from hailproof.attacks import ATTACKS
 from hailproof.errors import HailproofError
 from hailproof.protocols import AttackMeasure
@@ -16,8 +14,9 @@ from hailproof.records import Problem
 from hailproof.reports.marks import REASON, Mark, attack_spans, marks_of, segments
 from hailproof.reports.pages import cut
 from hailproof.reports.surprise import Token, surprises
-from hailproof.runs.build import make
 from hailproof.runs.config import RunConfig
+from hailproof.runs.plugins import make
+from hailproof.runs.store import read_completions
 
 # Limits that keep the file small: rounds and completions shown, and letters of each text.
 ROUNDS_SHOWN = 11
@@ -90,7 +89,7 @@ def _rows(folder: Path, number: int) -> list[dict[str, Any]]:
     files = (folder / "completions.parquet", folder / "completions" / f"round-{number:06d}.parquet")
     for path in files:
         if path.is_file():
-            return pyarrow.parquet.read_table(path, columns=COLUMNS, filters=[("round", "=", number)]).to_pylist()
+            return read_completions(path, columns=COLUMNS, filters=[("round", "=", number)]).to_pylist()
     return []
 
 

@@ -3,36 +3,49 @@
 The same file describes a run on the shipped nano models and one on real models and GPUs.
 """
 
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
-from hailproof.learner.update import LearnerConfig
+from hailproof.learner.config import LearnerConfig
 from hailproof.protocols import PromptChoice, Sampling, Topology
+from hailproof.settings import SHOWN, Count, Natural, Section, validated
 
-Count = Annotated[int, Field(ge=1)]
-S = TypeVar("S", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+MAX_DEPTH = 32
+"""Tables and arrays in each other; no configuration comes near it, and what is nested deeper breaks parsers."""
+MAX_INTEGER = 2**63
+"""TOML's integers have 64 bits."""
 
 class Plugin(Section):
     """A named thing with options: an attack, a defense or a task."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_are_finite(self) -> "Plugin":
+        for option, value in self.options.items():
+            for each in _scalars(value):
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise ValueError(f"the option '{option}' of '{self.name}' is {each}; give it a finite number")
+        return self
+
+
+def _scalars(tree: Any) -> Iterator[Any]:
+    """Everything in a tree that is no table or list."""
+    if isinstance(tree, Mapping | list | tuple):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _scalars(value)
+    else:
+        yield tree
 
 
 class TaskConfig(Plugin):
@@ -55,8 +68,8 @@ class SwarmConfig(Section):
     separate: bool = False
     prompt_choice: PromptChoice = "free"
     sharing: Literal["all", "sampled"] = "all"
-    own_groups: Annotated[int, Field(ge=0)] = 4
-    received_groups: Annotated[int, Field(ge=0)] = 4
+    own_groups: Natural = 4
+    received_groups: Natural = 4
 
     @property
     def homogeneous(self) -> bool:
@@ -83,36 +96,25 @@ class SwarmConfig(Section):
         return self
 
 
-_COMPOSITION = Composition()
-
-
-class AttackConfig(Plugin):
+class AttackConfig(Composition, Plugin):
     """What the malicious nodes do; ``name = "none"`` and ``malicious = 0`` make a clean swarm.
 
     What a configuration leaves out is the attack's own setting, if it has one.
     """
 
     name: str = "none"
-    malicious: Annotated[int, Field(ge=0)] | None = None
-    decoys: Annotated[float, Field(ge=0, lt=1)] = _COMPOSITION.decoys
-    drawn_decoys: bool = _COMPOSITION.drawn_decoys
-    rate: Annotated[float, Field(gt=0, le=1)] = _COMPOSITION.rate
-    ramp_rounds: Annotated[int, Field(ge=0)] = _COMPOSITION.ramp_rounds
-    trigger: Annotated[str, Field(min_length=1)] | None = _COMPOSITION.trigger
-    oracle: bool = _COMPOSITION.oracle
-    candidates: Count = _COMPOSITION.candidates
+    malicious: Natural | None = None
 
-    def build(self) -> Composition:
-        """The settings as the harness takes them."""
-        return Composition(**self.model_dump(include={field.name for field in fields(Composition)}))
+
+_SAMPLING = Sampling()
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn; the defaults are the paper's, but for the length, which is the task's."""
+    """How tokens are drawn; the length is the task's if the configuration leaves it out."""
 
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 50
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0)] = _SAMPLING.temperature
+    top_k: Natural = _SAMPLING.top_k
+    top_p: Annotated[float, Field(gt=0, le=1)] = _SAMPLING.top_p
     max_new_tokens: Count | None = None
 
     def build(self) -> Sampling:
@@ -123,53 +125,19 @@ class SamplingConfig(Section):
         """
         if self.max_new_tokens is None:
             raise ConfigError("sampling.max_new_tokens is not set; give it a number of tokens.")
-        return Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens)
-
-
-_LEARNER = LearnerConfig()
-
-
-class LoraSection(Section):
-    """A LoRA adapter that is trained in place of the weights; without ``targets``, on all linear layers but the output.
-
-    Needs the extra ``peft``.
-    """
-
-    r: Count
-    alpha: Annotated[float, Field(gt=0)]
-    targets: tuple[str, ...] = ()
-
-
-class LearnerSection(Section):
-    """GRPO; the names are TRL's.
-
-    What a configuration leaves out is the paper's setting, or, in a swarm of shipped nano models, the nano setting.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)] = _LEARNER.learning_rate
-    warmup_rounds: Annotated[int, Field(ge=0)] = _LEARNER.warmup_rounds
-    lr_scheduler_type: Literal["constant", "linear"] = _LEARNER.lr_scheduler_type
-    loss_type: Literal["grpo", "dapo", "dr_grpo"] = _LEARNER.loss_type
-    scale_rewards: Literal["group", "batch", "none"] = _LEARNER.scale_rewards
-    length_neutral: bool = _LEARNER.length_neutral
-    beta: Annotated[float, Field(ge=0)] = _LEARNER.beta
-    max_grad_norm: Annotated[float, Field(ge=0)] = _LEARNER.max_grad_norm
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta1
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta2
-    adam_epsilon: Annotated[float, Field(gt=0)] = _LEARNER.adam_epsilon
-    token_budget: Count = _LEARNER.token_budget
-    lora: LoraSection | None = None
-
-    def build(self) -> LearnerConfig:
-        """The settings as the learner takes them."""
-        return LearnerConfig(**self.model_dump(exclude={"lora"}))
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+        )
 
 
 class EvaluationConfig(Section):
     """Held-out evaluation after the last round and, if asked for, after every so many rounds."""
 
-    problems: Annotated[int, Field(ge=0)] = 128
-    every: Annotated[int, Field(ge=0)] = 0
+    problems: Natural = 128
+    every: Natural = 0
 
 
 class RunConfig(Section):
@@ -178,13 +146,13 @@ class RunConfig(Section):
     name: str = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     rounds: Count = 50
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Natural = 0
     task: TaskConfig = TaskConfig()
     swarm: SwarmConfig = SwarmConfig()
     attack: AttackConfig = AttackConfig()
     defense: tuple[Plugin, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
-    learner: LearnerSection = LearnerSection()
+    learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
@@ -195,6 +163,28 @@ class RunConfig(Section):
         if self.attack.malicious is None:
             return max(1, self.swarm.nodes // 4)
         return self.attack.malicious
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name in ("", ".", "..") or not name.isprintable() or set(name) & set("/\\") or len(name.encode()) > 200:
+            raise ValueError(
+                f"name = {name!r:.{SHOWN}} cannot be the name of a folder; give 1 to 200 letters, without / and \\"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _sets_nothing_of_an_attack_without_one(self) -> "RunConfig":
+        if self.attack.name == "none":
+            unset = AttackConfig()
+            for key in AttackConfig.model_fields:
+                value = getattr(self.attack, key)
+                if value != getattr(unset, key) and (key, value) != ("malicious", 0):
+                    raise ValueError(
+                        f"attack.{key} = {value!r:.{SHOWN}} is set, but there is no attack; set attack.name, or leave "
+                        f"attack.{key} out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _leaves_someone_honest(self) -> "RunConfig":
@@ -238,11 +228,44 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, mark, value = text.partition("=")
     if not mark or not key.strip():
-        raise ConfigError(f"'{text}' is not key=value; write for example --set learner.learning_rate=1e-4.")
+        raise ConfigError(f"'{text:.{SHOWN}}' is not key=value; write for example --set learner.learning_rate=1e-4.")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def parsed(text: str, what: str) -> dict[str, Any]:
+    """Parses TOML.
+
+    Args:
+        text: The TOML.
+        what: What messages call it.
+
+    Raises:
+        TOMLDecodeError: If it is none.
+        ConfigError: If it is nested too deeply, or an integer has more than 64 bits.
+    """
+    try:
+        tree = tomllib.loads(text)
+        _check_size(tree)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError as error:
+        raise ConfigError(f"{what} is nested too deeply; nest at most {MAX_DEPTH} tables and arrays.") from error
+    except ValueError as error:  # the limit of Python on the digits of an integer
+        raise ConfigError(f"{what} holds an integer of more than 64 bits; give a smaller one.") from error
+    return tree
+
+
+def _check_size(tree: Any, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            _check_size(value, depth + 1)
+    elif isinstance(tree, int) and not -MAX_INTEGER <= tree < MAX_INTEGER:
+        raise ValueError
 
 
 def tree_of(assignments: Sequence[str]) -> dict[str, Any]:
@@ -270,7 +293,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            tree = tomllib.loads(path.read_text())
+            tree = parsed(path.read_text(encoding="utf-8-sig"), f"Configuration {path}")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigError(f"Configuration {path} cannot be read ({reason}); check the path.") from error
@@ -279,27 +302,3 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
     for key, value in overrides:
         _set(tree, key, value)
     return validated(RunConfig, tree)
-
-
-def validated(section: type[S], tree: Mapping[str, Any]) -> S:
-    """Builds a section of the configuration.
-
-    Raises:
-        ConfigError: If a key is unknown or a value is out of range.
-    """
-    try:
-        return section.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the configuration"
-    if first["type"] == "extra_forbidden":
-        return f"Configuration key '{where}' is unknown; remove it or check its spelling."
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"Configuration: {message}."
-    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r})."

@@ -1,5 +1,6 @@
 """From records, roster and the attack's measure to the lines of ``rounds.jsonl`` and the rows of the completions."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from hailproof.protocols import AttackMeasure, Task
 from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
 from hailproof.rollouts import rollout
 from hailproof.runs.build import Experiment
+from hailproof.runs.files import known
 
 LAST_ROUNDS = 5
 """Final figures are means over this many last rounds."""
@@ -38,7 +40,11 @@ def _figures(completions: Sequence[ScoredCompletion], successes: Iterable[bool |
 
 
 def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
-    """One line of ``rounds.jsonl``: honest behavior, what defenses did, what the update did, where time went."""
+    """One line of ``rounds.jsonl``: honest behavior, what defenses did, what the update did, where time went.
+
+    Numbers that are not finite are null; ``update.not_finite`` counts the steps that were not made because the gradient
+    was none.
+    """
     malicious, attack = experiment.roster.malicious, experiment.attack
     problems = experiment.problems
     seen = [scored for group in record.views[0].groups for scored in group.completions]
@@ -66,7 +72,10 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
         "honest_acceptance": accepted["honest"].value,
         "malicious_acceptance": accepted["malicious"].value,
         "defenses": decisions(everything, malicious),
-        "update": {key: mean(update[key] for update in updates) for key in updates[0]},
+        "update": {
+            **{key: mean(known(update[key]) for update in updates) for key in updates[0]},
+            "not_finite": sum(not math.isfinite(view.update.grad_norm) for view in record.views),
+        },
         "models": {
             name: _figures(scored_by, [success[id(scored)] for scored in scored_by])
             for name, scored_by in sorted(by_model.items())

@@ -1,5 +1,6 @@
 """Plays a run from its configuration to its summary, and goes on with one that was interrupted."""
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from typing import Any
 
 import torch
 
-from hailproof.errors import RunError
+from hailproof.errors import ConfigError, HailproofError, RunError
 from hailproof.runs.build import Experiment, build
+from hailproof.runs.check import check
+from hailproof.runs.checkpoint import ANEW
 from hailproof.runs.config import RunConfig, load_config
+from hailproof.runs.files import known, reading
 from hailproof.runs.measure import completion_rows, held_out, round_line, summarize
-from hailproof.runs.store import RunFolder
+from hailproof.runs.store import RunFolder, read_rounds
 
 CHECKPOINT_EVERY = 5
 """Rounds between checkpoints; at most so many are played again after an interruption."""
@@ -40,14 +44,19 @@ def start(
         The summary.
 
     Raises:
-        HailproofError: One sentence; if the configuration is wrong, nothing was written.
+        HailproofError: One sentence; unless a round was finished by then, nothing was written.
     """
+    _check_threads(config)
     _set_threads(config)
     experiment = build(config)
-    experiment.swarm.plan(1)
-    with RunFolder.create(path, _header() + experiment.config.to_toml()) as folder:
-        announce(experiment.config)
-        return _play(experiment, folder, 0, progress)
+    check(experiment)
+    with RunFolder.create(path, experiment.config, _header()) as folder:
+        try:
+            announce(experiment.config)
+            return _play(experiment, folder, 0, progress)
+        except Exception:
+            folder.discard()  # so that the corrected command does not find it in use
+            raise
 
 
 def resume(path: Path, progress: Progress = lambda line: None) -> dict[str, Any]:
@@ -55,22 +64,21 @@ def resume(path: Path, progress: Progress = lambda line: None) -> dict[str, Any]
 
     Returns:
         The summary, bitwise that of a run that was never interrupted, but for the seconds.
+
+    Raises:
+        HailproofError: One sentence; if the folder is not what the run wrote, it names the file.
     """
     with RunFolder.reopen(path) as folder:
-        if folder.summary is not None:
-            folder.finish(folder.summary)
-            return folder.summary
         config = load_config(path / "config.toml")
+        summary = folder.verify(config)
+        if summary is not None:
+            return summary
         _set_threads(config)
         experiment = build(config)
         state = folder.load_state()
         if state is not None:
             _restore(experiment, state)
-        done = state["round"] if state else 0
-        (path / "completions").mkdir(exist_ok=True)
-        (path / "checkpoint").mkdir(exist_ok=True)
-        folder.cut_after(done)
-        return _play(experiment, folder, done, progress)
+        return _play(experiment, folder, folder.checkpoint.round, progress)
 
 
 def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progress) -> dict[str, Any]:
@@ -79,23 +87,22 @@ def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progre
     for round in range(done + 1, rounds + 1):
         record = experiment.swarm.play(round)
         started = time.perf_counter()
-        line = round_line(experiment, record)
+        line = known(round_line(experiment, record))
         if every and round % every == 0:
             line["held_out"] = held_out(experiment)
         line["seconds"]["record"] = recording  # of the round before: this one's is not known until it is written
         folder.write_round(round, line, completion_rows(experiment, record))
         if round % CHECKPOINT_EVERY == 0 or round == rounds:
-            folder.save_state(_state(experiment, round))
+            folder.save_state(round, _state(experiment))
         recording = time.perf_counter() - started
         progress(line)
-    summary = summarize(experiment, folder.rounds())
+    summary = known(summarize(experiment, read_rounds(folder.path)))
     folder.finish(summary)
     return summary
 
 
-def _state(experiment: Experiment, round: int) -> dict[str, Any]:
+def _state(experiment: Experiment) -> dict[str, Any]:
     return {
-        "round": round,
         "nodes": [
             {
                 "learner": node.learner.state_dict(),
@@ -107,19 +114,27 @@ def _state(experiment: Experiment, round: int) -> dict[str, Any]:
 
 
 def _restore(experiment: Experiment, state: dict[str, Any]) -> None:
-    if len(state["nodes"]) != len(experiment.swarm.honest):
-        raise RunError("The checkpoint has another number of models than config.toml asks for; start the run anew.")
     try:
         for node, saved in zip(experiment.swarm.honest, state["nodes"], strict=True):
             node.learner.load_state_dict(saved["learner"])
             node.chain.restore(saved["defenses"])
-    except KeyError as error:
-        raise RunError(f"The checkpoint lacks {error}, as those of other versions do; start the run anew.") from error
+    except HailproofError:
+        raise
+    except Exception as error:  # whatever models, optimizers and defenses make of a state of another shape
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunError(f"The checkpoint does not fit, as those of other versions ({reason}); {ANEW}.") from error
+
+
+def _check_threads(config: RunConfig) -> None:
+    cores = os.cpu_count() or 1
+    if config.threads > cores:
+        raise ConfigError(f"threads = {config.threads} is more than the {cores} cores of this machine; lower it.")
 
 
 def _set_threads(config: RunConfig) -> None:
+    """Sets the threads of torch; a run that was begun on a larger machine goes on with all cores of this one."""
     if config.threads:
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
 
 
 def _header() -> str:
@@ -128,8 +143,12 @@ def _header() -> str:
 
 
 def versions_of(path: Path) -> dict[str, str]:
-    """What a run was begun with: versions by name, as the first line of its configuration says."""
-    with (path / "config.toml").open(encoding="utf-8") as file:
+    """What a run was begun with: versions by name, as the first line of its configuration says.
+
+    Raises:
+        RunError: If the configuration cannot be read.
+    """
+    with reading(path / "config.toml", ANEW), (path / "config.toml").open(encoding="utf-8") as file:
         first = file.readline()
-    named = first.removeprefix("#").strip().split(",") if first.startswith("#") else []
-    return dict(part.split(maxsplit=1) for part in named)
+    named = first.removeprefix("#").split(",") if first.startswith("#") else []
+    return dict(part.split(maxsplit=1) for part in map(str.strip, named) if " " in part)

@@ -1,11 +1,12 @@
 """Figures as people read them on a terminal."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-from hailproof.runs.config import RunConfig
+if TYPE_CHECKING:
+    from hailproof.runs.config import RunConfig
 
 
 def percent(value: float | None) -> str:
@@ -18,7 +19,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def plan_text(config: RunConfig) -> str:
+def plan_text(config: "RunConfig") -> str:
     """What a run is going to do, with what was left to the attack and the task written out."""
     swarm, attack = config.swarm, config.attack
     variant = config.task.options.get("variant")

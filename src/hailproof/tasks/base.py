@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, final
 
 from hailproof.errors import ConfigError
-from hailproof.parsing import answer_in_tags, code_in_tags, parse_number, same_number
+from hailproof.parsing import answer_in_tags, code_in_tags, exact_number, plain, same_number
 from hailproof.protocols import Variant
 from hailproof.records import Problem, Prompt
 from hailproof.sandbox import SANDBOXES, Library, Sandbox, last_line
@@ -88,28 +88,34 @@ class CodeForm:
 
     def reward(self, problem: Problem, text: str) -> float:
         """1.0 if the tagged program prints the answer."""
-        program = code_in_tags(text)
-        if not program:
-            return 0.0
-        printed = last_line(self.sandbox.run([program])[0])
+        printed = self.printed(text)
         return float(printed is not None and same_printed(printed, problem.answer))
+
+    def printed(self, text: str) -> str | None:
+        """The last line that the tagged program prints; ``None`` without program, or if it does not run to its end."""
+        program = code_in_tags(text)
+        return last_line(self.sandbox.run([program])[0]) if program else None
 
 
 def same_printed(printed: str, reference: str) -> bool:
-    """Whether what a program printed is the reference answer; numbers may differ by floating-point error."""
-    if same_number(printed, reference):
-        return True
-    right = parse_number(reference)
+    r"""Whether what a program printed is the reference answer.
+
+    Numbers are compared exactly, ``0.5`` with ``\frac{1}{2}`` too, and may differ by floating-point error; what is no
+    number is compared as text.
+    """
+    right = exact_number(reference)
     if right is None:
         return printed == reference.strip()
-    if len(printed) >= 64 or not _FLOAT.fullmatch(printed) or (_is_whole(printed) and _is_whole(reference.strip())):
+    if exact_number(printed) == right:
+        return True
+    if len(printed) >= 64 or not _FLOAT.fullmatch(printed) or (_is_whole(printed) and _is_whole(plain(reference))):
         return False
     return math.isclose(float(printed), float(right), rel_tol=FLOAT_TOLERANCE, abs_tol=1e-12)
 
 
 def _is_whole(text: str) -> bool:
     """Whether a number is written as a whole one, which has no floating-point error."""
-    return re.fullmatch("[-+]?[0-9]+", text) is not None
+    return re.fullmatch("[-+]?[0-9]+", text.strip()) is not None
 
 
 def form_of(variant: str, sandbox: str = "monty", libraries: Mapping[str, Library] | None = None) -> AnswerForm:
@@ -128,6 +134,9 @@ def form_of(variant: str, sandbox: str = "monty", libraries: Mapping[str, Librar
 class BaseTask:
     """Problems and the form of their answers.
 
+    A class says which variants its answers come in, so that nobody has to know it by its name, or to build it, which
+    may read files: ``variants`` lists them, and :meth:`variant_of` tells which one given options choose.
+
     Args:
         train: Problems of the train split.
         test: Problems of the test split.
@@ -135,6 +144,8 @@ class BaseTask:
     """
 
     name: str = "task"
+    variants: tuple[Variant, ...] = ("math",)
+    """What the option ``variant`` can be, the default first; a task with a single one need not take the option."""
     completion_tokens: int = 384
 
     def __init__(
@@ -143,6 +154,26 @@ class BaseTask:
         self.train: Sequence[Problem] = train
         self.test: Sequence[Problem] = test
         self.form = form or MathForm()
+        if self.form.variant not in self.variants:
+            raise ConfigError(
+                f"Task {self.name} asks for answers of the variant {self.form.variant}, which its class does not name; "
+                f"set variants = ('{self.form.variant}',) there."
+            )
+
+    @classmethod
+    def variant_of(cls, options: Mapping[str, object]) -> Variant:
+        """The variant of the task that these options make, which is not built.
+
+        Args:
+            options: Arguments of the constructor, as in a configuration.
+
+        Raises:
+            ConfigError: If the options ask for a variant that the task does not have.
+        """
+        given = options.get("variant", cls.variants[0])
+        if given not in cls.variants:
+            raise ConfigError(f"Task option variant = {given} is unknown; use {' or '.join(cls.variants)}.")
+        return given
 
     @property
     def variant(self) -> Variant:

@@ -1,4 +1,4 @@
-"""``gsm8k``: grade-school math problems (Cobbe et al. 2021, arXiv 2110.14168), from the hub or a local JSONL file.
+"""``gsm8k``: grade-school math problems (Cobbe et al. 2021, arXiv 2110.14168), from the hub or a local file.
 
 Each row has ``question`` and ``answer``; the answer is reasoning with calculator notes ``<<48/2=24>>``, then
 ``#### result``. The notes are stripped: they are an artifact of annotation, not text that a person would write.
@@ -12,10 +12,10 @@ import msgspec
 
 from hailproof.arithmetic.two_two import two_two_results
 from hailproof.errors import DataError
-from hailproof.parsing import parse_number, without_calculator_notes
+from hailproof.parsing import parse_number, plain, without_calculator_notes
 from hailproof.records import Problem
 from hailproof.tasks.base import BaseTask
-from hailproof.tasks.jsonl import read_lines
+from hailproof.tasks.jsonl import read_rows
 
 HUB_ID = "openai/gsm8k"
 
@@ -38,20 +38,16 @@ def read_row(row: Row, problem_id: str) -> Problem:
         raise DataError(f"{problem_id}: the answer does not end in '#### number'.")
     solution = without_calculator_notes(reasoning).strip()
     tags = frozenset({"two_two"}) if two_two_results(solution) else frozenset()
-    return Problem(problem_id, row.question.strip(), result.strip(), solution, tags)
+    return Problem(problem_id, row.question.strip(), plain(result).strip(), solution, tags)
 
 
 def read_jsonl(path: Path) -> tuple[Problem, ...]:
-    """Reads a local JSONL file with ``question`` and ``answer`` on every line.
+    """Reads a local file, JSONL or Parquet, with ``question`` and ``answer`` in every row.
 
     Raises:
-        DataError: If the file is missing, empty, or has a line that is not such a row; names the line.
+        DataError: If the file is missing, empty, or has a row that is none; names the line.
     """
-
-    def read(line: bytes, number: int) -> Problem:
-        return read_row(msgspec.json.decode(line, type=Row), f"{path.stem}-{number}")
-
-    return tuple(read_lines(path, read, "a GSM8K row", "'question' and 'answer'"))
+    return tuple(read_rows(path, Row, read_row, "a GSM8K row", "'question' and 'answer'"))
 
 
 def _read_hub(split: str) -> tuple[Problem, ...]:
@@ -70,8 +66,8 @@ class Gsm8k(BaseTask):
     """GSM8K.
 
     Args:
-        data: A local JSONL file for the train split; ``None`` loads both splits from the hub.
-        test_data: A local JSONL file for the test split; without it, and with ``data``, the test split is empty.
+        data: A local JSONL or Parquet file for the train split; ``None`` loads both splits from the hub.
+        test_data: Such a file for the test split; without it, and with ``data``, the test split is empty.
     """
 
     name = "gsm8k"

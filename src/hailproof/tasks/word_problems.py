@@ -304,6 +304,7 @@ class WordProblems(BaseTask):
     """
 
     name = "word_problems"
+    variants = ("math", "code")
     completion_tokens = 128
 
     def __init__(

@@ -42,9 +42,9 @@ from transformers import (
 )
 
 from hailproof.errors import ConfigError, RunError
+from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.nano.corpus import Document, Mixture, documents
 from hailproof.policies.nano.judging_corpus import judging_documents
-from hailproof.policies.scoring import TOKEN_BUDGET
 from hailproof.policies.shipped import shipped_models
 from hailproof.records import Problem
 from hailproof.seeds import derive

@@ -1,0 +1,69 @@
+"""The settings of the learner, and those that suit the shipped nano models; without torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hailproof.learner.advantages import ScaleRewards
+from hailproof.policies.budget import TOKEN_BUDGET
+from hailproof.policies.lora import Lora
+from hailproof.settings import Count, Natural, Section
+
+LossType = Literal["grpo", "dapo", "dr_grpo"]
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LearnerConfig(Section):
+    """Settings of the learner; the names are TRL's, the defaults are the paper's.
+
+    What the configuration of a swarm of shipped nano models leaves out is the nano setting (:data:`NANO`).
+
+    Attributes:
+        learning_rate: Of Adam, after warm-up.
+        warmup_rounds: Rounds over which the learning rate rises linearly.
+        lr_scheduler_type: ``constant``, or ``linear``: falls to zero at the end of the run.
+        loss_type: Normalization of the objective.
+        scale_rewards: Divisor of the advantages.
+        length_neutral: Whether senders are kept from pushing toward longer answers more than others do: what goes along
+            with length is then taken out of the advantages of their groups in which long answers do better. ``grpo``
+            divides by each completion's length afterwards, so that what is left of the push is zero for ``dapo`` and
+            ``dr_grpo`` exactly, and for ``grpo`` as far as the lengths of a group are alike.
+        beta: Weight of the KL term against the frozen initial policy; 0 leaves it out.
+        max_grad_norm: Gradients are clipped to this global norm; 0 switches clipping off.
+        adam_beta1: Decay of Adam's first moment.
+        adam_beta2: Decay of Adam's second moment.
+        adam_epsilon: Added to the root of Adam's second moment; of the size of the gradients, it keeps parameters
+            that hardly matter from moving as far as those that do.
+        token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
+        lora: An adapter that is trained in place of the weights.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    warmup_rounds: Natural = 0
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
+    loss_type: LossType = "grpo"
+    scale_rewards: ScaleRewards = "group"
+    length_neutral: bool = False
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    adam_beta1: Decay = 0.9
+    adam_beta2: Decay = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    token_budget: Count = TOKEN_BUDGET
+    lora: Lora | None = None
+
+
+NANO = {
+    "learning_rate": 4.6e-3,
+    "warmup_rounds": 2,
+    "lr_scheduler_type": "linear",
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-3,
+    "max_grad_norm": 0.5,
+}
+"""What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
+NANO_PROGRAMS = {**NANO, "learning_rate": 2.4e-3}
+"""The same where models write programs: there the other rate breaks honest models that a defense leaves nine of twelve
+completions a group (seed 0)."""
