@@ -94,7 +94,7 @@ def _all_layers(loaded: Loaded) -> None:
         in_file = min(missing, default=layers)
     else:
         return
-    if in_file != layers:
+    if in_file not in (0, layers):
         raise ModelError(
             f"Model {loaded.name}: config.json says {layers} layers and the weights have {in_file}; "
             "mend num_hidden_layers, or take the weights that belong to it."

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -15,8 +14,13 @@ SYSTEM, USER, ANSWER = "\ue000system\ue001", "\ue000user\ue001", "\ue000answer\u
 READS_SYSTEM = "hailproof: the system text is read, not shown"
 """A template with this comment is not asked to show the system text, as those of the shipped models."""
 
-TODAY = datetime(2024, 7, 26)
+TODAY = {"d": "26", "m": "07", "Y": "2024", "y": "24", "b": "Jul", "B": "July", "a": "Fri", "A": "Friday"}
 """The date that templates get which ask for today's: a prompt must not depend on the clock. It is Llama 3's default."""
+
+_CLOCK = "{% macro strftime_now(format) %}{{ format" + "".join(
+    f" | replace('%{letter}', '{value}')" for letter, value in TODAY.items()
+) + " }}{% endmacro %}"  # fmt: skip
+"""Takes the place of the library's function of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,14 @@ class ChatTemplate:
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        source = str(tokenizer.get_chat_template())
+        self._source = _CLOCK + source if "strftime_now" in source else source
         self._form = self._found()
         if self.write(SYSTEM, USER) != self.write(SYSTEM, USER):
             raise ModelError(f"The chat template of {name} writes the same prompt differently each time; mend it.")
 
     def _found(self) -> _Form:
-        reads_system = READS_SYSTEM in str(self.tokenizer.get_chat_template())
+        reads_system = READS_SYSTEM in self._source
         reasons: list[str] = []
         for form in (_Form(apart, parts) for apart in (True, False) for parts in (False, True)):
             try:
@@ -79,9 +85,9 @@ class ChatTemplate:
         return str(
             self.tokenizer.apply_chat_template(
                 list(messages),  # pyright: ignore[reportArgumentType] - contents may be lists of parts
+                chat_template=self._source,
                 tokenize=False,
                 add_generation_prompt=prompts,
-                strftime_now=TODAY.strftime,
             )
         )
 

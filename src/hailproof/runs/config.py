@@ -64,7 +64,8 @@ class SwarmConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 12
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("nano-a",)
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: str = "transformers"
     separate: bool = False
     prompt_choice: PromptChoice = "free"
     sharing: Literal["all", "sampled"] = "all"
