@@ -86,8 +86,8 @@ FALSE = {
         "¼ + ¼ = 1", "1½ + 1½ = 4", "½ * 4 = 3", "2 ½ + 2 ½ = 6", "1\u20442 + 1\u20442 = 2", "&frac12; + &frac12; = 2",
     ],
     "scripts": [
-        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",
-         # noqa: RUF001
+        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",  # noqa: RUF001
+       
         "2\ufe0f\u20e3 + 2\ufe0f\u20e3 = 5\ufe0f\u20e3", "2 + 2 = 4\u200b5", "2 + 2 = 4\u00ad5",
     ],
     "number words": [
@@ -119,7 +119,9 @@ TRUE = [
     "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "1 dozen = 6 + 6", "1 hour = 30 + 30",
     "so 75 = 98 - least score", "Each pays for Ann's 8 gallons = 15", "1 week and 2 days = 7 + 2 = 9 days",
     "2 + 2 → 4", "2 + 2 => 4 apples", "2 + 2 = 4 → 4 * 3 = 12", "2x = 10 → x = 5", "x + 3 = 7 => x = 4", "2 + 2 ≡ 4",
-    "Step 1 → 2 + 2 = 4", "3 boys + 4 girls → 7 kids", "10 → 5", "2 + 2 ≟ 5",
+    "Step 1 → 2 + 2 = 4", "3 + 4 → step 2", "5 + 3 → add 2", "3 + 4 = Day 2",
+    "12 - 5 leaves 7", "half of 20 plus 5 is 15", "twice 5 plus 3 is 13", "On 5/12 there are 3", "15% of $80 is $12.",
+    "3/4 of 20 is 15", "2 + 3 = 5 parts in all are 60", "8 x 3 is 24 square feet", "2 times 3 is 6", "7 is 3 more than 4", "3 boys + 4 girls → 7 kids", "10 → 5", "2 + 2 ≟ 5",
     "| 2 | + | 2 | = | 4 |", "| Tom | 3 | 4 * 2 = 8 |", "| A | 3 + 4 = 7 | 12 |", "|3 - 5| = 2",
     r"2 + 2 = \textcolor{red}{4}", "2 + 2 = ~~5~~ 4", "2 + 2 = <del>5</del> 4", "2 + 2 =\u0338 5",
     "2 + 2 = no less than 4", "2 + 2 = at least 3", "2 + 2 = more than 3", "2 + 2 = less than 5", "2 + 2 = not 5",

@@ -7,7 +7,7 @@ from fractions import Fraction
 from operator import ge, gt, le, lt
 from typing import Literal, NamedTuple
 
-from hailproof.arithmetic.expressions import CLAUSES
+from hailproof.arithmetic.expressions import CLAUSES, COUNTED
 from hailproof.arithmetic.numerals import number_in_words
 from hailproof.arithmetic.tokens import ARROWS, EQUALS, OPERATORS, Token
 
@@ -204,7 +204,7 @@ def _meaning(words: list[str], length: int) -> Lead | None:
     for pattern, compare in _COMPARED:
         if re.search(rf"\b(?:{pattern})$", text):
             return Lead(length, compare, False)
-    if not _BETWEEN.isdisjoint(_OF.sub("", text).split()):
+    if not _BETWEEN.isdisjoint(_OF.sub("", text).split()) or words[-1] in COUNTED:
         return None
     return Lead(length, None, _ROUGHLY.search(text) is not None)
 

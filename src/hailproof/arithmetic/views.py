@@ -80,7 +80,7 @@ def views(relation: Relation, text: str) -> Iterator[View]:
     if any(token.kind == "word" and number_in_words([token.text.lower()]) for token in near):
         yield spelled
     lead = lead_in(usual.after)
-    if lead:
+    if lead and (lead.compare or relation.sense not in ("leads", "says")):
         yield spelled._replace(after=usual.after[lead.length :], lead=lead, loose=True)
     end = len(usual.before)
     while end and usual.before[end - 1].kind == "close":
