@@ -283,7 +283,7 @@ def test_bad_programs(program: str, line: int, reason: str):
 @pytest.mark.parametrize(
     ("program", "decision"),
     [
-        pytest.param("\ufeffimport math\nprint(math.sqrt(4))", "accept", id="row: a byte order mark before import math"),
+        pytest.param("\ufeffimport math\nprint(math.pi)", "accept", id="row: a byte order mark before import math"),
         ("\ufeffimport os", "reject"), ("\ufeff\ufeffimport os", "reject"), ("\ufeff\ufeffimport math", "reject"),
         ("\ufeff# coding: latin-1\nprint(1)", "reject"), ("\n\ufeffimport math", "accept"),
         ("\ufeffx = 1", "accept"),

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import pyarrow
@@ -174,9 +175,9 @@ def test_a_missing_file_is_refused(tmp_path):
         Gsm8k(tmp_path / "none.jsonl")
 
 
-def parquet(rows: list[dict[str, object]]) -> bytes:
+def parquet(rows: Sequence[Mapping[str, object]]) -> bytes:
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), buffer)
     return buffer.getvalue()
 
 
