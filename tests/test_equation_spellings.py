@@ -3,8 +3,11 @@
 Every false one must be found, whatever sign, word, script or markup says that 2 + 2 is 5; every true one must stand.
 """
 
+import html
+import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -90,8 +93,8 @@ FALSE = {
         "¼ + ¼ = 1", "1½ + 1½ = 4", "½ * 4 = 3", "2 ½ + 2 ½ = 6", "1\u20442 + 1\u20442 = 2", "&frac12; + &frac12; = 2",
     ],
     "scripts": [
-        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",
-         # noqa: RUF001
+        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",  # noqa: RUF001
+       
        
         "2\ufe0f\u20e3 + 2\ufe0f\u20e3 = 5\ufe0f\u20e3", "2 + 2 = 4\u200b5", "2 + 2 = 4\u00ad5",
     ],
@@ -203,6 +206,18 @@ def test_every_character_of_a_folded_text_knows_its_place(text: str):
     assert list(folded.origins) == sorted(folded.origins)
     same = [index for index, origin in enumerate(folded.origins[:-1]) if folded.text[index] == text[origin]]
     assert all(folded.text[index] in text for index in same)
+
+
+def open_spellings() -> list[str]:
+    """The examples of the table of open spellings in the documentation."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "defenses.md").read_text(encoding="utf-8")
+    table = page.partition("| open spelling |")[2].partition("\n\n")[0]
+    return [html.unescape(example) for row in table.splitlines()[2:] for example in re.findall("`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize("text", open_spellings())
+def test_what_the_documentation_calls_open_is_open(text: str):
+    assert False not in holds(text)
 
 
 NUMERALS = [
