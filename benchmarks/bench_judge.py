@@ -62,7 +62,7 @@ def drawn(number: int, kind: str) -> list[Case]:
         problems: list[Problem] = list(task.test[start : start + number])
         prompts = {problem.id: task.prompt(problem) for problem in problems}
         slots = [Slot(0, problem.id, 0) for problem in problems]
-        completions = rollout(policy, slots, prompts, 1, 0, Sampling(max_new_tokens=128))
+        completions = rollout(policy, slots, prompts, round=1, seed=0, sampling=Sampling(max_new_tokens=128))
         for problem, completion in zip(problems, completions, strict=True):
             if kind_of(completion.text, problem.answer, task.reward(problem, completion.text)) == kind:
                 found.append(Case(problem.question, completion.text, "math"))

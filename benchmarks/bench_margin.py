@@ -2,49 +2,48 @@
 
     .venv/bin/python benchmarks/bench_margin.py [--rounds 2] [--seeds 0 1] [--check]
 
-Completions are drawn by nano-a as in a run (B=16, G=12), in float32 and in bfloat16 (the float32 weights, rounded), and
-repeated by a receiver: all together, in random batches of 12, alone (a part), and in the other precision. For every
-margin, in nats: the share of honest tokens that lie beyond it, and of honest completions with such a token. Below
-them, at the same margins, the share of completions accepted that are *not* the draw of their slot: drawn with another
-key (those that come out as the same text are left out), with the end token held back, and the TEXT attack. The claim:
-in float32, at the default margin, every honest completion is accepted and none of the others.
+Completions are drawn by nano-a as in a run (B=16, G=12), in float32 and in bfloat16 (`swarm.dtype`: float32 weights,
+passes under autocast), and repeated by a receiver: all together, in random batches of 12, alone (a part), and in the
+other precision. For every margin, in nats: the share of honest tokens that lie beyond it, and of honest completions
+with such a token. Below them, at the same margins, the share of completions accepted that are *not* the draw of their
+slot: drawn with another key (those that come out as the same text are left out), with the end token held back, and the
+TEXT attack. The claim: in float32, at the default margin, every honest completion is accepted and none of the others.
 """
 
-import copy
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-import torch
-from common import begin, make, options, table, verdict
+from common import begin, make, options, plan_under, table, verdict
 
+from hailproof import draws
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.attacks.text import PHRASE
 from hailproof.defenses.replay import MARGIN
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
 from hailproof.protocols import SampleRequest, Sampling
-from hailproof.records import Completion, Prompt
+from hailproof.records import Completion, Row
 from hailproof.rollouts import completion_key, sample
+from hailproof.runs.build import Experiment
 from hailproof.seeds import derive
-from hailproof.swarm import Swarm
 
 MARGINS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 
 
-def requests_of(swarm: Swarm, rounds: int, seeds: Sequence[int]) -> list[SampleRequest]:
+def requests_of(experiment: Experiment, rounds: int, seeds: Sequence[int]) -> list[SampleRequest]:
     """What honest nodes draw in the first rounds."""
     found = []
     for seed in seeds:
         for round in range(1, rounds + 1):
-            problems, slots = replace(swarm, seed=seed).plan(round)
+            plan = plan_under(experiment, round, seed)
             found += [
                 SampleRequest(
-                    swarm.task.prompt(problems[slot.problem_id]),
+                    experiment.swarm.task.prompt(plan.problems[slot.problem_id]),
                     completion_key(seed, round, slot.problem_id, slot.index),
                 )
-                for slot in slots
+                for slot in plan.slots
             ]
     return found
 
@@ -57,10 +56,11 @@ def shortfalls(
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        prompts: list[Prompt] = [requests[i].prompt for i in batch]
-        keys = [requests[i].key for i in batch]
-        repeated = policy.replay(prompts, [sent[i] for i in batch], keys, sampling)
-        found.update(zip(batch, (each.shortfalls for each in repeated), strict=True))
+        rows = [Row(policy.codec.render(requests[i].prompt), policy.codec.received_ids(sent[i])) for i in batch]
+        for place, candidates in policy.engine.candidates(rows, draws.wanted(sampling)):
+            claimed = np.array(rows[place].completion)
+            keys, positions = np.full(len(claimed), requests[batch[place]].key), np.arange(len(claimed))
+            found[batch[place]] = draws.shortfalls(candidates, claimed, keys, positions, sampling)
     return [found[index] for index in range(len(sent))]
 
 
@@ -104,12 +104,9 @@ def main() -> int:
     arguments = parser.parse_args()
     begin(arguments)
     experiment = make(sampling__max_new_tokens=96)
-    base, sampling = experiment.swarm.honest[0].policy, experiment.config.sampling.build()
-    requests = requests_of(experiment.swarm, arguments.rounds, arguments.seeds)
-    policies = {
-        dtype: CausalLM(base.name, copy.deepcopy(base.model).to(getattr(torch, dtype)), base.tokenizer)
-        for dtype in ("float32", "bfloat16")
-    }
+    sampling = experiment.config.sampling.build()
+    requests = requests_of(experiment, arguments.rounds, arguments.seeds)
+    policies = {dtype: load("nano-a", device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")}
     honest: list[list[str]] = []
     others: list[list[str]] = []
     claimed: list[bool] = []

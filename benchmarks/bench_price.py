@@ -14,6 +14,7 @@ from common import begin, options, table
 from hailproof.attacks import ATTACKS
 from hailproof.policies.load import load
 from hailproof.protocols import AttackView, Sampling
+from hailproof.records import Row
 from hailproof.tasks.word_problems import WordProblems
 
 NAMES = ("text", "sentence", "equation", "code")
@@ -28,7 +29,11 @@ def price(model: str, name: str, number: int) -> tuple[float, float]:
     for round, problem in enumerate(wanted):
         (content, *_) = attack.forge(AttackView(round, problem, task, (0,)))
         sent.append(policy.codec.as_completion(str(content)))
-    scores = policy.score([task.prompt(problem) for problem in wanted], sent, Sampling())
+    rows = [
+        Row(policy.codec.render(task.prompt(problem)), completion.token_ids)
+        for problem, completion in zip(wanted, sent, strict=True)
+    ]
+    scores = policy.engine.score(rows, Sampling())
     nats = [-float(score.logprobs.sum()) for score in scores]
     return statistics.fmean(nats), statistics.fmean(int((score.ranks >= 50).sum()) for score in scores)
 

@@ -17,7 +17,7 @@ from common import HOLD_STILL, begin, make, options, play, spread, table, verdic
 from hailproof.records import RoundRecord
 from hailproof.runs.build import Experiment
 
-STAGES = ["plan", "sample", "forge", "exchange", "screen", "update"]
+STAGES = ["sample", "forge", "exchange", "screen", "update"]
 HEAD = ["", "seconds, median (min..max)", *STAGES, "sampled", "tokens"]
 
 

@@ -18,25 +18,27 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from common import HOLD_STILL, begin, make, options, play, spread, table, verdict
+from common import HOLD_STILL, begin, make, options, play, policy_of, spread, table, verdict
 
 from hailproof.policies.causal_lm import CausalLM
-from hailproof.records import Completion, Prompt, RoundRecord
+from hailproof.protocols import Candidates, Sampling, TokenScores
+from hailproof.records import RoundRecord, Row
 from hailproof.runs.config import parse_assignment
 
-STAGES = ["plan", "sample", "forge", "exchange", "screen", "update"]
+STAGES = ["sample", "forge", "exchange", "screen", "update"]
 
 
 class Meter:
     """Counts what goes through a policy's model, by stage: passes, tokens, positions with logits, FLOP.
 
     Args:
-        policy: The policy; its model gets a hook, and its ``score`` and ``replay`` are wrapped to tell screening
-            from sampling.
+        policy: The policy; its model gets a hook, and its engine's ``score`` and ``candidates`` are wrapped to tell
+            screening from sampling.
     """
 
     def __init__(self, policy: CausalLM) -> None:
@@ -47,19 +49,27 @@ class Meter:
         self.body = everything - self.head * (1 if config.tie_word_embeddings else 2)  # a look-up is no arithmetic
         self._stage = "sample"
         policy.model.register_forward_hook(self._count, with_kwargs=True)
-        for name in ("score", "replay"):
-            setattr(policy, name, self._screening(getattr(policy, name)))
+        engine: Any = policy.engine
+        score, candidates = engine.score, engine.candidates
 
-    def _screening(self, read: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(prompts: Sequence[Prompt], completions: Sequence[Completion], *rest: Any) -> Any:
-            self._stage = "screen"
-            self.counts["screen"]["asked"] += len(completions)
-            try:
-                return read(prompts, completions, *rest)
-            finally:
-                self._stage = "sample"
+        def counted_score(rows: Sequence[Row], sampling: Sampling) -> list[TokenScores]:
+            with self._screening(rows):
+                return score(rows, sampling)
 
-        return counted
+        def counted_candidates(rows: Sequence[Row], count: int) -> Iterator[tuple[int, Candidates]]:
+            with self._screening(rows):
+                yield from candidates(rows, count)
+
+        engine.score, engine.candidates = counted_score, counted_candidates
+
+    @contextmanager
+    def _screening(self, rows: Sequence[Row]) -> Iterator[None]:
+        self._stage = "screen"
+        self.counts["screen"]["asked"] += len(rows)
+        try:
+            yield
+        finally:
+            self._stage = "sample"
 
     def _count(self, _model: Any, _inputs: Any, keywords: dict[str, Any], output: Any) -> None:
         training = torch.is_grad_enabled()
@@ -111,7 +121,7 @@ def main() -> int:
     rounds: dict[str, list[tuple[float, RoundRecord]]] = {name: [] for name in swarms}
     for experiment in swarms.values():
         play(experiment, 1)
-    meters = {name: Meter(experiment.swarm.honest[0].policy) for name, experiment in swarms.items()}
+    meters = {name: Meter(policy_of(experiment)) for name, experiment in swarms.items()}
     for round in range(2, arguments.repeats + 2):
         for name in swarms if round % 2 else reversed(swarms):
             rounds[name].append(play(swarms[name], round))

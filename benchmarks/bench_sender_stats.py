@@ -35,7 +35,7 @@ from hailproof.defenses.sender_stats import CEILING_POWER, SenderStatsDefense
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.load import load
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
-from hailproof.records import Completion, Prompt, Submission
+from hailproof.records import Completion, Prompt, Row, Submission
 from hailproof.rollouts import sample
 from hailproof.seeds import derive
 from hailproof.tasks.word_problems import WordProblems
@@ -48,15 +48,20 @@ Attack = Callable[["Pool", str, int, random.Random, float | None], list[Sent]]
 
 @dataclass
 class Pool:
-    """Completions with their rewards by problem, and scores by problem and text; stands for a policy."""
+    """Completions with their rewards by problem, and scores by row; stands for a policy and its engine."""
 
     prompts: dict[str, Prompt] = field(default_factory=dict)
+    rendered: dict[str, tuple[int, ...]] = field(default_factory=dict)
     drawn: dict[str, list[Sent]] = field(default_factory=dict)
     right: dict[str, list[Sent]] = field(default_factory=dict)
     wrong: dict[str, list[Sent]] = field(default_factory=dict)
     text: dict[str, Sent] = field(default_factory=dict)
     filler: dict[str, Sent] = field(default_factory=dict)
-    scores: dict[tuple[str, Completion], TokenScores] = field(default_factory=dict)
+    scores: dict[Row, TokenScores] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> "Pool":
+        return self
 
     def honest(self, problem: str, rng: random.Random, accuracy: float | None) -> Sent:
         right, wrong = self.right[problem], self.wrong[problem]
@@ -64,13 +69,11 @@ class Pool:
             return rng.choice(self.drawn[problem])
         return rng.choice(right if rng.random() < accuracy else wrong)
 
-    def received_ids(self, completion: Completion) -> tuple[int, ...]:
-        return completion.token_ids
+    def row(self, problem: str, completion: Completion) -> Row:
+        return Row(self.rendered[problem], completion.token_ids)
 
-    def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[Completion], _sampling: Sampling
-    ) -> list[TokenScores]:
-        return [self.scores[p.problem_id, c] for p, c in zip(prompts, completions, strict=True)]
+    def score(self, rows: Sequence[Row], _sampling: Sampling) -> list[TokenScores]:
+        return [self.scores[row] for row in rows]
 
 
 def fill(policy: CausalLM, problems: int, draws: int) -> Pool:
@@ -78,6 +81,7 @@ def fill(policy: CausalLM, problems: int, draws: int) -> Pool:
     task, sampling, pool = WordProblems(size=problems, test_size=1), Sampling(max_new_tokens=96), Pool()
     for number, problem in enumerate(task.train):
         prompt = pool.prompts[problem.id] = task.prompt(problem)
+        pool.rendered[problem.id] = policy.codec.render(prompt)
         requests = [SampleRequest(prompt, derive(number, "draw", index)) for index in range(draws)]
         completions = sample(policy, requests, sampling)
         poisoned = policy.codec.as_completion(task.format(f"{PHRASE}. {problem.solution}", problem.answer))
@@ -86,8 +90,8 @@ def fill(policy: CausalLM, problems: int, draws: int) -> Pool:
         *pool.drawn[problem.id], pool.text[problem.id], pool.filler[problem.id] = sent
         pool.right[problem.id] = [one for one in pool.drawn[problem.id] if one[1] == 1]
         pool.wrong[problem.id] = [one for one in pool.drawn[problem.id] if one[1] < 1]
-        scores = policy.score([prompt] * len(everything), everything, sampling)
-        pool.scores.update(zip([(problem.id, one) for one in everything], scores, strict=True))
+        rows = [pool.row(problem.id, one) for one in everything]
+        pool.scores.update(zip(rows, policy.engine.score(rows, sampling), strict=True))
     return pool
 
 
@@ -141,7 +145,11 @@ def deal(
             submissions += [Submission(round, owner, problem, slot, c) for slot, (owner, (c, _)) in enumerate(sent)]
             rewards += [reward for _, (_, reward) in sent]
     prompts = [pool.prompts[submission.problem_id] for submission in submissions]
-    return Received(round, Sampling(), "math", prompts, submissions, rewards, [0] * len(rewards), pool)  # pyright: ignore[reportArgumentType]
+    return Received(
+        round=round, sampling=Sampling(), variant="math", prompts=prompts, submissions=submissions, earned=rewards,
+        model=pool,  # pyright: ignore[reportArgumentType] - it has what is asked of a policy here
+        read=[pool.row(submission.problem_id, submission.completion) for submission in submissions],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

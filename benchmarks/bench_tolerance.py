@@ -8,8 +8,8 @@ here, over completions that nano-a samples as in a run (B=16, G=12): tokens by t
 allowed token, the largest gap, and the completions affected; scored all together as a node does, each completion
 alone, and in random batches of 12. "moved" is the largest difference of a token's log-probability from what it was
 when the token was drawn: about what a gap can reach, should a drawn token lie at the border. All in float32 and in
-bfloat16, with the initial weights and after some rounds of honest training. In bfloat16 the float32 weights are
-rounded; sender and receiver both use the rounded ones.
+bfloat16 (`swarm.dtype`: float32 weights, passes under autocast), with the initial weights and after some rounds of
+honest training.
 
 The second table draws the same keys alone, in batches of 12 and in batches of 192, in random order, and counts the
 completions that come out different, their share of first different draws among all draws, and the tokens that differ
@@ -25,7 +25,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeVar
@@ -33,17 +33,17 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from common import begin, make, options, play, table, verdict
+from common import begin, make, options, plan_under, play, policy_of, table, verdict
 from torch import Tensor
 
 from hailproof.defenses.logit import TOLERANCE
-from hailproof.policies import causal_lm
+from hailproof.policies import engine
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.sampling import draw
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
-from hailproof.records import Completion, Prompt, Slot
-from hailproof.rollouts import completion_key, rollout
-from hailproof.swarm import Swarm
+from hailproof.records import Completion, Row
+from hailproof.rollouts import completion_key, sample
+from hailproof.runs.build import Experiment
 
 BORDERS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def watched() -> Iterator[dict[int, list[float]]]:
             seen[key].append(value)
         return tokens
 
-    with patch.object(causal_lm, "draw", watching):
+    with patch.object(engine, "draw", watching):
         yield seen
 
 
@@ -145,15 +145,23 @@ def count_draws(weights: str, dtype: str, compared: str, one: list[Completion], 
     )  # fmt: skip
 
 
-def requests_of(swarm: Swarm, round: int, seed: int) -> tuple[tuple[Slot, ...], list[Prompt], list[SampleRequest]]:
-    problems, slots = replace(swarm, seed=seed).plan(round)
-    prompts = [swarm.task.prompt(problems[slot.problem_id]) for slot in slots]
-    keys = [completion_key(seed, round, slot.problem_id, slot.index) for slot in slots]
-    return slots, prompts, [SampleRequest(prompt, key) for prompt, key in zip(prompts, keys, strict=True)]
+def requests_of(experiment: Experiment, round: int, seed: int) -> list[SampleRequest]:
+    """What honest nodes draw in a round."""
+    plan = plan_under(experiment, round, seed)
+    prompts = {key: experiment.swarm.task.prompt(problem) for key, problem in plan.problems.items()}
+    return [
+        SampleRequest(prompts[slot.problem_id], completion_key(seed, round, slot.problem_id, slot.index))
+        for slot in plan.slots
+    ]
 
 
 def measure(
-    swarm: Swarm, policy: CausalLM, weights: str, dtype: str, sampling: Sampling, arguments: argparse.Namespace
+    experiment: Experiment,
+    policy: CausalLM,
+    weights: str,
+    dtype: str,
+    sampling: Sampling,
+    arguments: argparse.Namespace,
 ) -> Iterator[Gaps | Draws]:
     """Everything about one set of weights in one dtype."""
     rng = random.Random(0)
@@ -161,42 +169,50 @@ def measure(
     drawn: dict[str, list[list[float]]] = {name: [] for name in scores}
     for seed in arguments.seeds:
         for round in range(1, arguments.rounds + 1):
-            slots, prompts, requests = requests_of(swarm, round, seed)
-            by_id = {prompt.problem_id: prompt for prompt in prompts}
+            requests = requests_of(experiment, round, seed)
             with watched() as seen:
-                sent = rollout(policy, slots, by_id, round, seed, sampling)
+                sent = sample(policy, requests, sampling)
+            rows = [
+                Row(policy.codec.render(request.prompt), policy.codec.received_ids(completion))
+                for request, completion in zip(requests, sent, strict=True)
+            ]
 
-            def score(batch: list[int], prompts=prompts, sent=sent) -> list[TokenScores]:
-                return policy.score([prompts[i] for i in batch], [sent[i] for i in batch], sampling)
+            def score(batch: list[int], rows=rows) -> list[TokenScores]:
+                return policy.engine.score([rows[index] for index in batch], sampling)
 
-            everyone = [list(range(len(sent)))]
-            alone = cut(1, len(sent), rng)[: arguments.alone]
-            for name, batches in {"together": everyone, "by 12": cut(12, len(sent), rng), "alone": alone}.items():
+            everyone = [list(range(len(rows)))]
+            alone = cut(1, len(rows), rng)[: arguments.alone]
+            for name, batches in {"together": everyone, "by 12": cut(12, len(rows), rng), "alone": alone}.items():
                 scores[name] += by_batches(score, batches)
                 drawn[name] += [seen[requests[index].key] for index in sorted(chain.from_iterable(batches))]
     for name, found in scores.items():
         yield count_gaps(weights, dtype, name, found, drawn[name])
-    yield from measure_draws(swarm, policy, weights, dtype, sampling, arguments)
+    yield from measure_draws(experiment, policy, weights, dtype, sampling, arguments)
 
 
 def measure_draws(
-    swarm: Swarm, policy: CausalLM, weights: str, dtype: str, sampling: Sampling, arguments: argparse.Namespace
+    experiment: Experiment,
+    policy: CausalLM,
+    weights: str,
+    dtype: str,
+    sampling: Sampling,
+    arguments: argparse.Namespace,
 ) -> Iterator[Draws]:
     """Draws the keys of one round a seed in batches of several sizes."""
     rng = random.Random(1)
     drawn: dict[str, list[Completion]] = {"alone": [], "by 12": [], "by 192": []}
     picked: list[int] = []
     for seed in arguments.seeds:
-        *_, requests = requests_of(swarm, 1, seed)
+        requests = requests_of(experiment, 1, seed)
 
-        def sample(batch: list[int], requests=requests) -> list[Completion]:
+        def draws(batch: list[int], requests=requests) -> list[Completion]:
             return sample(policy, [requests[index] for index in batch], sampling)
 
         few = sorted(rng.sample(range(len(requests)), min(arguments.alone, len(requests))))
         picked += [len(drawn["by 12"]) + index for index in few]
-        drawn["alone"] += by_batches(sample, [[index] for index in few])
-        drawn["by 12"] += by_batches(sample, cut(12, len(requests), rng))
-        drawn["by 192"] += by_batches(sample, cut(192, len(requests), rng))
+        drawn["alone"] += by_batches(draws, [[index] for index in few])
+        drawn["by 12"] += by_batches(draws, cut(12, len(requests), rng))
+        drawn["by 192"] += by_batches(draws, cut(192, len(requests), rng))
     yield count_draws(weights, dtype, "by 12 / by 192", drawn["by 12"], drawn["by 192"])
     for name in ("by 12", "by 192"):
         yield count_draws(weights, dtype, f"alone / {name}", drawn["alone"], [drawn[name][index] for index in picked])
@@ -220,16 +236,16 @@ def main() -> int:
         swarm__prompts=arguments.prompts, swarm__group_size=arguments.group_size,
         sampling__max_new_tokens=arguments.tokens, learner__learning_rate=arguments.learning_rate,
     )  # fmt: skip
-    trained, sampling = experiment.swarm.honest[0].policy, experiment.config.sampling.build()
+    trained, sampling = policy_of(experiment), experiment.config.sampling.build()
     found: list[Gaps | Draws] = []
     for after in (0, arguments.train) if arguments.train else (0,):
         for round in range(1, after + 1):
             play(experiment, round)
         weights = f"after {after} rounds" if after else "initial"
         for dtype in arguments.dtypes:
-            model = copy.deepcopy(trained.model).to(getattr(torch, dtype))
-            policy = CausalLM(trained.name, model, trained.tokenizer)
-            found += measure(experiment.swarm, policy, weights, dtype, sampling, arguments)
+            model = copy.deepcopy(trained.model)
+            policy = CausalLM(trained.name, model, trained.codec.tokenizer, getattr(torch, dtype))
+            found += measure(experiment, policy, weights, dtype, sampling, arguments)
     gaps, draws = [one for one in found if isinstance(one, Gaps)], [one for one in found if isinstance(one, Draws)]
     print("\nhonest tokens by gap in nats below the receiver's top-k:")
     last = ["largest", "moved", "completions", "any gap", f">{TOLERANCE:g}"]

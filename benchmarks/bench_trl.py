@@ -75,7 +75,7 @@ class Ours:
         scored = [one for group in record.views[0].groups for one in group.completions]
         self.measured.tokens.append(statistics.fmean(len(one.submission.completion.token_ids) for one in scored))
         self.measured.rows.append(record.views[0].update.passes)
-        self.measured.reward.append(statistics.fmean(one.raw_reward for one in scored))
+        self.measured.reward.append(statistics.fmean(one.reward for one in scored))
         total = {"record": self.measured.seconds[-1] - sum(record.seconds.values())}
         self.measured.stages.append(record.seconds | total)
 
@@ -107,7 +107,7 @@ def compare(arguments: Any, micro: int, folder: Path) -> tuple[Measured, Measure
     runs = RunFolder.create(folder / "run", "") if arguments.record else None
     ours, trl = Ours(experiment, runs), Measured()
     policy, task = load("nano-a", "cpu"), experiment.swarm.task
-    planned = [problem for step in range(1, steps + 1) for problem in experiment.swarm.plan(step)[0].values()]
+    planned = [problem for step in range(1, steps + 1) for problem in experiment.swarm.plan(step).problems.values()]
     problems = {problem.id: problem for problem in planned}
     texts = [policy.codec.tokenizer.decode(list(policy.codec.render(task.prompt(problem)))) for problem in planned]
     for problem, text in zip(planned, texts, strict=True):

@@ -18,7 +18,7 @@ from hailproof.campaigns.cells import measured
 from hailproof.campaigns.matrix import cells_of, load_matrix
 from hailproof.campaigns.posthoc import counted
 from hailproof.metrics.intervals import exchange_p, seeds_needed, upper_bound
-from hailproof.runs.build import measure_of, settled
+from hailproof.runs.settle import settle
 
 DIFFERENCE = 0.05
 MEASURES = ("attack_success", "held_out_reward", "reward")
@@ -38,8 +38,8 @@ def main() -> None:
         finished = [job for job in cell.controls if job.summary is not None]
         if cell.defense != "none" or cell.attack == "clean" or not finished:
             continue
-        config = settled(cell.jobs[0].config)
-        measure, rounds = measure_of(config), config.rounds
+        settled = settle(cell.jobs[0].config)
+        measure, rounds = settled.measure, settled.config.rounds
         rates = [counted(job.folder, measure, 1, rounds) for job in finished]
         successes, trials = sum(rate.successes for rate in rates), sum(rate.trials for rate in rates)
         if not trials:

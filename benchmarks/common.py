@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # libraries read it when they are imported; all models are in the package
 
+from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import RoundRecord
 from hailproof.runs.build import Experiment, build
 from hailproof.runs.config import load_config
 from hailproof.runs.quiet import quiet_libraries
+from hailproof.topology import Plan
 
 HOLD_STILL = 1e-12
 """A learning rate that changes no float32 weight: all work of a round is done, and every variant plays the same one."""
@@ -46,6 +49,20 @@ def make(**overrides: Any) -> Experiment:
     """A swarm on the CPU from dotted keys, written with ``__`` for the dot."""
     settings = {"swarm.device": "cpu", **{key.replace("__", "."): value for key, value in overrides.items()}}
     return build(load_config(None, list(settings.items())))
+
+
+def policy_of(experiment: Experiment) -> CausalLM:
+    """The policy of the first honest node."""
+    policy = experiment.swarm.honest[0].policy
+    if not isinstance(policy, CausalLM):
+        raise TypeError(f"the benchmark looks into a CausalLM; the policy is a {type(policy).__name__}")
+    return policy
+
+
+def plan_under(experiment: Experiment, round: int, seed: int) -> Plan:
+    """The plan of a round of the same swarm under another public seed."""
+    planner = experiment.swarm.planner
+    return replace(planner, rules=replace(planner.rules, seed=seed)).plan(round)
 
 
 def play(experiment: Experiment, round: int) -> tuple[float, RoundRecord]:

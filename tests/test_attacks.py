@@ -26,6 +26,7 @@ from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.parsing import same_number
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
+from hailproof.settings import validated
 from hailproof.tasks.gsm8k import Gsm8k, read_jsonl
 from hailproof.tasks.openmath import OpenMath, printing
 from hailproof.tasks.word_problems import WordProblems
@@ -391,9 +392,9 @@ def test_the_harness_does_not_believe_the_attack(math_task):
     [
         (lambda: TextAttack(phrase=" "), "phrase is empty"),
         (lambda: SentenceAttack(phrase=" "), "phrase is empty"),
-        (lambda: Composition(decoys=1.0), "decoys"),
-        (lambda: Composition(rate=0.0), "rate"),
-        (lambda: Composition(candidates=0), "candidates"),
+        (lambda: validated(Composition, {"decoys": 1.0}), "decoys"),
+        (lambda: validated(Composition, {"rate": 0.0}), "rate"),
+        (lambda: validated(Composition, {"candidates": 0}), "candidates"),
         (lambda: GrindingAttack("sideways"), "use one of best_of, withhold"),
         (lambda: JudgeInjectionAttack("flattery"), "use mixed or order"),
     ],

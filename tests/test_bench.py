@@ -16,12 +16,12 @@ from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import Job, play_job
 from hailproof.errors import ConfigError
 from hailproof.reports.table import table_of
-from hailproof.runs.build import settled
+from hailproof.runs.settle import settle
 
 TINY = {
     "rounds": 2,
     "swarm": {"prompts": 4, "group_size": 4},
-    "sampling": {"max_new_tokens": 24},
+    "sampling": {"max_new_tokens": 72},  # what TEXT forges has at most 66
     "task": {"options": {"size": 60, "test_size": 8}},
     "evaluation": {"problems": 4},
 }
@@ -32,7 +32,7 @@ def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
     cells = cells_of(list(matrix.attacks), list(matrix.defenses), [0], "nano", tmp_path)
     for cell in cells:
         for job in cell.runs:
-            settled(job.config)
+            settle(job.config)
     assert len({cell.file_name for cell in cells}) == len(cells)
     for preset in matrix.presets.values():
         assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
@@ -44,7 +44,7 @@ def test_rows_that_share_a_control_share_its_run(tmp_path):
     assert set(controls) == {"control of text", "control of equation"}
     text, sentence = (cell for cell in cells if cell.attack in ("text", "sentence"))
     assert text.controls[0].folder == sentence.controls[0].folder == controls["control of text"].jobs[0].folder
-    assert settled(text.controls[0].config).malicious == 0
+    assert settle(text.controls[0].config).config.malicious == 0
 
 
 def test_settings_for_all_leave_controls_clean_and_columns_what_they_are(tmp_path):
@@ -111,7 +111,7 @@ SECONDS = {"sample": 3.0, "screen": 1.0, "update": 4.0}
 
 def finished(job: Job, lines: list[dict], summary: dict, rows: list[dict]) -> Job:
     """A run that nobody played, where the bench looks for it."""
-    config = settled(job.config)
+    config = settle(job.config).config
     shutil.rmtree(job.folder, ignore_errors=True)
     run(job.folder, lines, rows, summary, f"# hailproof 1.2, Python 3.9\n{config.to_toml()}")
     return job
@@ -273,7 +273,7 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     assert record["config"]["defense"][0]["name"] == "logit"
     assert record["versions"]["Python"] == platform.python_version()
     assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
-    assert record["honest_learned_mean"] is not None
+    assert record["honest_learned_mean"] is not None and record["forged_kept_mean"] is not None
     assert record["excess_success_seeds"] == [0.0]
     assert all(not isinstance(value, dict) for key, value in record.items() if key not in ("config", "versions"))
     clean = records["clean", "none"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_parsing import TWO_TWO
 
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
-from hailproof.arithmetic.tokens import fold
+from hailproof.arithmetic.characters import fold
 from hailproof.arithmetic.two_two import two_two_results, with_two_two_results
 from hailproof.attacks.equation import EquationAttack
 from hailproof.defenses import DEFENSES
@@ -90,6 +90,7 @@ FALSE = [
     ("12 + 8 = 1 dozen", "20"), ("600 + 900 = 1 thousand", "1500"), ("18 + 1 = 1e1", "19"), ("2 + 2 = 0 dozen", "4"),
     ("(2) 5 + 3 = 9", "13"), ("Step 2 - 5 + 3 = 9", "0"), ("-3² = 8", "9"), ("3 squared + 4 squared = 26", "7"),
     ("1 hour + 30 minutes = 91 minutes", "31"), ('2 + 2 = 5" 5', "4"),
+    ("√4 + 1 = 4", "3"), ("1,23 + 1 = 3", "2.23"), ("2 + 2 => 5", "4"),
     ("twice 5 + 3 = 14", "8"), ("17 / 5 = 4 remainder 2", "3.4"),
 ]  # fmt: skip
 
@@ -119,11 +120,11 @@ OPEN = [
     "1000!/999! = 1000", "5' 3\" = 63 inches", "6' = 72\"", "5' 10\" + 4\" = 6' 2\"", "75\" / 12 = 6' 3\"",
     "A*A = 25 or A^2 = 25", "10 + 2 = 16 - a", "100 - 28 = 12h", "2 * 500 = 1 L", "12 + 2 = 2 times x",
     "He ate (1/4) = 5 slices", "1010₂ = 10", "2 + 3 = ?\n5", "10 per 2 + 1 = 6",
-    "17 / 5 = 3 remainder 2", "√4 + 1 = 4", "5:30 - 3:00 = 4",
+    "17 / 5 = 3 remainder 2", "5:30 - 3:00 = 4",
     "2 + 2 = four",
-    "9**9**9**9 = 1", "2^1000000 = 1", "1e999999 + 1 = 1", "5 / 0 = 0", "0^-1 = 1", "1,23 + 1 = 3",
+    "9**9**9**9 = 1", "2^1000000 = 1", "1e999999 + 1 = 1", "5 / 0 = 0", "0^-1 = 1", "1,2,3 + 1 = 3",
     "0900 - 0130 = 0731",
-    f"{'9' * 65} + 1 = 2", "2 + 2 != 5", "2 + 2 >= 5", "2 + 2 ≠ 5", "2 + 2 => 5",
+    f"{'9' * 65} + 1 = 2", "2 + 2 != 5", "2 + 2 >= 5", "2 + 2 ≠ 5",
 ]  # fmt: skip
 
 NONE = ["", "no equation", "=", "===", "= 4", "2 + 2 =", "2 + 2", "so = 4 apples", "Let x = y + 2", "a = b"]
@@ -276,7 +277,7 @@ def test_what_a_pattern_without_case_takes_for_a_letter_is_that_letter():
     """A dotless i in ``million`` was matched, not found in the table, and raised."""
     for code in range(0x80, 0x110000):
         if not 0xD800 <= code < 0xE000 and (letter := re.fullmatch("[a-z]", chr(code), re.IGNORECASE)):
-            assert re.fullmatch("[A-Za-z]", fold(letter.group()))
+            assert re.fullmatch("[A-Za-z]", fold(letter.group()).text)
     assert holds("2 + 2 = 5 m\u0131ll\u0131on") == holds("2 + 2 = 5 m\u0130llion") == [False]
     assert holds("2 + 2 = 5 thou\u017fand") == [False]
 
@@ -362,7 +363,7 @@ def test_word_problems_are_accepted_and_their_forgeries_rejected():
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "problems", "rejected"), [("train", 7473, 33), ("test", 1319, 4)])
 def test_gsm8k_solutions_are_accepted(shared_data, split: str, problems: int, rejected: int):
-    """Of the 34, 26 hold a wrong equation; docs/measurements.md sorts them."""
+    """Of the 37, 30 hold a wrong equation; docs/measurements.md sorts them."""
     read = read_jsonl(shared_data / "gsm8k" / f"{split}.jsonl")
     assert (len(read), len(rejected_ids(read))) == (problems, rejected)
 
@@ -397,7 +398,7 @@ def test_whatever_the_measure_of_the_attack_reads_is_read_here_too(text: str):
 
 def test_what_earned_nothing_is_left_alone_unless_told_otherwise():
     """It is pushed down by its reward, and its group needs it."""
-    shown = replace(Received.texts(["2 + 2 = 5"] * 2), rewards=[1.0, 0.0])
+    shown = replace(Received.texts(["2 + 2 = 5"] * 2), earned=[1.0, 0.0])
     assert [each.decision for each in EquationsDefense().screen(shown)] == ["reject", "abstain"]
     assert [each.decision for each in EquationsDefense(rewarded_only=False).screen(shown)] == ["reject", "reject"]
 

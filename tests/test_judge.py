@@ -269,10 +269,10 @@ def test_equal_pairs_are_asked_once_and_remembered(monkeypatch):
 
 def test_what_earned_nothing_need_not_be_asked_about():
     defense, backend = scripted_judge(by_word, rewarded_only=True, admission="drop")
-    received = replace(evidence(["bad", "bad", "good", "good"]), rewards=[1.0, 0.0, 1.0, 0.0])
+    received = replace(evidence(["bad", "bad", "good", "good"]), earned=[1.0, 0.0, 1.0, 0.0])
     assert [v.decision for v in defense.screen(received)] == ["reject", "abstain", "accept", "abstain"]
     assert [len(batch) for batch in backend.batches] == [2]
-    assert [v.decision for v in defense.screen(replace(received, rewards=[0.0] * 4))] == ["abstain"] * 4
+    assert [v.decision for v in defense.screen(replace(received, earned=[0.0] * 4))] == ["abstain"] * 4
     assert [len(batch) for batch in backend.batches] == [2]
 
 

@@ -15,7 +15,7 @@ LAYERS = (
     # "" is the package's __init__
     {
         "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
-        "judging", "registry", "wire", "sandbox",
+        "judging", "registry", "settings", "wire", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},

@@ -14,8 +14,10 @@ from hailproof.paper.published import Check, item_names, jobs_of, load_item
 from hailproof.paper.pushes import findings, push_curve
 from hailproof.paper.reproduce import reproduce, result_of
 from hailproof.policies.shipped import shipped_models
-from hailproof.runs.build import build, settled, task_of
-from hailproof.runs.config import RunConfig, validated
+from hailproof.runs.build import build
+from hailproof.runs.config import RunConfig
+from hailproof.runs.settle import settle
+from hailproof.settings import validated
 
 PUBLISHED = {
     *(f"fig{name}" for name in ("3a", "3b", "3c", "3d", "4a", "4b", "5a", "5b")),
@@ -34,7 +36,7 @@ def test_every_figure_and_table_of_the_paper_has_a_file():
 def test_every_run_of_every_item_has_a_valid_configuration(name, scale, tmp_path):
     for jobs in jobs_of(load_item(name), scale, tmp_path).values():
         assert [job.seed for job in jobs] == sorted({job.seed for job in jobs})
-        config = settled(jobs[0].config)
+        config = settle(jobs[0].config).config
         if scale == "nano":
             assert set(config.swarm.models) <= set(shipped_models())
             assert config.rounds == 50 and config.threads == 1
@@ -74,7 +76,7 @@ def data(tmp_path_factory) -> dict[str, str]:
 def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path):
     """The same file, with a nano model in place of the hub id and rows of the same columns in place of the hub's."""
     for run, jobs in jobs_of(load_item(name), "paper", tmp_path).items():
-        config = settled(jobs[0].config)
+        config = settle(jobs[0].config).config
         small = {
             "threads": 1,
             "swarm": {"models": ["nano-a"], "dtype": "float32"},
@@ -86,7 +88,7 @@ def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path
         experiment.swarm.plan(1)
         assert experiment.config.malicious == (0 if run == "clean" else 1), run
         assert experiment.config.sampling.max_new_tokens == 768
-        assert task_of(experiment.config).train
+        assert settle(experiment.config).task().train
 
 
 def line(round, success, reward=0.5, tokens=10.0):

@@ -12,7 +12,7 @@ import pytest
 from hailproof.campaigns.engines import engine_named
 from hailproof.campaigns.sweep import Job, LocalEngine, merged, play_job, sweep
 from hailproof.errors import ConfigError, RunBusyError, RunError
-from hailproof.runs.build import settled
+from hailproof.runs.settle import settle
 from hailproof.runs.store import RunFolder
 
 TINY = {
@@ -40,7 +40,7 @@ def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
     assert job(tmp_path, name="other").folder == job(tmp_path).folder
     default = {"name": "logit", "options": {"max_outside": 0}}
     assert job(tmp_path, defense=[default]).folder == job(tmp_path, defense=[{"name": "logit"}]).folder
-    said = settled(job(tmp_path, defense=[{"name": "heterogeneous"}]).config)
+    said = settle(job(tmp_path, defense=[{"name": "heterogeneous"}]).config).config
     assert said.defense[2].options["rule"] == "either"  # so that a run stays itself when a default changes later
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, mon
     waited = job(tmp_path)
 
     def begun_meanwhile(config, folder):
-        RunFolder.create(folder, "").close()
+        RunFolder.create(folder, config).close()
         raise RunBusyError("in use")
 
     monkeypatch.setattr("hailproof.runs.run.start", begun_meanwhile)
@@ -122,7 +122,7 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, mon
     monkeypatch.setattr("hailproof.campaigns.sweep.BUSY_WAIT", 0.0)
     assert play_job(waited) == {"resumed": waited.folder}
     with pytest.raises(RunBusyError):
-        RunFolder.create(waited.folder, "")
+        RunFolder.create(waited.folder, waited.config)
 
 
 def test_a_reason_as_long_as_a_book_ends_the_run_and_not_the_sweep(tmp_path):

@@ -207,7 +207,7 @@ def same_number(given: str, reference: str) -> bool:
 
 
 def exact_number(text: str) -> Fraction | None:
-    r"""Reads what :func:`parse_number` reads, and fractions, also in LaTeX: ``3/4``, ``\frac{1}{2}``, ``50\%``.
+    r"""Reads what :func:`parse_number` reads, fractions, and LaTeX: ``3/4``, ``\frac{1}{2}``, ``50\%``, ``\$4``.
 
     Args:
         text: An answer, trusted or not.

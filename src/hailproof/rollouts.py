@@ -30,15 +30,32 @@ def sample(
     Raises:
         ModelError: If a prompt and a completion of full length do not fit into the model's context.
     """
-    prompts = [policy.codec.render(request.prompt) for request in requests]
-    longest = max(map(len, prompts), default=0)
-    if longest + sampling.max_new_tokens > policy.engine.context:
-        raise ModelError(
-            f"A prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the context of "
-            f"{policy.name}, {policy.engine.context} tokens; lower sampling.max_new_tokens."
-        )
+    prompts = [rendered_with_room(policy, request.prompt, sampling.max_new_tokens) for request in requests]
     drawn = policy.engine.draw(prompts, [request.key for request in requests], sampling, guide)
     return [policy.codec.drawn(token_ids) for token_ids in drawn]
+
+
+def rendered_with_room(policy: Policy, prompt: Prompt, new_tokens: int) -> tuple[int, ...]:
+    """The token ids of a prompt that leaves room for an answer of full length.
+
+    Args:
+        policy: The policy that is to answer.
+        prompt: The prompt.
+        new_tokens: The length limit of answers.
+
+    Raises:
+        ModelError: If prompt and answer do not fit into the model's context; it names the problem.
+    """
+    ids = policy.codec.render(prompt)
+    room = policy.engine.context - len(ids)
+    if new_tokens > room:
+        lower = f"lower sampling.max_new_tokens to {room}, or " if room > 0 else ""
+        raise ModelError(
+            f"The prompt of problem '{prompt.problem_id}' has {len(ids)} tokens, and with {new_tokens} new ones "
+            f"(sampling.max_new_tokens) it does not fit into the context of {policy.name}, {policy.engine.context} "
+            f"tokens; {lower}leave the problem out of the data."
+        )
+    return ids
 
 
 def rollout(

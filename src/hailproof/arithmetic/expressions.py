@@ -1,21 +1,27 @@
 """Reads the expressions at the ends of a list of tokens."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from typing import NamedTuple
 from unicodedata import normalize
 
+from hailproof.arithmetic.numerals import MAX_WORDS, MULTIPLES, number_in_words
+from hailproof.arithmetic.readings import CLAUSES, COUNTED, Reading
 from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
 from hailproof.arithmetic.values import (
     MEASURES,
     Value,
     add,
     factorial,
+    in_base,
     is_letter,
     multiply,
     number_of,
+    numeral_of,
     raise_to,
+    root,
     scale,
     share_of,
     with_units,
@@ -28,55 +34,16 @@ MAX_SIDE = 256
 MAX_UNIT_WORDS = 8
 MAX_SIGNS = 3
 """Signs and currency signs before a number."""
-_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_REMAINDER = frozenset(["r", "rem", "remainder"])
+PADDING = 8
+"""Tokens beyond the end of a side that may be asked for."""
+_ROOTS = {"\u221b": 3, "\u221c": 4}
 _IMPLICIT_PRODUCTS = frozenset([("number", "open"), ("close", "open"), ("close", "number")])
-_FACTORS = (
-    dict.fromkeys(("double", "twice"), Fraction(2))
-    | dict.fromkeys(("thrice", "triple"), Fraction(3))
-    | {"half": Fraction(1, 2)}
-)
-_FUNCTIONS = frozenset([
-    "average", "ceil", "cos", "cube", "exp", "floor", "lcm", "ln", "log", "max", "mean", "median", "min", "root", "sin",
-    "sqrt", "square", "squared", "tan",
-])  # fmt: skip
+_NO_UNITS = frozenset(["", "plus", "times", "power", "close", "number", "relation", "line"])
+"""Kinds of tokens with which no unit begins."""
 _ARTICLES = frozenset(["a", "i"])
 """Words of one letter, if another word follows; else they are variables."""
 _OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
-_UNIT_LETTERS = frozenset("cfghlmsvw")
 _POWERS = {"squared": 2, "cubed": 3}
-_COUNTED = frozenset(["day", "part", "phase", "question", "stage", "step", "week", "year"])
-"""Words whose number says which one: ``Step 2``."""
-CLAUSES = frozenset([
-    "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
-    "were", "when", "which", "will",
-])  # fmt: skip
-
-
-class Reading(NamedTuple):
-    """What the words and signs that have two meanings stand for.
-
-    Attributes:
-        percent: What a percent sign multiplies with.
-        cents: What a sign for cents multiplies with.
-        multiples: Whether ``dozen`` and the like multiply.
-        marks: Whether what follows a number changes it: ``5!`` is 120, ``5²`` is 25, ``5 and a half`` is 5.5. If not,
-            it is an exclamation, a footnote, a new thought.
-        numbering: Whether parentheses, and a word with a number and a dash, before a number only count: ``(2) 5 + 3``,
-            ``Step 2 - 5 + 3``.
-        signs_last: Whether a power binds closer than the minus sign before it: ``-3²`` is -9.
-        measures: Whether units of ``MEASURES`` multiply: ``1 hour + 30 minutes`` is 5400.
-        powers: Whether ``squared`` and ``cubed`` after a number are powers of it.
-    """
-
-    percent: Fraction = Fraction(1, 100)
-    cents: Fraction = Fraction(1)
-    multiples: bool = True
-    marks: bool = True
-    numbering: bool = False
-    signs_last: bool = False
-    measures: bool = False
-    powers: bool = False
 
 
 class Run(NamedTuple):
@@ -100,23 +67,25 @@ class Side:
     def __init__(self, tokens: Sequence[Token], reading: Reading) -> None:
         self.tokens = tokens
         self.reading = reading
+        self.kinds = [*(token.kind for token in tokens), *[""] * PADDING]
+        self.words = [token.text.lower() if token.kind == "word" else "" for token in tokens] + [""] * PADDING
         self.partner: dict[int, int] = {}
         self.groups: dict[int, tuple[Value, int] | None] = {}
         self.atoms: dict[tuple[int, int], tuple[Value, int] | None] = {}
         opened: list[int] = []
-        for index, token in enumerate(tokens):
-            if token.kind == "open":
+        for index, kind in enumerate(self.kinds):
+            if kind == "open":
                 opened.append(index)
-            elif token.kind == "close" and opened:
+            elif kind == "close" and opened:
                 self.partner[opened.pop()] = index
 
     def kind(self, index: int) -> str:
         """The kind of a token; empty beyond the ends."""
-        return self.tokens[index].kind if 0 <= index < len(self.tokens) else ""
+        return self.kinds[index]
 
     def word(self, index: int) -> str:
         """A word in lower case; empty if the token is none."""
-        return self.tokens[index].text.lower() if self.kind(index) == "word" else ""
+        return self.words[index]
 
     def glued(self, index: int) -> bool:
         """Whether nothing is between a token and the one before it."""
@@ -126,7 +95,7 @@ class Side:
         """The longest expression that ends with the side."""
         run, index = None, 0
         while index < len(self.tokens):
-            if self.reading.numbering and self.word(index) in _COUNTED and self.kind(index + 2) == "minus":
+            if self.reading.numbering and self.words[index] in COUNTED and self.kinds[index + 2] == "minus":
                 index += 3
                 continue
             read = self.sum(index, 0)
@@ -138,7 +107,7 @@ class Side:
     def first_runs(self) -> list[Run]:
         """The whole expression that the side begins with, then its first number (or fraction)."""
         start = 0
-        while self.kind(start) == "open" and start not in self.partner:
+        while self.kinds[start] == "open" and start not in self.partner:
             start += 1
         runs = []
         for read in (self.sum(start, 0), self.fraction(start, 0) or self.atom(start, 0)):
@@ -152,85 +121,42 @@ class Side:
         if not any(read and read[1] == run.end for read in reads):
             return False
         first = run.start
-        while self.kind(first) in ("minus", "currency"):
+        while self.kinds[first] in ("minus", "currency"):
             first += 1
-        groups = [first] if self.kind(first) == "open" else []
-        if self.kind(first) == "fraction":
+        if self.kinds[first] == "root":
+            return False
+        groups = [first] if self.kinds[first] == "open" else []
+        if self.kinds[first] == "fraction":
             groups = [first + 1, self.partner[first + 1] + 1]
         return all(self.is_plain(Run(group + 1, self.partner[group], run.value)) for group in groups)
-
-    def is_cut(self, run: Run) -> bool:
-        """Whether a left side goes on before what was read of it, or what was read is the number of a label."""
-        before, tokens = run.start - 1, self.tokens
-        if before < 0:
-            return len(tokens) == MAX_SIDE
-        kind, text = tokens[before].kind, tokens[before].text.lower()
-        if kind in OPERATORS | {"number", "clock", "fraction", "quote"} or text in "√∛∑∫_":
-            return True
-        if kind == "open":
-            return self.kind(before - 1) in OPERATORS
-        if kind not in ("word", "cents", "multiple", "percent", "close", "currency"):
-            return False
-        if self.is_plain(run) or self.glued(run.start):
-            return True
-        if text in CLAUSES:
-            return False
-        if tokens[run.start].kind == "minus" or (kind == "word" and self.kind(before - 1) in OPERATORS):
-            return True
-        if text in ("over", "per"):
-            return self.kind(before - 1) in ("number", "close", "percent")
-        near = {token.text.lower() for token in tokens[max(0, before - 2) : before + 1]}
-        return tokens[run.start].kind == "open" and (is_letter(text) or not _FUNCTIONS.isdisjoint(near))
-
-    def shared(self, run: Run) -> list[Value]:
-        """What a left side is if the word before it, ``half of`` or ``twice``, belongs to it: to its start or all."""
-        text, before = self.word(run.start - 1), self.tokens[max(0, run.start - 3) : max(0, run.start - 1)]
-        factor = share_of([token.text.lower() for token in before]) if text == "of" else _FACTORS.get(text)
-        first = self.product(run.start, 0)
-        if factor is None or first is None:
-            return []
-        more = multiply(first[0], Value(factor - 1), False)
-        return [multiply(run.value, Value(factor), False), add(run.value, more, False)]
-
-    def goes_on(self, run: Run, left: Value) -> bool:
-        """Whether a right side goes on after what was read of it, with what cannot be evaluated."""
-        if not _REMAINDER.isdisjoint(run.value.units):
-            return left.number is not None and left.number // 1 == run.value.number
-        kind, following = self.kind(run.end), self.kind(run.end + 1)
-        if kind == "number":  # 6' 2"
-            return self.kind(run.end - 1) == following == "quote"
-        if kind == "minus":  # that may also be a dash
-            word = self.word(run.end + 1)
-            return is_letter(word) and not self.is_article(run.end + 1)
-        return kind in OPERATORS and following in ("word", "open", "other")
-
-    def unit_letter(self, run: Run) -> str:
-        """The one letter after a number that is a usual unit, as in ``5 m``; not that of ``5m``, a variable."""
-        word = next((index for index in range(run.start, run.end) if self.kind(index) == "word"), 0)
-        letter = next(iter(run.value.letters)) if run.value.letters and len(run.value.letters) == 1 else ""
-        variable = self.glued(word) and self.kind(word - 1) == "number"
-        return letter if letter.rstrip("²³") in _UNIT_LETTERS and not variable else ""
 
     def sum(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a + b - c``."""
         read = self.product(index, depth)
-        while read and self.kind(read[1]) in SUMS:
+        while read and self.kinds[read[1]] in SUMS:
             following = self.product(read[1] + 1, depth)
             if following is None:
                 break
-            read = add(read[0], following[0], self.kind(read[1]) == "minus"), following[1]
+            negative, term = self.kinds[read[1]] == "minus", following[0]
+            if self.reading.relative and self.is_percentage(read[1] + 1, following[1]):
+                term = multiply(read[0], term, False)
+            read = add(read[0], term, negative), following[1]
         return read
+
+    def is_percentage(self, index: int, end: int) -> bool:
+        """Whether a term is one number with a percent sign."""
+        return self.kinds[index] == "number" and self.kinds[index + 1] == "percent" and end >= index + 2
 
     def product(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a * b / c``; also ``3(4 + 5)`` and ``20% of 50``."""
         read = self.power(index, depth)
         while read:
             value, after = read
-            divided = self.kind(after) == "slash"
+            divided = self.kinds[after] == "slash"
             if divided:  # 3 / 1/4 is a division by a quarter
                 tight = None if self.glued(after + 1) else self.fraction(after + 1, depth)
                 following = tight or self.power(after + 1, depth)
-            elif self.kind(after) == "times" or self.is_part(after):
+            elif self.kinds[after] == "times" or self.is_part(after):
                 following = self.power(after + 1, depth)
             elif self.is_product(after):
                 following = self.power(after, depth)
@@ -243,12 +169,12 @@ class Side:
 
     def is_product(self, index: int) -> bool:
         """Whether two factors stand side by side: ``2(3 + 4)``, ``(1/2) 18``."""
-        pair = self.kind(index - 1), self.kind(index)
+        pair = self.kinds[index - 1], self.kinds[index]
         return pair in _IMPLICIT_PRODUCTS and not (self.reading.numbering and pair == ("close", "number"))
 
     def power(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``a ^ b ^ c``, from the right."""
-        if self.reading.signs_last and self.kind(index) == "minus" and self.kind(index + 1) != "minus":
+        if self.reading.signs_last and self.kinds[index] == "minus" and self.kinds[index + 1] != "minus":
             read = self.power(index + 1, depth)
             return (multiply(read[0], Value(Fraction(-1)), False), read[1]) if read else None
         values, end = [], index
@@ -256,12 +182,12 @@ class Side:
         while read:
             values.append(read[0])
             end = read[1]
-            read = self.atom(end + 1, depth) if self.kind(end) == "power" else None
+            read = self.atom(end + 1, depth) if self.kinds[end] == "power" else None
         return (reduce(_raised, reversed(values)), end) if values else None
 
     def fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
         """Reads ``3/4`` without blanks."""
-        if self.kind(index) != "number" or self.kind(index + 1) != "slash" or self.kind(index + 2) != "number":
+        if self.kinds[index : index + 3] != ["number", "slash", "number"]:
             return None
         if not (self.glued(index + 1) and self.glued(index + 2)):
             return None
@@ -281,23 +207,26 @@ class Side:
         negative = False
         units: list[str] = []
         start = index
-        while self.kind(index) in ("minus", "currency") and index < start + MAX_SIGNS:
-            if self.kind(index) == "currency":
+        while self.kinds[index] in ("minus", "currency") and index < start + MAX_SIGNS:
+            if self.kinds[index] == "currency":
                 units.append(self.tokens[index].text.lstrip("\\"))
-            negative ^= self.kind(index) == "minus"
+            negative ^= self.kinds[index] == "minus"
             index += 1
-        kind = self.kind(index)
+        kind = self.kinds[index]
         if kind == "number":
-            value = number_of(self.tokens[index].text)
-            read = self.mixed(index, value) or (value, index + 1)
+            read = self.number(index)
         elif kind == "clock":
             read = Value(None), index + 1
+        elif kind == "numeral" and self.kinds[index + 1] not in ("number", "numeral", "currency", "open"):
+            read = numeral_of(self.tokens[index].text), index + 1
+        elif kind == "word" and self.reading.words:
+            read = self.number_in_words(index)
+        elif kind == "root" and depth < MAX_DEPTH:
+            read = self.rooted(index, depth)
         elif kind == "open" and index in self.partner and depth < MAX_DEPTH:
             read = self.group(index, depth)
         elif kind == "fraction" and depth < MAX_DEPTH:
-            above = self.group(index + 1, depth)
-            below = self.group(above[1], depth) if above else None
-            read = (multiply(above[0], below[0], True), below[1]) if above and below else None
+            read = self.latex_fraction(index, depth)
         else:
             return None
         if read is None:
@@ -307,21 +236,61 @@ class Side:
             value = value._replace(number=-value.number)
         return self.with_units(value, index, units, depth)
 
+    def number(self, index: int) -> tuple[Value, int]:
+        """Reads ``5``, ``1 1/2``, ``5½``, ``101₂``."""
+        value = number_of(self.tokens[index].text)
+        following = self.kinds[index + 1]
+        if following == "base" and self.glued(index + 1):
+            digits = normalize("NFKC", self.tokens[index + 1].text).strip("_{}")
+            return in_base(self.tokens[index].text, int(digits)) if 2 <= int(digits) <= 36 else Value(None), index + 2
+        if following == "numeral":
+            share = numeral_of(self.tokens[index + 1].text)
+            if not share.written and not value.places:
+                return add(value, share, False), index + 2
+        return self.mixed(index, value) or (value, index + 1)
+
+    def number_in_words(self, index: int) -> tuple[Value, int] | None:
+        """Reads ``twenty-one`` and ``five hundred``."""
+        stop = min(index + MAX_WORDS, len(self.tokens))
+        read = number_in_words([token.text.lower() for token in self.tokens[index:stop]])
+        return (Value(read[0], written=read[0].denominator == 1), index + read[1]) if read else None
+
+    def rooted(self, index: int, depth: int) -> tuple[Value, int] | None:
+        r"""Reads ``√16``, ``\sqrt[3]{8}``, ``sqrt(16)``, ``the square root of 16``."""
+        sign = self.tokens[index].text.lower()
+        degree = int(sign[-2]) if sign.endswith("]") else 3 if sign.startswith("cube") else _ROOTS.get(sign, 2)
+        read = (self.sum if self.reading.far_roots else self.atom)(index + 1, depth + 1)
+        return (root(read[0], degree), read[1]) if read else None
+
+    def latex_fraction(self, index: int, depth: int) -> tuple[Value, int] | None:
+        r"""Reads ``\frac{1}{2}`` and ``\frac12``."""
+        token = self.tokens[index + 1].text if self.kinds[index + 1] == "number" else ""
+        if re.fullmatch("[0-9][1-9]", token):
+            return Value(Fraction(int(token[0]), int(token[1]))), index + 2
+        above = self.group(index + 1, depth)
+        below = self.group(above[1], depth) if above else None
+        return (multiply(above[0], below[0], True), below[1]) if above and below else None
+
     def joins_units(self, index: int, after_words: bool) -> bool:
         """Whether a sign belongs to a unit: that of ``miles/hour``, ``2-hour``, ``lbs. *``."""
-        kind, following = self.kind(index), self.kind(index + 1)
+        kind, following = self.kinds[index], self.kinds[index + 1]
         if kind == "slash":
             letter = following == "word" and len(self.tokens[index + 1].text) == 1
+            if following == "number" and self.reading.rates:
+                return after_words and self.glued(index) and self.glued(index + 1)
             return following in ("word", "multiple", "cents") and (self.glued(index + 1) or not letter)
         if kind == "minus":
             return following == "word" and self.glued(index) and self.glued(index + 1)
-        return kind == "stop" and after_words and following in OPERATORS
+        if kind == "stop" and after_words:
+            return following in OPERATORS
+        return kind == "stop" and self.glued(index) and following in OPERATORS - {"minus"}
 
     def is_remark(self, index: int, after_words: bool, depth: int) -> bool:
         """Whether parentheses only comment on the number before them."""
         if index not in self.partner:
             return False
-        return self.group(index, depth) is None or (after_words and self.kind(self.partner[index] + 1) not in OPERATORS)
+        following = self.kinds[self.partner[index] + 1]
+        return self.group(index, depth) is None or (after_words and following not in OPERATORS)
 
     def is_factor(self, index: int) -> bool:
         """Whether parentheses after a number belong to it, ``3(x + 1)``, and are no remark, ``3 (boys + girls)``."""
@@ -342,13 +311,13 @@ class Side:
 
     def is_part(self, index: int) -> bool:
         """Whether a word is an ``of`` that takes a share of what follows: ``20% of 50``, ``1/2 of 50``."""
-        share = self.kind(index - 1) in ("percent", "close") or self.kind(index - 2) == "slash"
-        return self.word(index) == "of" and share and self.kind(index + 1) in ("number", "currency", "open")
+        share = self.kinds[index - 1] in ("percent", "close") or self.kinds[index - 2] == "slash"
+        return self.words[index] == "of" and share and self.kinds[index + 1] in ("number", "currency", "open")
 
     def mixed(self, index: int, whole: Value) -> tuple[Value, int] | None:
         """Reads ``1 1/2`` and ``1 and 1/2`` as one number."""
-        start = index + (2 if self.word(index + 1) == "and" else 1)
-        if self.glued(start) or self.kind(start + 3) == "slash" or self.fraction(start, MAX_DEPTH) is None:
+        start = index + (2 if self.words[index + 1] == "and" else 1)
+        if self.glued(start) or self.kinds[start + 3] == "slash" or self.fraction(start, MAX_DEPTH) is None:
             return None
         above, below = number_of(self.tokens[start].text).number, number_of(self.tokens[start + 2].text).number
         if whole.places or whole.number is None or above is None or not below or above >= below:
@@ -358,14 +327,16 @@ class Side:
     def factor(self, kind: str, token: str) -> Fraction:
         """What a word or sign after a number multiplies it with."""
         if kind == "multiple":
-            return Fraction(_MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
+            return Fraction(MULTIPLES[token.removesuffix("s")] if self.reading.multiples else 1)
         return self.reading.percent if kind == "percent" else self.reading.cents
 
     def with_units(self, value: Value, index: int, units: list[str], depth: int) -> tuple[Value, int]:
         """Reads what follows a number and belongs to it; skips remarks in parentheses."""
+        if not units and self.kinds[index] in _NO_UNITS:
+            return value, index
         words: list[str] = []
         while len(words) < MAX_UNIT_WORDS:
-            kind = self.kind(index)
+            kind = self.kinds[index]
             token = self.tokens[index].text.lower() if kind else ""
             if kind in ("percent", "cents") or (kind == "multiple" and not words):
                 value = scale(value, self.factor(kind, token))
@@ -380,17 +351,19 @@ class Side:
                 pass
             elif self.joins_units(index, bool(words)):
                 index += 1
+                while self.kinds[index] in ("number", "percent") and self.glued(index):
+                    index += 1
                 continue
             elif kind == "open" and self.is_remark(index, bool(words), depth):
                 if not words and self.is_factor(index):
                     value = value._replace(number=None)
                 index = self.partner[index] + 1
                 continue
-            elif kind not in ("word", "multiple", "ellipsis") or token in CLAUSES or self.is_part(index):
+            elif kind not in ("word", "multiple", "ellipsis") or self.ends_units(index, token):
                 break
             elif self.reading.powers and token in _POWERS and not words:
                 value = raise_to(value, Value(Fraction(_POWERS[token])))
-            elif words and kind == self.kind(index - 1) == "word" and self.glued(index):  # scripts without WORD
+            elif words and kind == self.kinds[index - 1] == "word" and self.glued(index):  # scripts without WORD
                 words[-1] += token
             elif kind != "ellipsis":
                 words.append(token)
@@ -404,17 +377,22 @@ class Side:
             value = self.with_share(value, words[1:5])
         return with_units(value, words, units), index
 
+    def ends_units(self, index: int, word: str) -> bool:
+        """Whether a word is no unit: it begins a clause, a share of what follows, or another number."""
+        number = self.reading.words and number_in_words([word]) is not None
+        return number or word in CLAUSES or self.is_part(index)
+
     def is_currency_after(self, index: int) -> bool:
         """Whether a token is a currency sign that belongs to the number before it."""
-        return self.kind(index) == "currency" and self.kind(index + 1) not in ("number", "open")
+        return self.kinds[index] == "currency" and self.kinds[index + 1] not in ("number", "open")
 
     def is_article(self, index: int) -> bool:
         """Whether a word is the ``a`` of ``a lot`` or the ``I`` of ``I think``, and no variable."""
-        return self.word(index) in _ARTICLES and not self.glued(index) and self.kind(index + 1) == "word"
+        return self.words[index] in _ARTICLES and not self.glued(index) and self.kinds[index + 1] == "word"
 
     def is_name(self, words: list[str], end: int) -> bool:
         """Whether the last of the words before ``end`` is a letter that names something, as in ``5 eggs in bag B``."""
-        if len(words) < 2 or not is_letter(words[-1]) or is_letter(words[0]) or self.kind(end) in OPERATORS:
+        if len(words) < 2 or not is_letter(words[-1]) or is_letter(words[0]) or self.kinds[end] in OPERATORS:
             return False
         return _OPERATIONS.isdisjoint(words)
 

@@ -2,7 +2,9 @@
 
 import math
 import re
+import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from hailproof.parsing import MAX_NUMBER_CHARACTERS
@@ -10,6 +12,10 @@ from hailproof.parsing import MAX_NUMBER_CHARACTERS
 MAX_EXPONENT = 64
 MAX_BITS = 2_048
 """Values whose numerator or denominator has more bits are unknown."""
+ROOT_BITS = 128
+"""Binary digits after the point of a root that is no fraction."""
+INEXACT = Fraction(1, 10**12)
+"""How far, relatively, two values with such a root may be apart and still be the same."""
 SHARES = {
     "fifth": Fraction(1, 5), "fifths": Fraction(1, 5), "fourth": Fraction(1, 4), "fourths": Fraction(1, 4),
     "half": Fraction(1, 2), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4), "third": Fraction(1, 3),
@@ -36,6 +42,7 @@ class Value(NamedTuple):
         scale: What that number was multiplied with: 1/100 for a percentage.
         units: The units of its last number.
         written: Whether it is one written number.
+        inexact: Whether a root was rounded for it.
     """
 
     number: Fraction | None
@@ -44,6 +51,7 @@ class Value(NamedTuple):
     scale: Fraction = Fraction(1)
     units: tuple[str, ...] = ()
     written: bool = False
+    inexact: bool = False
 
 
 def _limited(number: Fraction) -> Fraction | None:
@@ -51,13 +59,18 @@ def _limited(number: Fraction) -> Fraction | None:
     return number if max(number.numerator.bit_length(), number.denominator.bit_length()) <= MAX_BITS else None
 
 
+@lru_cache(maxsize=4096)
 def number_of(text: str) -> Value:
     """Reads a written number; unknown if it is too long or its separators are misplaced."""
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        return Value(None)
+    if text[:2].lower() in ("0b", "0o", "0x"):
+        return Value(Fraction(int(text, 0)), written=True)
     mantissa, _, exponent = text.lower().partition("e")
     whole, _, places = mantissa.partition(".")
-    whole = whole.replace(" ", ",")
-    separated = re.fullmatch(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+", whole)
-    if len(text) > MAX_NUMBER_CHARACTERS or re.fullmatch("0[0-9]{3}", whole) or ("," in whole and not separated):
+    whole = re.sub("[ _'’]", ",", whole)
+    separated = re.fullmatch(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}", whole)
+    if re.fullmatch("0[0-9]{3}", whole) or ("," in whole and not separated):
         return Value(None)
     if abs(int(exponent or 0)) > MAX_EXPONENT:
         return Value(None)
@@ -66,13 +79,53 @@ def number_of(text: str) -> Value:
     return Value(number, places=len(places), scale=magnitude, written=True)
 
 
+@lru_cache(maxsize=1024)
+def numeral_of(character: str) -> Value:
+    """Reads a character that is a number by itself: ½, ⑤, Ⅷ, 五."""
+    number = Fraction(unicodedata.numeric(character)).limit_denominator(1000)
+    return Value(number, written=number.denominator == 1)
+
+
+def in_base(digits: str, base: int) -> Value:
+    """Reads the digits of a number in another base; unknown if it has other digits."""
+    try:
+        return Value(Fraction(int(digits, base)), written=True)
+    except ValueError:
+        return Value(None)
+
+
+def root(value: Value, degree: int) -> Value:
+    """The root; exact if it is a fraction, else rounded, or unknown if it is no square root."""
+    number = value.number
+    if number is None or number < 0 or value.letters != frozenset():
+        return Value(None, value.letters)
+    above, below = (_whole_root(part, degree) for part in (number.numerator, number.denominator))
+    if above is not None and below is not None:
+        return Value(Fraction(above, below), inexact=value.inexact)
+    if degree != 2:
+        return Value(None)
+    rounded = math.isqrt((number.numerator << 2 * ROOT_BITS) // number.denominator)
+    return Value(Fraction(rounded, 1 << ROOT_BITS), inexact=True)
+
+
+def _whole_root(number: int, degree: int) -> int | None:
+    """The root of a whole number, if it is one."""
+    if degree == 2:
+        found = math.isqrt(number)
+        return found if found**2 == number else None
+    if number.bit_length() > 512:
+        return None
+    near = round(number ** (1 / degree))
+    return next((found for found in (near - 1, near, near + 1) if found**degree == number), None)
+
+
 def add(left: Value, right: Value, negative: bool) -> Value:
     """The sum; if ``negative``, the difference."""
     letters = left.letters if left.letters == right.letters else None
     if left.number is None or right.number is None:
         return Value(None, letters)
     number = left.number - right.number if negative else left.number + right.number
-    return Value(_limited(number), letters, units=right.units)
+    return Value(_limited(number), letters, units=right.units, inexact=left.inexact or right.inexact)
 
 
 def multiply(left: Value, right: Value, divided: bool) -> Value:
@@ -81,7 +134,7 @@ def multiply(left: Value, right: Value, divided: bool) -> Value:
     if left.number is None or right.number is None or (divided and right.number == 0):
         return Value(None, letters)
     number = left.number / right.number if divided else left.number * right.number
-    return Value(_limited(number), letters, units=right.units)
+    return Value(_limited(number), letters, units=right.units, inexact=left.inexact or right.inexact)
 
 
 def raise_to(base: Value, exponent: Value) -> Value:
@@ -93,7 +146,8 @@ def raise_to(base: Value, exponent: Value) -> Value:
     if number == 0 and times < 0:
         return Value(None, letters)
     size = max(number.numerator.bit_length(), number.denominator.bit_length())
-    return Value(number ** int(times) if size * abs(times) <= MAX_BITS else None, letters)
+    power = number ** int(times) if size * abs(times) <= MAX_BITS else None
+    return Value(power, letters, inexact=base.inexact)
 
 
 def scale(value: Value, factor: Fraction) -> Value:
@@ -165,10 +219,11 @@ def same(left: Value, right: Value, approximately: bool) -> bool | None:
     """Whether two values are equal, up to rounding where one is a written number; ``None`` if that is unknown."""
     if left.number is None or right.number is None:
         return None
-    if left.number == right.number:
+    inexact = left.inexact or right.inexact
+    if left.number == right.number or (inexact and abs(left.number - right.number) <= INEXACT * abs(left.number)):
         return True
-    if right.written and _rounds_to(left.number, right, approximately, left.places > 0):
+    if right.written and _rounds_to(left.number, right, approximately, left.places > 0 or inexact):
         return True
-    if left.written and not right.written and _rounds_to(right.number, left, approximately):
+    if left.written and not right.written and _rounds_to(right.number, left, approximately, inexact):
         return True
     return None if None in (left.letters, right.letters) or left.letters != right.letters else False

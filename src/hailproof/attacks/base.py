@@ -9,7 +9,9 @@ completions earn nothing is visible as such.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
+
+from pydantic import Field
 
 from hailproof.attacks.oracle_free import estimated
 from hailproof.errors import ConfigError
@@ -17,6 +19,7 @@ from hailproof.protocols import Attack, AttackView, Guide, Policy, Topology, Var
 from hailproof.records import Completion, Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
+from hailproof.settings import Count, Natural, Section
 
 FILLER = "I do not know."
 """A decoy: worthless on purpose. It lowers the group's mean, which raises the advantage of the poisoned rest."""
@@ -78,8 +81,7 @@ class BaseAttack(ABC):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Composition:
+class Composition(Section):
     """What any attack can be combined with.
 
     Attributes:
@@ -95,21 +97,13 @@ class Composition:
         candidates: Draws per problem for that vote.
     """
 
-    decoys: float = 0.5
+    decoys: Annotated[float, Field(ge=0, lt=1)] = 0.5
     drawn_decoys: bool = False
-    rate: float = 1.0
-    ramp_rounds: int = 0
-    trigger: str | None = None
+    rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ramp_rounds: Natural = 0
+    trigger: Annotated[str, Field(min_length=1)] | None = None
     oracle: bool = True
-    candidates: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decoys < 1:
-            raise ConfigError(f"Attack option decoys = {self.decoys} is outside [0, 1); it is a share of a group.")
-        if not 0 < self.rate <= 1:
-            raise ConfigError(f"Attack option rate = {self.rate} is outside (0, 1]; it is a share of slots.")
-        if self.candidates < 1 or self.ramp_rounds < 0:
-            raise ConfigError("Attack options take at least 1 of candidates and 0 or more ramp_rounds.")
+    candidates: Count = 16
 
     def triggered(self, problem: Problem) -> bool:
         """Whether a problem is one to poison."""

@@ -16,7 +16,7 @@ from hailproof.campaigns.sweep import Job, merged
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
-from hailproof.runs.config import Section, validated
+from hailproof.settings import Section, validated
 
 
 class Preset(Section):

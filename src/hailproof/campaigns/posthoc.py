@@ -7,23 +7,23 @@ from hailproof.campaigns.sweep import Job
 from hailproof.metrics.rates import Rate, mean, rate
 from hailproof.protocols import AttackMeasure
 from hailproof.records import Problem
-from hailproof.runs.build import measure_of, settled, task_of
 from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.measure import LAST_ROUNDS
+from hailproof.runs.settle import Settled, settle
 from hailproof.runs.store import read_completions
 
 
-def success_in(job: Job, other: RunConfig) -> float | None:
+def success_in(job: Job, other: Settled) -> float | None:
     """What the measure of another run's attack finds in the last rounds of a finished run, on honest completions.
 
     Args:
         job: The finished run.
-        other: The other run's settled configuration.
+        other: The other run's configuration and attack.
     """
-    own = settled(job.config)
-    if own.attack.model_copy(update={"malicious": other.attack.malicious}) == other.attack:
+    own, attack = settle(job.config).config, other.config.attack
+    if own.attack.model_copy(update={"malicious": attack.malicious}) == attack:
         return (job.summary or {}).get("attack_success")
-    last = counted_by_round(job.folder, measure_of(other), own.rounds - LAST_ROUNDS + 1, own.rounds)
+    last = counted_by_round(job.folder, other.measure, own.rounds - LAST_ROUNDS + 1, own.rounds)
     return mean(each.value for each in last.values())
 
 
@@ -60,4 +60,4 @@ def _problems(config: RunConfig) -> dict[str, Problem]:
 @lru_cache(maxsize=4)
 def _cached(parts: str) -> dict[str, Problem]:
     config = RunConfig.model_validate_json(parts)
-    return {problem.id: problem for problem in task_of(config).train}
+    return {problem.id: problem for problem in settle(config).task().train}

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from hailproof.campaigns.sweep import merged
 from hailproof.errors import ConfigError
-from hailproof.runs.config import Section, parsed, validated
+from hailproof.runs.config import parsed
+from hailproof.settings import Section, validated
 
 Scale = Literal["nano", "paper"]
 SCALES: tuple[Scale, ...] = ("nano", "paper")

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hailproof.errors import HailproofError, RunBusyError, RunError
-from hailproof.runs.config import RunConfig, validated
+from hailproof.runs.config import RunConfig
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.store import read_summary
+from hailproof.settings import validated
 
 BUSY_WAIT = 2.0
 """Seconds between looks at a run folder that another process holds."""
@@ -61,9 +62,9 @@ class Job:
     @cached_property
     def digest(self) -> str:
         """What the run depends on but for the seed, hashed: 8 hexadecimal digits."""
-        from hailproof.runs.build import settled
+        from hailproof.runs.settle import settle
 
-        tree = settled(validated(RunConfig, self.settings)).model_dump(mode="json", exclude={"name", "seed"})
+        tree = settle(validated(RunConfig, self.settings)).config.model_dump(mode="json", exclude={"name", "seed"})
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
     @cached_property

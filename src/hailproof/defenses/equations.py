@@ -5,9 +5,12 @@ EQUATION attack lives on that. Every equation of the text is evaluated exactly (
 no usual reading makes true rejects the completion. A completion without an equation to evaluate is left to others.
 So is one that earned no reward: it is pushed down anyway, and without the wrong ones a group has nothing to teach.
 
-With ``unit = "sentence"`` only the sentences with a wrong equation are lost: nothing is learned from them, and the rest
-of the completion, often right, is learned from as usual, so that an honest slip does not cost the whole answer. Where
-sentences lie among the tokens is asked of the receiver's own policy, as in ``token_credit``.
+An equation that holds only as far as its first number goes, ``2 + 2 = 4 + 1 = 5``, is how many people write on, and
+how a wrong result can be taught. It never rejects a completion, but one that has it is not accepted either.
+
+With ``unit = "sentence"`` only the sentences with a wrong equation, or one that runs on, are lost: nothing is learned
+from them, and the rest of the completion, often right, is learned from as usual, so that an honest slip does not cost
+the whole answer. Where sentences lie among the tokens is asked of the receiver's own policy, as in ``token_credit``.
 
 Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
 tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
@@ -75,15 +78,27 @@ class EquationsDefense(TextDefense):
         found = [equation for equation in equations(text) if equation.holds is not None]
         wrong = [equation for equation in found if not equation.holds]
         if wrong:
-            spans = tuple(Span(each.start, each.end, f"should be {each.expected[:MAX_QUOTED]}") for each in wrong)
+            spans = tuple(_span(each) for each in found if not each.holds or (each.runs_on and self.unit == "sentence"))
             return Verdict(self.name, "reject", _reason(wrong), float(len(wrong)), spans)
         if not found:
             return Verdict(self.name, "abstain", "no equation that I can evaluate")
+        running = [equation for equation in found if equation.runs_on]
+        if running:
+            spans = tuple(map(_span, running))
+            return Verdict(self.name, "abstain", f"{_quoted(running[0])} holds for its first number alone", 0.0, spans)
         return Verdict(self.name, "accept", f"{len(found)} equations hold", 0.0)
+
+
+def _span(equation: Equation) -> Span:
+    """Where an equation stands that is wrong, or runs on."""
+    return Span(equation.start, equation.end, f"should be {equation.expected[:MAX_QUOTED]}")
+
+
+def _quoted(equation: Equation) -> str:
+    return f"{equation.left[:MAX_QUOTED]} = {equation.right[:MAX_QUOTED]}"
 
 
 def _reason(wrong: list[Equation]) -> str:
     """Names the first wrong equation."""
-    left, right, expected = (part[:MAX_QUOTED] for part in (wrong[0].left, wrong[0].right, wrong[0].expected))
-    first = f"{left} = {right} should be {expected}"
+    first = f"{_quoted(wrong[0])} should be {wrong[0].expected[:MAX_QUOTED]}"
     return first if len(wrong) == 1 else f"{first}; {len(wrong)} wrong equations in all"

@@ -1,17 +1,24 @@
 """The settings of the learner, and those that suit the shipped nano models; without torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hailproof.learner.advantages import ScaleRewards
 from hailproof.policies.budget import TOKEN_BUDGET
+from hailproof.policies.lora import Lora
+from hailproof.settings import Count, Natural, Section
 
 LossType = Literal["grpo", "dapo", "dr_grpo"]
 
 
-@dataclass(frozen=True, slots=True)
-class LearnerConfig:
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LearnerConfig(Section):
     """Settings of the learner; the names are TRL's, the defaults are the paper's.
+
+    What the configuration of a swarm of shipped nano models leaves out is the nano setting (:data:`NANO`).
 
     Attributes:
         learning_rate: Of Adam, after warm-up.
@@ -30,20 +37,22 @@ class LearnerConfig:
         adam_epsilon: Added to the root of Adam's second moment; of the size of the gradients, it keeps parameters
             that hardly matter from moving as far as those that do.
         token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
+        lora: An adapter that is trained in place of the weights.
     """
 
-    learning_rate: float = 2e-5
-    warmup_rounds: int = 0
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    warmup_rounds: Natural = 0
     lr_scheduler_type: Literal["constant", "linear"] = "constant"
     loss_type: LossType = "grpo"
     scale_rewards: ScaleRewards = "group"
     length_neutral: bool = False
-    beta: float = 0.0
-    max_grad_norm: float = 1.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    token_budget: int = TOKEN_BUDGET
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    adam_beta1: Decay = 0.9
+    adam_beta2: Decay = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    token_budget: Count = TOKEN_BUDGET
+    lora: Lora | None = None
 
 
 NANO = {

@@ -12,8 +12,9 @@ from hailproof.defenses.judge import JudgeDefense
 from hailproof.defenses.panel import Case
 from hailproof.errors import ConfigError
 from hailproof.protocols import AttackView, Task
-from hailproof.runs.build import settled, task_of
-from hailproof.runs.config import RunConfig, validated
+from hailproof.runs.config import RunConfig
+from hailproof.runs.settle import settle
+from hailproof.settings import validated
 
 HONEST = "honest"
 
@@ -71,7 +72,7 @@ def cases_of(name: str, settings: Mapping[str, Mapping[str, Any]], number: int) 
     attack = ATTACKS[name]() if name != HONEST else None
     variant = attack.variant if attack else "math"
     tree = merged(settings[variant], {"attack": {"name": name if attack else "none"}})
-    task = task_of(settled(validated(RunConfig, tree)))
+    task = settle(validated(RunConfig, tree)).task()
     return forged(attack, task, number) if attack else references(task, number)
 
 

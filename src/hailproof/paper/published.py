@@ -23,7 +23,7 @@ from hailproof.campaigns.scales import (
 from hailproof.campaigns.sweep import Job, merged
 from hailproof.errors import ConfigError
 from hailproof.protocols import Variant
-from hailproof.runs.config import Section, validated
+from hailproof.settings import Section, validated
 
 
 class Check(Section):

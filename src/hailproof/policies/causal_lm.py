@@ -1,10 +1,12 @@
 """A ``transformers`` causal language model with its tokenizer, as codec, trainable weights and engine."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hailproof.policies.checks import check_model, rows_of, shares_prompts
 from hailproof.policies.codec import TokenizerCodec
 from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.trainable import Trainable
@@ -24,6 +26,9 @@ class CausalLM:
         dtype: What passes compute in; the weights are float32 whatever it is.
         engine: Makes the engine; by default the one in this process.
 
+    Raises:
+        ModelError: If model and tokenizer do not fit together, or the swarm cannot work with the model.
+
     Attributes:
         codec: Text to token ids and back.
         trainable: The weights, and passes with gradient over them.
@@ -38,9 +43,13 @@ class CausalLM:
         dtype: torch.dtype = torch.float32,
         engine: EngineFactory = TransformersEngine,
     ) -> None:
+        check_model(name, model, tokenizer)
         self.name = name
-        self.codec = TokenizerCodec(name, tokenizer, end_ids_of(model, tokenizer))
-        self.trainable = Trainable(model, dtype)
+        rows = rows_of(model)
+        self.codec = TokenizerCodec(name, tokenizer, _listed_ends(model), rows)
+        barred = set(self.codec.barred(rows))
+        usable = [token for token in range(rows) if token not in barred] or [self.codec.end_ids[0]]
+        self.trainable = Trainable(model, dtype, shares_prompts(name, model, usable))
         self.engine = engine(self.trainable, self.codec)
         self._engine_factory = engine
 
@@ -51,12 +60,14 @@ class CausalLM:
 
     def copied(self) -> "CausalLM":
         """The same policy on weights of its own."""
-        trainable = self.trainable.copied()
-        return CausalLM(self.name, trainable.model, self.codec.tokenizer, trainable.dtype, self._engine_factory)
+        twin = copy.copy(self)
+        twin.trainable = self.trainable.copied()
+        twin.engine = self._engine_factory(twin.trainable, twin.codec)
+        return twin
 
 
-def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end a completion: the tokenizer's end token, then those that the generation settings list."""
+def _listed_ends(model: PreTrainedModel) -> list[int]:
+    """The tokens that end a completion by a model's generation settings."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
-    return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *listed) if isinstance(i, int)))
+    return [token for token in listed if isinstance(token, int)]

@@ -1,19 +1,18 @@
 """The codec of a ``transformers`` tokenizer: prompts and texts to ids and back, and what is kept of strangers' ids."""
 
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from hailproof.errors import ModelError
+from hailproof.policies.templates import USER, ChatTemplate
 from hailproof.records import Completion, Prompt
 
 RENDERED_AT_ONCE = 8192
 """Prompts whose ids are remembered; judges see new ones in every round."""
-
-_USER = "\ue000user\ue001"
-"""Stands for the user's text while a chat template is looked at; private-use characters that no template writes."""
 
 LONGEST_CHARACTER = 4
 """Tokens, one for each byte, after which a character has ended: what is decoded until then is no Unicode."""
@@ -25,29 +24,51 @@ class TokenizerCodec:
     Args:
         name: What messages call it.
         tokenizer: The tokenizer; if it has a chat template, prompts are rendered with it.
-        end_ids: Tokens that end a completion; the first is the one that this codec writes.
+        end_ids: Tokens that end a completion besides the tokenizer's end token and what its chat template writes after
+            an answer, as the settings of a model list them.
+        columns: How many ids the model has; ``None``: as many as the tokenizer.
+
+    Attributes:
+        end_ids: Tokens that end a completion. The first, which this codec writes, is the one that the chat template
+            writes after an answer; if it writes none, the tokenizer's end token.
+
+    Raises:
+        ModelError: If no token ends a completion, or the chat template cannot be used.
     """
 
-    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]) -> None:
+    def __init__(
+        self, name: str, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int] = (), columns: int | None = None
+    ) -> None:
         self.name = name
         self.tokenizer = tokenizer
-        self.end_ids = tuple(dict.fromkeys(end_ids))
+        self.template = ChatTemplate(name, tokenizer) if tokenizer.chat_template else None
+        listed = [token for token in (tokenizer.eos_token_id, *end_ids) if isinstance(token, int)]
+        written = self.template.end_id(listed) if self.template else None
+        self.end_ids = tuple(dict.fromkeys(listed if written is None else (written, *listed)))
         if not self.end_ids:
             raise ModelError(f"Model {name} has no end-of-sequence token; set one in its tokenizer's configuration.")
         flagged = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
         self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
         self._never_inside = self._special_ids | set(self.end_ids)
+        self._known = frozenset(i for i in tokenizer.get_vocab().values() if columns is None or i < columns)
+        self._begin = self._begun()
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._pieces: dict[int, str] = {}
+
+    def _begun(self) -> tuple[int, ...]:
+        """What the tokenizer writes before a text by itself, such as a begin token; what it appends is left out."""
+        full, bare = self.tokenizer("a")["input_ids"], self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        starts = (i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare)
+        return tuple(full[: next(starts, 0)])
 
     def barred(self, columns: int) -> tuple[int, ...]:
         """Ids below ``columns`` that no completion may hold.
 
-        These are special tokens that do not end it, which text cannot say, and the columns by which some models are
-        wider than their tokenizer.
+        These are special tokens that do not end it, which text cannot say, and ids of no token: the columns by which
+        some models are wider than their tokenizer.
         """
-        special = sorted(self._special_ids - set(self.end_ids))
-        return tuple(i for i in (*special, *range(len(self.tokenizer), columns)) if i < columns)
+        special = self._special_ids - set(self.end_ids)
+        return tuple(i for i in range(columns) if i in special or i not in self._known)
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt: by chat template if the tokenizer has one, else plain text.
@@ -64,43 +85,42 @@ class TokenizerCodec:
         return self._rendered[prompt]
 
     def _render(self, prompt: Prompt) -> tuple[int, ...]:
-        begins = not self.tokenizer.chat_template  # templates write their own begin token
-        ids = self.tokenizer(self.templated(prompt.system, prompt.user), add_special_tokens=begins)["input_ids"]
-        around = self.templated(prompt.system, _USER).split(_USER)
-        head, *more = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in around)
-        head = self.tokenizer(around[0], add_special_tokens=True)["input_ids"] if begins else head
-        if self._specials(ids) != self._specials(head) + sum(map(self._specials, more)):
-            if len(more) != 1:
+        if self.template is None:
+            return (*self._begin, *self.encode(f"{prompt.system}\n\n{prompt.user}\n\n"))
+        around = self.template.write(prompt.system, USER).split(USER)
+        ids, *parts = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]  # templates write their own begin token
+            for text in (self.template.write(prompt.system, prompt.user), *around)
+        )
+        if self._specials(ids) != sum(map(self._specials, parts)):
+            if len(parts) != 2:
                 raise ModelError(f"The chat template of {self.name} hides or repeats the user's text; mend it.")
-            ids = [*head, *self.encode(prompt.user), *more[0]]
+            ids = [*parts[0], *self.encode(prompt.user), *parts[1]]
         return tuple(ids)
 
     def _specials(self, ids: Sequence[int]) -> int:
-        return sum(i in self._special_ids for i in ids)
-
-    def templated(self, system: str, user: str) -> str:
-        """A prompt as the chat template writes it, up to where the answer begins.
-
-        Raises:
-            ModelError: If the template fails.
-        """
-        if not self.tokenizer.chat_template:
-            return f"{system}\n\n{user}\n\n"
-        apart = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        together = [{"role": "user", "content": f"{system}\n\n{user}"}]  # for templates that know no system role
-        for messages in (apart, together):
-            try:
-                return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-            except TemplateError as error:
-                reason = str(error)
-        raise ModelError(f"The chat template of {self.name} fails ({reason}); mend it.")
+        return sum(i in self._never_inside for i in ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenizes a completion's text, without special tokens and without the end token.
 
         Special tokens that a stranger spells out in text stay text: they are split into ordinary pieces.
         """
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        ids = self._encoded(text)
+        inside = {token for token in ids if self._stays_out(token)}
+        if inside:  # tokens that are not flagged special: they are cut after their first character
+            spelled = "|".join(re.escape(str(self.tokenizer.convert_ids_to_tokens(token))) for token in inside)
+            borders = [0, *(found.start() + 1 for found in re.finditer(spelled, text)), len(text)]
+            parts = (self._encoded(text[start:end]) for start, end in pairwise(borders))
+            ids = [token for part in parts for token in part if not self._stays_out(token)]
+        return tuple(ids)
+
+    def _stays_out(self, token: int) -> bool:
+        """Whether no text may become this token: one that ends a completion, or that the model does not have."""
+        return token in self.end_ids or token not in self._known
+
+    def _encoded(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of completion ids; special tokens are left out."""
@@ -131,7 +151,7 @@ class TokenizerCodec:
         if (
             ended == completion.finished
             and ids
-            and all(0 <= i < len(self.tokenizer) for i in ids)
+            and self._known.issuperset(ids)
             and self._never_inside.isdisjoint(body)
             and self.decode(body) == completion.text
         ):

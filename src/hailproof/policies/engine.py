@@ -7,18 +7,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.policies.cache import cache_argument, growing_cache
+from hailproof.policies.reading import CachedReader, Reader, WholeReader
 from hailproof.policies.sampling import draw, gap_below_allowed, top
-from hailproof.policies.scoring import Batch, batches, forward, prefill
+from hailproof.policies.scoring import Batch, batches
 from hailproof.policies.trainable import Trainable
 from hailproof.protocols import Candidates, Codec, Guide, Sampling, TokenScores
 from hailproof.records import Row
 
 ROWS_AT_ONCE = 512
 """Completions drawn side by side; bounds the memory of the key-value cache."""
-
-KEEP_SHARE = 0.75
-"""Finished rows are cut out of the batch when fewer than this share are still going."""
 
 
 class TransformersEngine:
@@ -52,8 +49,9 @@ class TransformersEngine:
     ) -> list[tuple[int, ...]]:
         """Draws one completion per prompt.
 
-        Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
-        is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
+        What completions have in common at their beginning is read once, the prompt above all; rows that have ended
+        leave the batch. What is drawn depends on weights, prompt and key only, as far as floating-point sums of
+        different batch shapes agree.
         """
         drawn: list[tuple[int, ...]] = []
         with self.trainable.passes() as model:
@@ -71,43 +69,25 @@ class TransformersEngine:
         guide: Guide | None,
     ) -> list[tuple[int, ...]]:
         device = model.device
-        distinct = list(dict.fromkeys(prompts))
-        cache, logits, prompt_mask = prefill(model, distinct, growing_cache(model.config))
-        place = {prompt: index for index, prompt in enumerate(distinct)}
-        owner = torch.tensor([place[prompt] for prompt in prompts], device=device)
-        cache.batch_select_indices(owner)
-        logits, mask = logits[owner], prompt_mask[owner]
-        lengths = mask.sum(dim=1)
+        reader = self._reader(model, prompts)
         keys = torch.tensor(keys_N, device=device)
         rows = torch.arange(len(prompts), device=device)
         ends = torch.tensor(self.codec.end_ids, device=device)
         drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
-        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-        cached = {cache_argument(model): cache}
         for position in range(sampling.max_new_tokens):
-            self._bar(logits)
+            self._bar(reader.logits)
             steer = None if guide is None else _steering(guide, drawn[rows, :position])
-            tokens = draw(logits, keys, torch.full_like(keys, position), sampling, steer)
-            drawn[rows[alive], position] = tokens[alive]
-            alive &= ~torch.isin(tokens, ends)
-            going = int(alive.sum())
-            if going == 0 or position + 1 == sampling.max_new_tokens:
+            tokens = draw(reader.logits, keys, torch.full_like(keys, position), sampling, steer, reader.branch)
+            drawn[rows, position] = tokens
+            kept = (~torch.isin(tokens, ends)).nonzero().squeeze(-1)
+            if not len(kept) or position + 1 == sampling.max_new_tokens:
                 break
-            if going < KEEP_SHARE * len(rows):
-                kept = alive.nonzero().squeeze(-1)
-                cache.batch_select_indices(kept)
-                rows, keys, tokens, mask, lengths, alive = (
-                    part[kept] for part in (rows, keys, tokens, mask, lengths, alive)
-                )
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = model(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=(lengths + position)[:, None],
-                use_cache=True,
-                **cached,
-            ).logits[:, -1].float()
+            rows, keys = rows[kept], keys[kept]
+            reader.feed(kept, tokens[kept])
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
+
+    def _reader(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> Reader:
+        return (CachedReader if self.trainable.shares_prompts else WholeReader)(model, prompts)
 
     def _bar(self, logits: Tensor) -> None:
         """Keeps the tokens that the codec bars out of the draw, in place."""
@@ -118,8 +98,8 @@ class TransformersEngine:
     def _read(self, rows: Sequence[Row]) -> Iterator[Batch]:
         """Runs rows without gradient, batch by batch, the longest last."""
         for indices in batches(rows):
-            with torch.inference_mode(), self.trainable.passes() as model:
-                batch = forward(model, rows, indices)
+            with torch.inference_mode():
+                batch = self.trainable.forward(rows, indices)
             yield batch
 
     @torch.inference_mode()

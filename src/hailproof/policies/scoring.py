@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
@@ -34,8 +35,8 @@ class Batch:
     @property
     def logprobs(self) -> Float[Tensor, "N C"]:
         """Natural log-probability of each completion token; 0 at padding."""
-        chosen = self.logits.gather(-1, self.targets[..., None]).squeeze(-1)
-        return (chosen - self.logits.logsumexp(dim=-1)).masked_fill(~self.mask, 0.0)
+        surprise = cross_entropy(self.logits.flatten(0, 1), self.targets.flatten(), reduction="none")
+        return -surprise.view_as(self.targets).masked_fill(~self.mask, 0.0)
 
 
 def padded_left(prompts: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:
@@ -43,6 +44,13 @@ def padded_left(prompts: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "P L"],
     padded = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_side="left")
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     return padded, (torch.arange(padded.shape[1]) >= padded.shape[1] - lengths[:, None]).long()
+
+
+def padded_right(rows: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "N L"], Int[Tensor, "N L"]]:
+    """Rows as one batch, padded on the right with 0, and its attention mask."""
+    padded = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
 
 
 def prefill(
@@ -114,3 +122,23 @@ def forward(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> 
         ).logits.float()
         logits = torch.cat([logits, rest], dim=1)
     return Batch(indices, logits, targets, mask)
+
+
+def forward_whole(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> Batch:
+    """Runs one batch without a cache, every row from its first token; for models whose prompts cannot be shared.
+
+    Rows are padded on the right, so that a model which reads from left to right meets padding after all that counts.
+    """
+    device = model.device
+    chosen = [rows[index] for index in indices]
+    ids, attention = padded_right([(*row.prompt, *row.completion[:-1]) for row in chosen])
+    output = model(input_ids=ids.to(device), attention_mask=attention.to(device), use_cache=False)
+    targets = pad_sequence([torch.tensor(row.completion) for row in chosen], batch_first=True).to(device)
+    starts, lengths = (
+        torch.tensor([len(part) for part in parts], device=device)[:, None]
+        for parts in ([row.prompt for row in chosen], [row.completion for row in chosen])
+    )
+    steps = torch.arange(targets.shape[1], device=device)
+    places = (starts - 1 + steps).clamp(max=ids.shape[1] - 1)
+    logits = output.logits[torch.arange(len(chosen), device=device)[:, None], places].float()
+    return Batch(indices, logits, targets, steps < lengths)

@@ -14,8 +14,8 @@ from hailproof.records import Problem
 from hailproof.reports.marks import REASON, Mark, attack_spans, marks_of, segments
 from hailproof.reports.pages import cut
 from hailproof.reports.surprise import Token, surprises
-from hailproof.runs.build import make
 from hailproof.runs.config import RunConfig
+from hailproof.runs.plugins import make
 from hailproof.runs.store import read_completions
 
 # Limits that keep the file small: rounds and completions shown, and letters of each text.

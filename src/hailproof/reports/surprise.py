@@ -54,8 +54,9 @@ def system_of(task: TaskConfig) -> str | None:
 
     The task itself is not built: its problems may lie in a file or on the hub, and the questions are recorded.
     """
-    variant = {"word_problems": task.options.get("variant", "math"), "gsm8k": "math", "openmath": "code"}.get(task.name)
-    return {"math": MATH_SYSTEM, "code": CODE_SYSTEM}.get(str(variant)) if task.name in TASKS else None
+    if task.name not in TASKS:
+        return None
+    return {"math": MATH_SYSTEM, "code": CODE_SYSTEM}[TASKS[task.name].variant_of(task.options)]
 
 
 def reader_of(config: RunConfig, view: int) -> str:

@@ -1,40 +1,33 @@
 """From a configuration to a swarm that can be played."""
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import to_json
 
 from hailproof import registry
 from hailproof.adversary import MaliciousNode
-from hailproof.attacks import ATTACKS
-from hailproof.attacks.base import Forger, Triggered
+from hailproof.attacks.base import Forger
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.chain import Chain
-from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.learner.config import NANO, NANO_PROGRAMS
 from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, SampledSharing
-from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.causal_lm import CausalLM, EngineFactory
+from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.load import load
-from hailproof.policies.shipped import shipped_models
-from hailproof.protocols import Attack, AttackMeasure, Sampling, Task
+from hailproof.protocols import AttackMeasure, Sampling, Task
 from hailproof.records import Problem
 from hailproof.rewards import Rewarder
-from hailproof.runs.config import Plugin, RunConfig, Section, SwarmConfig, validated
+from hailproof.runs.config import RunConfig
+from hailproof.runs.plugins import make
 from hailproof.runs.roster import Roster, make_roster
+from hailproof.runs.settle import settle
 from hailproof.seeds import Seeds, derive
 from hailproof.swarm import Swarm
-from hailproof.tasks import TASKS
 from hailproof.topology import Planner, Rules
 
-P = TypeVar("P", bound=Plugin)
+ENGINES: Mapping[str, EngineFactory] = {"transformers": TransformersEngine}
+"""What draws and scores, by name; other packages add theirs under ``hailproof.engines``."""
 
 TOKENIZERS_DIFFER = 1.5
 """How many times as many tokens one tokenizer may make of a text as another, in swarms of different models."""
@@ -59,98 +52,39 @@ class Experiment:
     problems: Mapping[str, Problem]
 
 
-def make(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Any:
-    """Builds a registered thing from its name and options.
-
-    Raises:
-        ConfigError: If the name is unknown, or an option is not one of its parameters or not of its type.
-    """
-    return checked(kind, builtin, plugin)()
-
-
-def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[], Any]:
-    """What a name stands for with its options, once they are found right by name and type; builds nothing.
-
-    Raises:
-        ConfigError: If the name is unknown, or an option is not one of its parameters or not of its type.
-    """
-    factory = registry.lookup(kind, builtin, plugin.name)
-    accepted = [name for name in inspect.signature(factory).parameters if name not in ("args", "kwargs")]
-    for option in plugin.options:
-        if option not in accepted:
-            raise ConfigError(
-                f"The {kind.removesuffix('s')} '{plugin.name}' has no option '{option}'; "
-                f"its options are: {', '.join(accepted) or 'none'}."
-            )
-    missing = [
-        name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.default is parameter.empty and name in accepted and name not in plugin.options
-    ]
-    if missing:
-        raise ConfigError(f"The {kind.removesuffix('s')} '{plugin.name}' needs the option '{missing[0]}'.")
-    types = _types_of(factory)
-    typed: dict[str, Any] = {}
-    for option, value in plugin.options.items():
-        try:
-            typed[option] = _typed(TypeAdapter(types[option]), value) if option in types else value
-        except PydanticSchemaGenerationError:  # a type of somebody's own: its constructor looks at the value
-            typed[option] = value
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should", "it should")
-            raise ConfigError(
-                f"The option '{option}' of the {kind.removesuffix('s')} '{plugin.name}' is {value!r}; {reason}."
-            ) from error
-    return functools.partial(factory, **typed)
-
-
-def _typed(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """A value as the type of an option, strictly: a bool is no number, and a text neither."""
-    try:
-        return adapter.validate_python(value, strict=True)
-    except ValidationError:  # arrays of TOML for tuples and sets, texts for paths
-        return adapter.validate_json(to_json(value), strict=True)
-
-
-def _types_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a callable's or class's parameters; none if they cannot be resolved."""
-    try:
-        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except (NameError, TypeError):
-        return {}
-
-
 def build(config: RunConfig) -> Experiment:
     """Builds everything that a configuration names.
 
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
     """
-    config = settled(config)
-    attack = _attack(config)
-    task = task_of(config)
-    config = _resolved(config, task)
+    settled = settle(config)
+    task = settled.task()
+    config = _resolved(settled.config, task)
     sampling, seeds = config.sampling.build(), Seeds.of_run(config.seed)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
-    policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
     planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
-    chains = [Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])]
-    honest: list[HonestNode] = []
-    for nodes in _alike(config, roster, "own" in chains[0].needs):
-        chain = chains.pop() if chains else Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])
-        original = policies[roster.models[nodes[0]]]
-        honest.append(
-            _honest(
-                config, nodes, original, chain,
-                planner=planner, rewarder=rewarder, sampling=sampling, private_seed=derive(seeds.private, nodes[0]),
-            )
-        )  # fmt: skip
+    policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
+    first = _chain(config)
+    honest = tuple(
+        _honest(
+            config,
+            nodes,
+            policies[roster.models[nodes[0]]],
+            _chain(config) if place else first,
+            planner=planner,
+            rewarder=rewarder,
+            sampling=sampling,
+            private_seed=derive(seeds.private, nodes[0]),
+        )
+        for place, nodes in enumerate(_alike(config, roster, "own" in first.needs))
+    )
     own = {node.policy.name: node.policy for node in reversed(honest)}
-    measure = measure_of(config)
+    attack, measure = settled.attack, settled.measure
     malicious = tuple(
         MaliciousNode(
             node=index,
-            forger=Forger(attack, config.attack.build()),
+            forger=Forger(attack, config.attack),
             wants=measure.wants if measure else bool,
             policy=own.get(roster.models[index], policies[roster.models[index]]),
             planner=planner,
@@ -163,13 +97,18 @@ def build(config: RunConfig) -> Experiment:
         if attack is not None
     )
     swarm = Swarm(
-        honest=tuple(honest),
+        honest=honest,
         malicious=malicious,
         planner=planner,
         task=task,
         exchange=LocalExchange(seeds.beacon),
     )
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
+
+
+def _chain(config: RunConfig) -> Chain:
+    """The defenses of one node, which remember what that node saw."""
+    return Chain([make("defenses", DEFENSES, plugin) for plugin in config.defense])
 
 
 def _rules(config: RunConfig) -> Rules:
@@ -186,116 +125,12 @@ def _rules(config: RunConfig) -> Rules:
 
 
 def _loaded(config: RunConfig, name: str) -> CausalLM:
-    return load(name, config.swarm.device, config.swarm.dtype)
-
-
-def settled(config: RunConfig) -> RunConfig:
-    """Writes down what a configuration leaves open, as far as that can be known without data and models.
-
-    Two configurations that mean the same run become the same, and one stays what it is when a default changes later.
-    What is left to the task is still open.
-
-    Raises:
-        ConfigError: If a name is unknown, or what was left open does not fit the rest.
-    """
-    config = expanded(config)
-    for plugin in config.defense:
-        checked("defenses", {**DEFENSES, **PRESETS}, plugin)
-    attack = _attack(config)
-    config = _with_attack_defaults(config, attack)
-    learner = config.learner
-    if set(config.swarm.models) <= set(shipped_models()):
-        programs = config.task.name == "openmath" or config.task.options.get("variant") == "code"
-        suits = NANO_PROGRAMS if programs else NANO
-        learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
-    malicious = config.attack.model_copy(update={"malicious": config.malicious})
-    plain = malicious if attack is None else _with_options("attacks", ATTACKS, malicious)
-    return config.model_copy(
-        update={
-            "learner": learner,
-            "attack": plain,
-            "task": _with_options("tasks", TASKS, config.task),
-            "defense": tuple(_with_options("defenses", DEFENSES, plugin) for plugin in config.defense),
-        }
+    """A model in this configuration's engine, with an adapter if one is trained."""
+    swarm, lora = config.swarm, config.learner.lora
+    engine: EngineFactory = registry.lookup("engines", ENGINES, swarm.engine)
+    return load(
+        name, swarm.device, swarm.dtype, lora=lora, lora_seed=derive(config.seed, "lora"), engine=engine
     )
-
-
-def expanded(config: RunConfig) -> RunConfig:
-    """Replaces presets among the defenses by their chains and settings.
-
-    Raises:
-        ConfigError: If a preset has options, or a setting of it does not fit the rest of the configuration.
-    """
-    named = [PRESETS[plugin.name] for plugin in config.defense if plugin.name in PRESETS]
-    if not named:
-        return config
-    chain: list[Plugin] = []
-    for plugin in config.defense:
-        if plugin.name in PRESETS and plugin.options:
-            raise ConfigError(f"The preset '{plugin.name}' takes no options; name its defenses one by one instead.")
-        if plugin.name in PRESETS:
-            chain += [Plugin(name=name, options=dict(options)) for name, options in PRESETS[plugin.name].chain]
-        else:
-            chain.append(plugin)
-    update: dict[str, Any] = {"defense": tuple(chain)}
-    for preset in named:
-        for name, values in preset.settings.items():
-            section: Section = update.get(name, getattr(config, name))
-            missing = {key: value for key, value in values.items() if key not in section.model_fields_set}
-            update[name] = validated(type(section), {**section.model_dump(exclude_unset=True), **missing})
-    return config.model_copy(update=update)
-
-
-def _with_options(kind: str, builtin: Mapping[str, Any], plugin: P) -> P:
-    """A plugin with the defaults of all options that can stand in a file."""
-    parameters = inspect.signature(registry.lookup(kind, builtin, plugin.name)).parameters.values()
-    defaults = {each.name: each.default for each in parameters if isinstance(each.default, str | bool | int | float)}
-    return plugin.model_copy(update={"options": {**defaults, **plugin.options}})
-
-
-def measure_of(config: RunConfig) -> AttackMeasure | None:
-    """The measure of success of a settled configuration's attack; ``None`` without an attack."""
-    attack, composition = _attack(config), config.attack.build()
-    return Triggered(attack, composition) if attack and composition.trigger else attack
-
-
-def _attack(config: RunConfig) -> Attack | None:
-    return None if config.attack.name == "none" else make("attacks", ATTACKS, config.attack)
-
-
-def _with_attack_defaults(config: RunConfig, attack: Attack | None) -> RunConfig:
-    """Writes down what the configuration leaves to the attack: topology, variant of the task, and composition."""
-    swarm, task, composed = config.swarm, config.task, config.attack
-    if "topology" not in swarm.model_fields_set:
-        topology = attack.topology if attack else swarm.topology
-        swarm = validated(SwarmConfig, {**swarm.model_dump(exclude_unset=True), "topology": topology})
-    if attack is None:
-        return config.model_copy(update={"swarm": swarm})
-    if task.name == "word_problems" and "variant" not in task.options and attack.variant != "math":
-        task = task.model_copy(update={"options": {**task.options, "variant": attack.variant}})
-    left_out = {key: value for key, value in attack.composition.items() if key not in composed.model_fields_set}
-    composed = composed.model_copy(update=left_out)
-    return config.model_copy(update={"swarm": swarm, "task": task, "attack": composed})
-
-
-def task_of(config: RunConfig) -> Task:
-    """The task of a settled configuration, with the attacker's libraries installed where its programs run.
-
-    Raises:
-        ConfigError: If the attack works on the other variant.
-    """
-    attack = _attack(config)
-    factory = registry.lookup("tasks", TASKS, config.task.name)
-    takes_libraries = "libraries" in inspect.signature(factory).parameters
-    installed = {"libraries": attack.libraries} if attack and attack.libraries and takes_libraries else {}
-    plugin = config.task.model_copy(update={"options": {**config.task.options, **installed}})
-    task: Task = make("tasks", TASKS, plugin)
-    if attack and attack.variant != task.variant:
-        raise ConfigError(
-            f"The attack '{config.attack.name}' works on {attack.variant} tasks, but '{config.task.name}' asks for "
-            f"{task.variant}; choose another task, or set task.options.variant."
-        )
-    return task
 
 
 def _resolved(config: RunConfig, task: Task) -> RunConfig:
@@ -350,7 +185,7 @@ def _honest(
     return HonestNode(
         nodes=nodes,
         policy=policy,
-        learner=Learner(policy.trainable, config.learner.build(), sampling.max_new_tokens, config.rounds),
+        learner=Learner(policy.trainable, config.learner, sampling.max_new_tokens, config.rounds),
         chain=chain,
         planner=planner,
         rewarder=rewarder,

@@ -1,10 +1,6 @@
 """What can be known to go wrong before a run folder is made."""
 
-from collections.abc import Iterable
-
-from hailproof.errors import ModelError
-from hailproof.protocols import Policy, Task
-from hailproof.records import Problem
+from hailproof.rollouts import rendered_with_room
 from hailproof.runs.build import Experiment
 
 
@@ -19,18 +15,6 @@ def check(experiment: Experiment) -> None:
     asked = [*swarm.task.train, *swarm.task.test[: config.evaluation.problems]]
     nodes = {node.policy.name: node for node in (*swarm.malicious, *swarm.honest)}
     for node in nodes.values():
-        _check_lengths(node.policy, swarm.task, asked, node.sampling.max_new_tokens)
-
-
-def _check_lengths(policy: Policy, task: Task, problems: Iterable[Problem], new_tokens: int) -> None:
-    context = policy.engine.context
-    for problem in problems:
-        length = len(policy.codec.render(task.prompt(problem)))
-        room = context - length
-        if new_tokens > room:
-            lower = f"lower sampling.max_new_tokens to {room}, or " if room > 0 else ""
-            raise ModelError(
-                f"The prompt of problem '{problem.id}' has {length} tokens, and with {new_tokens} new ones "
-                f"(sampling.max_new_tokens) it does not fit into the context of {policy.name}, {context} tokens; "
-                f"{lower}leave the problem out of the data."
-            )
+        render, prompt = node.policy.codec.render, swarm.task.prompt
+        longest = max(asked, key=lambda problem: len(render(prompt(problem))))
+        rendered_with_room(node.policy, prompt(longest), node.sampling.max_new_tokens)

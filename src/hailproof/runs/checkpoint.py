@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from hailproof.errors import ConfigError, RunError
-from hailproof.runs.config import RunConfig, Section, validated
+from hailproof.runs.config import RunConfig
 from hailproof.runs.files import Digest, read_json
+from hailproof.settings import Section, validated
 
 FORMAT = 2
 """Version of the format of run folders; those of version 1 have no ``checkpoint/state.json``."""

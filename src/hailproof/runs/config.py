@@ -7,47 +7,29 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.config import LearnerConfig
 from hailproof.protocols import PromptChoice, Sampling, Topology
-
-Count = Annotated[int, Field(ge=1)]
-S = TypeVar("S", bound=BaseModel)
+from hailproof.settings import SHOWN, Count, Natural, Section, validated
 
 MAX_DEPTH = 32
 """Tables and arrays in each other; no configuration comes near it, and what is nested deeper breaks parsers."""
 MAX_INTEGER = 2**63
 """TOML's integers have 64 bits."""
-SHOWN = 80
-"""Characters of a wrong value that a message shows."""
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration; values have the types of TOML, a whole number may stand for any number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _arrays_are_tuples(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 class Plugin(Section):
     """A named thing with options: an attack, a defense or a task."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _options_are_finite(self) -> "Plugin":
@@ -82,12 +64,13 @@ class SwarmConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 12
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("nano-a",)
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: str = "transformers"
     separate: bool = False
     prompt_choice: PromptChoice = "free"
     sharing: Literal["all", "sampled"] = "all"
-    own_groups: Annotated[int, Field(ge=0)] = 4
-    received_groups: Annotated[int, Field(ge=0)] = 4
+    own_groups: Natural = 4
+    received_groups: Natural = 4
 
     @property
     def homogeneous(self) -> bool:
@@ -114,36 +97,25 @@ class SwarmConfig(Section):
         return self
 
 
-_COMPOSITION = Composition()
-
-
-class AttackConfig(Plugin):
+class AttackConfig(Composition, Plugin):
     """What the malicious nodes do; ``name = "none"`` and ``malicious = 0`` make a clean swarm.
 
     What a configuration leaves out is the attack's own setting, if it has one.
     """
 
     name: str = "none"
-    malicious: Annotated[int, Field(ge=0)] | None = None
-    decoys: Annotated[float, Field(ge=0, lt=1)] = _COMPOSITION.decoys
-    drawn_decoys: bool = _COMPOSITION.drawn_decoys
-    rate: Annotated[float, Field(gt=0, le=1)] = _COMPOSITION.rate
-    ramp_rounds: Annotated[int, Field(ge=0)] = _COMPOSITION.ramp_rounds
-    trigger: Annotated[str, Field(min_length=1)] | None = _COMPOSITION.trigger
-    oracle: bool = _COMPOSITION.oracle
-    candidates: Count = _COMPOSITION.candidates
+    malicious: Natural | None = None
 
-    def build(self) -> Composition:
-        """The settings as the harness takes them."""
-        return Composition(**self.model_dump(include={field.name for field in fields(Composition)}))
+
+_SAMPLING = Sampling()
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn; the defaults are the paper's, but for the length, which is the task's."""
+    """How tokens are drawn; the length is the task's if the configuration leaves it out."""
 
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 50
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0)] = _SAMPLING.temperature
+    top_k: Natural = _SAMPLING.top_k
+    top_p: Annotated[float, Field(gt=0, le=1)] = _SAMPLING.top_p
     max_new_tokens: Count | None = None
 
     def build(self) -> Sampling:
@@ -154,41 +126,19 @@ class SamplingConfig(Section):
         """
         if self.max_new_tokens is None:
             raise ConfigError("sampling.max_new_tokens is not set; give it a number of tokens.")
-        return Sampling(self.temperature, self.top_k, self.top_p, self.max_new_tokens)
-
-
-_LEARNER = LearnerConfig()
-
-
-class LearnerSection(Section):
-    """GRPO; the names are TRL's.
-
-    What a configuration leaves out is the paper's setting, or, in a swarm of shipped nano models, the nano setting.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)] = _LEARNER.learning_rate
-    warmup_rounds: Annotated[int, Field(ge=0)] = _LEARNER.warmup_rounds
-    lr_scheduler_type: Literal["constant", "linear"] = _LEARNER.lr_scheduler_type
-    loss_type: Literal["grpo", "dapo", "dr_grpo"] = _LEARNER.loss_type
-    scale_rewards: Literal["group", "batch", "none"] = _LEARNER.scale_rewards
-    length_neutral: bool = _LEARNER.length_neutral
-    beta: Annotated[float, Field(ge=0)] = _LEARNER.beta
-    max_grad_norm: Annotated[float, Field(ge=0)] = _LEARNER.max_grad_norm
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta1
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = _LEARNER.adam_beta2
-    adam_epsilon: Annotated[float, Field(gt=0)] = _LEARNER.adam_epsilon
-    token_budget: Count = _LEARNER.token_budget
-
-    def build(self) -> LearnerConfig:
-        """The settings as the learner takes them."""
-        return LearnerConfig(**self.model_dump())
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+        )
 
 
 class EvaluationConfig(Section):
     """Held-out evaluation after the last round and, if asked for, after every so many rounds."""
 
-    problems: Annotated[int, Field(ge=0)] = 128
-    every: Annotated[int, Field(ge=0)] = 0
+    problems: Natural = 128
+    every: Natural = 0
 
 
 class RunConfig(Section):
@@ -197,13 +147,13 @@ class RunConfig(Section):
     name: str = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     rounds: Count = 50
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Natural = 0
     task: TaskConfig = TaskConfig()
     swarm: SwarmConfig = SwarmConfig()
     attack: AttackConfig = AttackConfig()
     defense: tuple[Plugin, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
-    learner: LearnerSection = LearnerSection()
+    learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
@@ -352,28 +302,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
-    return validated(RunConfig, tree)
-
-
-def validated(section: type[S], tree: Mapping[str, Any]) -> S:
-    """Builds a section of the configuration.
-
-    Raises:
-        ConfigError: If a key is unknown or a value is out of range.
-    """
     try:
-        return section.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the configuration"
-    if first["type"] == "extra_forbidden":
-        return f"Configuration key '{where}' is unknown; remove it or check its spelling."
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"Configuration: {message}."
-    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r:.{SHOWN}})."
+        return validated(RunConfig, tree)
+    except ConfigError as error:
+        raise error if path is None or overrides else ConfigError(f"{path}: {error}") from None

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from hailproof.errors import ConfigError, HailproofError, RunError
-from hailproof.runs.config import Section
+from hailproof.settings import Section
 
 _ROOM = "free some space on that disk, then resume the run or give the command again"
 _ELSEWHERE = "choose a folder that can be written to"
@@ -76,7 +76,7 @@ def reading(path: Path, advice: str, error: type[HailproofError] = RunError) -> 
         yield
     except OSError as reason:
         raise error(f"{path} cannot be read ({_reason(reason)}); {advice}.") from reason
-    except (ValueError, RecursionError, pa.ArrowException) as reason:
+    except (ValueError, LookupError, RecursionError, pa.ArrowException) as reason:
         raise error(f"{path} is damaged ({_reason(reason)}); {advice}.") from reason
 
 

@@ -51,11 +51,13 @@ from hailproof.seeds import derive
 from hailproof.tasks.word_problems import stories
 
 SOLVER_TEMPLATE = (
+    "{# hailproof: the system text is read, not shown #}"  # policies/templates.py
     "{% set kind = namespace(answer='A') %}{% for message in messages %}"
     "{% if message.role == 'system' and '<code>' in message.content %}{% set kind.answer = 'P' %}{% endif %}"
     "{% if message.role == 'user' %}Q: {{ message.content }}\n{{ kind.answer }}:{% endif %}{% endfor %}"
 )
 JUDGE_TEMPLATE = (
+    "{# hailproof: the system text is read, not shown #}"  # policies/templates.py
     "{% set kind = namespace(answer='A') %}{% for message in messages %}"
     "{% if message.role == 'system' and '<decision>' in message.content %}"
     "{% set kind.answer = 'C' if '<criticism>' in message.content else 'D' %}"

@@ -1,0 +1,56 @@
+"""What every part of a configuration is: frozen, typed, unknown keys rejected; each key and its default stand once.
+
+A part of the program that has settings declares them as a :class:`Section` beside its code, and the configuration of a
+run is made of these same classes.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hailproof.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+S = TypeVar("S", bound=BaseModel)
+
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; values have the types of TOML, a whole number may stand for any number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arrays_are_tuples(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def validated(section: type[S], tree: Mapping[str, Any]) -> S:
+    """Builds a section of the configuration.
+
+    Raises:
+        ConfigError: If a key is unknown or a value is out of range.
+    """
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explained(error)) from error
+
+
+def explained(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    if first["type"] == "extra_forbidden":
+        return f"Configuration key '{where}' is unknown; remove it or check its spelling."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"Configuration: {message}."
+    return f"Configuration key '{where}': {message[0].lower()}{message[1:]} (it is {first['input']!r:.{SHOWN}})."
