@@ -15,7 +15,7 @@ from hailproof.rewards import SPARE_SECONDS, Rewarder
 from hailproof.runs.build import build
 from hailproof.runs.config import load_config
 from hailproof.tasks.base import BaseTask
-from hailproof.topology import Planner, Rules
+from hailproof.topology import Planner, Rules, plan_horizontal, plan_vertical, reassigned
 
 SMALL = [
     ("swarm.prompts", 4),
@@ -169,6 +169,26 @@ def test_every_problem_has_one_owner_and_plans_give_owners_their_own(nodes, extr
     assert {node: len(planner.picks(round, node, lambda problem: True)) for node in range(nodes)} == {
         node: count // 2 for node, count in plan.owed().items()
     }
+
+
+@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
+def test_a_plan_is_its_topology_over_the_rounds_prompts(topology):
+    problems = [Problem(f"p{index}", "", "1") for index in range(40)]
+    planner = Planner(Rules(3, topology, 6, 4, "free", 0), problems)
+    plan, vertical = planner.plan(5), topology == "vertical"
+    names = list(plan.problems)
+    assert len(names) == 6 and [plan.problems[name].id for name in names] == names
+    owned = [[name for name in names if planner.owner(5, name) == node] for node in range(3)]
+    assert plan.slots == (plan_vertical(owned, 4) if vertical else plan_horizontal(3, names, 4))
+    dealt = planner.plan(5, {1})
+    assert dealt.slots == reassigned(plan.slots, {1}, [0, 2], vertical, offset=5) and dealt.problems == plan.problems
+    assert planner.chooses is vertical
+    others = [Problem(problem.id, "", "1") for problem in problems]
+    assert Planner(planner.rules, others).plan(5) == plan  # no state but the rules' and the problems'
+    for another in (planner.plan(6), Planner(replace(planner.rules, seed=1), problems).plan(5)):
+        assert set(another.problems) != set(names)
+    bring = [Submission(5, 1, problem.id, 0, Completion("", (), True)) for problem in problems]
+    assert (planner.adopted(plan, 5, bring) == plan) is not vertical
 
 
 def test_a_sender_may_choose_among_its_own_prompts_and_among_no_others():
