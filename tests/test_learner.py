@@ -14,7 +14,7 @@ from hailproof.learner.advantages import advantages, weighted_mean
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, objective, token_weights
-from hailproof.learner.update import Learner
+from hailproof.learner.update import Learner, _heard, _share
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Group, Prompt, Row, ScoredCompletion, Submission
 
@@ -164,6 +164,7 @@ def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
     members = tuple(scored(fresh_policy, slot, texts[slot == 11], float(slot == 11)) for slot in range(12))
     mean = (11 * lengths[0] * alone[0] + lengths[1] * alone[1]) / (11 * lengths[0] + lengths[1])
     assert learner.update([grouped(fresh_policy, prompt, members)]).kl == pytest.approx(mean, rel=1e-4)
+    assert mean > 1e-3
 
 
 def test_a_gradient_that_is_no_number_makes_no_step(fresh_policy):
@@ -237,7 +238,7 @@ def test_nothing_to_learn_changes_nothing(fresh_policy):
     )
     before = [parameter.detach().clone() for parameter in fresh_policy.model.parameters()]
     stats = Learner(fresh_policy.trainable, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS).update([same])
-    assert stats.passes == stats.trained == 0
+    assert (stats.passes, stats.trained, stats.loss, stats.grad_norm, stats.kl) == (0, 0, 0.0, 0.0, None)
     assert all(torch.equal(a, b) for a, b in zip(before, fresh_policy.model.parameters(), strict=True))
 
 
@@ -251,6 +252,39 @@ def test_learning_rate_by_hand(base_policy):
     assert rates(lr_scheduler_type="linear") == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     falling = rates(warmup_rounds=2, lr_scheduler_type="linear")
     assert falling == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
+def test_each_update_is_one_step_of_the_schedule_and_of_the_optimizer(fresh_policy, base_policy):
+    groups, settings = groups_for(fresh_policy), {"learning_rate": 1e-3, "warmup_rounds": 4, "beta": 0.1}
+    learner = Learner(fresh_policy.trainable, LearnerConfig(**settings), MAX_NEW_TOKENS, ROUNDS)
+    assert learner.hears_all is True
+
+    def after(learner: Learner) -> tuple[int, list[float], torch.Tensor]:
+        learner.update(groups)
+        steps = {int(state["step"]) for state in learner.optimizer.state.values()}
+        assert steps == {learner.steps}
+        weights = torch.cat([parameter.detach().flatten() for parameter in learner.trainable.parameters()])
+        return learner.steps, [each["lr"] for each in learner.optimizer.param_groups], weights
+
+    assert [after(learner)[:2] for _ in range(2)] == [(1, [2.5e-4]), (2, [5e-4])]
+    saved = copy.deepcopy(learner.state_dict())
+    twin = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)
+    again = Learner(twin.trainable, LearnerConfig(**settings), MAX_NEW_TOKENS, ROUNDS)
+    again.load_state_dict(saved)
+    one, other = after(learner), after(again)
+    assert one[:2] == other[:2] == (3, [7.5e-4]) and torch.equal(one[2], other[2])
+    assert Learner(twin.trainable, LearnerConfig(), MAX_NEW_TOKENS, ROUNDS).hears_all is False
+
+
+def test_what_is_muted_beyond_a_completion_takes_nothing_from_it(base_policy):
+    member = scored(base_policy, 0, "3", 1.0)
+    muted = frozenset({-1, 0, 2, 4, 99})
+    assert _share(replace(member, muted=muted, weight=0.5), 4) == 0.25  # two of four tokens
+    assert _share(member, 4) == 1.0 and _share(member, 0) == 0.0
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False], [True, True, True, False]])
+    heard = _heard(mask, [muted, frozenset({1}), frozenset()])
+    assert heard.tolist() == [[False, True, False, True], [True, False, False, False], [True, True, True, False]]
+    assert mask.sum() == 9  # left as it was
 
 
 def gradient(policy: CausalLM, group: Group, **settings) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
-from hailproof.draws import gumbel_noise, shortfalls, wanted
+from hailproof.draws import _border, gumbel_noise, masses, shortfalls, wanted
 from hailproof.errors import ConfigError
 from hailproof.policies import sampling as tensors
 from hailproof.policies.sampling import draw
@@ -84,6 +84,22 @@ def test_a_tie_at_the_border_is_a_tie_by_hand():
     # what the border does not explain is as far below as it ever was
     far = shortfall(torch.tensor([[3.0, 2.0, 1.0, -5.0]]).expand(5000, -1), keys, position, other, sampling)[parted]
     assert (far > 1e-3).float().mean() > 0.99
+
+
+def test_the_border_of_top_p_by_hand():
+    """It lies between 0.6 and 0.3: a token crosses it by changing places, or by moving the odds of what lies above."""
+    values = np.log([[0.6, 0.3, 0.1]])
+    shares, before = masses(values + 1000)  # as large as no exponential is
+    assert shares.tolist() == [pytest.approx([0.6, 0.3, 0.1])] and before.tolist() == [pytest.approx([0, 0.6, 0.9])]
+    inside, outside = _border(values, values[:, 1], k=3, top_p=0.5)
+    # the first falls out behind the second; the others are out by half the log-odds of 0.6 and of 0.9
+    assert inside.tolist() == [pytest.approx([math.log(2), -math.log(1.5) / 2, -math.log(9) / 2])]
+    assert outside.tolist() == pytest.approx([math.log(1.5) / 2])
+    # where the mass above is 0.9 and 0.7 are allowed, both the odds and the places count: the smaller of them
+    wide, _ = _border(values, values[:, 1], k=3, top_p=0.7)
+    assert wide.tolist() == [pytest.approx([math.log(6), math.log(7 / 3 / 1.5) / 2, -math.log(9 / (7 / 3)) / 2])]
+    _, far = _border(values, np.log([0.05]), k=2, top_p=0.99)
+    assert far.tolist() == pytest.approx([math.log(0.3 / 0.05)])  # outside the top-k, which is the farther border
 
 
 def test_greedy_shortfall_is_the_distance_to_the_best_token():
@@ -269,6 +285,9 @@ def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
         assert not defense.suspended(round_of.round)
         defense.screen(silent)
         assert defense.suspended(round_of.round + 1) == out
+    complete = ReplayDefense()
+    complete.screen(replace(silent, missing={2: 0}))
+    assert complete.state()["offenses"] == {}
 
 
 def test_what_is_checked_depends_on_the_beacon_and_on_nothing_that_a_sender_can_choose(base_policy, round_of):
@@ -320,7 +339,12 @@ def test_most_mismatches_bounds_the_binomial_tail(tokens, rate, alarm):
 def test_most_mismatches_by_hand():
     # P(Binomial(2, 0.1) > 1) = 0.01, P(> 0) = 0.19
     assert [most_mismatches(2, 0.1, alarm) for alarm in (0.2, 0.02, 0.005)] == [0, 1, 2]
-    assert most_mismatches(100, 0.0) == 0
+    assert most_mismatches(100, 0.0) == most_mismatches(0, 0.1) == 0
+
+
+def test_options_may_be_zero():
+    defense = ReplayDefense(margin=0.0, mismatch_rate=0.0, check=1.0, memory=0, suspend=0)
+    assert (defense.margin, defense.mismatch_rate, defense.memory, defense.suspend) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
