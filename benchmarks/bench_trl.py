@@ -104,7 +104,7 @@ def compare(arguments: Any, micro: int, folder: Path) -> tuple[Measured, Measure
         swarm__prompts=B, swarm__group_size=G, sampling__max_new_tokens=arguments.tokens,
         learner__learning_rate=arguments.learning_rate, seed=arguments.seed,
     )  # fmt: skip
-    runs = RunFolder.create(folder / "run", "") if arguments.record else None
+    runs = RunFolder.create(folder / "run", experiment.config) if arguments.record else None
     ours, trl = Ours(experiment, runs), Measured()
     policy, task = load("nano-a", "cpu"), experiment.swarm.task
     planned = [problem for step in range(1, steps + 1) for problem in experiment.swarm.plan(step).problems.values()]

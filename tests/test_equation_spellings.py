@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hailproof.arithmetic import equations
 from hailproof.arithmetic.characters import fold
 from hailproof.arithmetic.numerals import number_in_words
-from hailproof.defenses.evidence import Received
 from hailproof.defenses.equations import EquationsDefense
+from hailproof.defenses.evidence import Received
 
 # Rows of the list of faults: true, and rejected.
 TRUE_ROWS = [

@@ -188,7 +188,7 @@ def with_template(base_policy, template: str | None) -> TokenizerCodec:
 )
 def test_both_texts_are_shown_once_by_every_template(base_policy, template, expected):
     codec = with_template(base_policy, template)
-    assert codec.tokenizer.decode(codec.render(Prompt("p", "Be brief.", "How many?"))) == expected
+    assert codec.tokenizer.decode(list(codec.render(Prompt("p", "Be brief.", "How many?")))) == expected
 
 
 @pytest.mark.parametrize(
