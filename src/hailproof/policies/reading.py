@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.cache import cache_argument, growing_cache
-from hailproof.policies.scoring import TOKEN_BUDGET, padded_right, prefill
+from hailproof.policies.scoring import padded_right, prefill
 
 
 class Reader(Protocol):
