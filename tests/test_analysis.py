@@ -12,17 +12,21 @@ import pytest
 from tiny_runs import TINY
 
 import hailproof
+from hailproof.attacks.text import TextAttack
 from hailproof.campaigns.analysis import Run
-from hailproof.campaigns.cells import write_cell
+from hailproof.campaigns.cells import learned, write_cell
 from hailproof.campaigns.matrix import Cell, cells_of
+from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import merged, play_job
 from hailproof.errors import ConfigError, RunError
+from hailproof.reports.samples import read_samples
+from hailproof.runs.checkpoint import Checkpoint, pointer_of
 from hailproof.runs.config import load_config
 from hailproof.runs.store import SCHEMA
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "analysis.md"
 ROUNDS = 3
-SETTINGS = merged(TINY, {"rounds": ROUNDS, "evaluation": {"every": 2}})
+SETTINGS = merged(TINY, {"rounds": ROUNDS, "evaluation": {"every": 2}, "sampling": {"max_new_tokens": 64}})
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +137,7 @@ def test_outcome_of_a_chain(tmp_path, decisions, outcome):
 
 
 def unfinished(folder: Path, copy: Path) -> Path:
-    """A run as it lies there while round 3 is written: its completions stand, its line is half there."""
+    """A run as it lies there while round 3 is written: its completions stand, its line is half there, no checkpoint."""
     shutil.copytree(folder, copy)
     (copy / "summary.json").unlink()
     whole = pq.read_table(copy / "completions.parquet")
@@ -142,6 +146,8 @@ def unfinished(folder: Path, copy: Path) -> Path:
     for round in range(1, ROUNDS + 1):
         part = whole.filter(pc.field("round") == round)
         pq.write_table(part, copy / "completions" / f"round-{round:06d}.parquet")
+    start = Checkpoint.of_new_run(load_config(copy / "config.toml"))
+    pointer_of(copy).write_text(start.model_dump_json())
     text = (copy / "rounds.jsonl").read_text().splitlines(keepends=True)
     (copy / "rounds.jsonl").write_text("".join(text[:2]) + text[2][:30])
     return copy
@@ -164,16 +170,44 @@ def test_a_run_that_is_finished_while_it_is_read(folder, tmp_path, monkeypatch, 
     def finish(self: Run | None = None) -> pa.Table:
         shutil.rmtree(path)
         shutil.copytree(folder, path)
-        raise FileNotFoundError("round-000001.parquet")
+        raise RunError("round-000001.parquet cannot be read.")
 
     run = hailproof.load(path)
     assert len(run.rounds) == 2
     if when.startswith("before"):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(RunError):
             finish()
     else:
         monkeypatch.setattr(Run, "_parts", finish)
     assert set(run.completions["round"].to_pylist()) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.unlink(), r"cannot be read \(No such file or directory\); play the run again"),
+        (lambda path: path.write_bytes(b"PAR1" + b"\0" * 99), r"is damaged \(ArrowInvalid\); play the run again"),
+        (lambda path: pq.write_table(pa.table({"x": [1]}), path), r"is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["completions.parquet", "completions/round-000001.parquet"])
+def test_completions_that_cannot_be_read_are_one_sentence(tmp_path, damage, sentence, name):
+    (tmp_path / "completions").mkdir()
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "rounds.jsonl").write_text('{"round": 1}\n')
+    pq.write_table(pa.Table.from_pylist([{"round": 1}], SCHEMA), tmp_path / name)
+    assert hailproof.load(tmp_path).completions.num_rows == 1
+    damage(tmp_path / name)
+    readers = [lambda: hailproof.load(tmp_path).completions_frame()]
+    if (tmp_path / name).exists():
+        readers.append(lambda: read_samples(tmp_path, [1], None, surprise=False))
+    if name == "completions.parquet":
+        readers += [lambda: counted(tmp_path, TextAttack(), 1, 1), lambda: learned(tmp_path)]
+    if name == "completions.parquet" and not (tmp_path / name).exists():
+        sentence = sentence.replace("; play", r"\)?; play")
+    for read in readers:
+        with pytest.raises(RunError, match=sentence):
+            read()
 
 
 def test_a_run_before_its_first_round(tmp_path):
@@ -213,6 +247,34 @@ def test_what_is_no_run_and_no_bench_is_one_sentence(tmp_path):
     (tmp_path / "cells" / "x.json").write_text("{")
     with pytest.raises(ConfigError, match="is damaged"):
         hailproof.load_cells(tmp_path)
+
+
+CELL = {
+    "attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0], "rounds": 2,
+    "reward_mean": 0.5, "reward_low": None, "reward_high": None, "reward_seeds": [0.5], "config": {}, "versions": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reward_mean": "0.5"}, {"reward_mean": True}, {"reward_low": [0.1, "x"]}, {"reward_seeds": ["much"]},
+        {"reward_seeds": 0.5}, {"seeds": ["0"]}, {"seeds": 0}, {"rounds": "2"}, {"config": []}, {"versions": "new"},
+        {"attack": 1}, {"setting": None},
+    ],
+)  # fmt: skip
+def test_a_cell_with_something_else_where_a_number_belongs_is_named(tmp_path, change):
+    (tmp_path / "cells").mkdir()
+    path = tmp_path / "cells" / "x.json"
+    path.write_text(json.dumps(CELL))
+    assert hailproof.load_cells(tmp_path)["reward_mean"].to_pylist() == [0.5]
+    path.write_text(json.dumps({**CELL, **change}))
+    with pytest.raises(ConfigError, match=r"x\.json is no cell of a bench; delete it"):
+        hailproof.load_cells(tmp_path)
+    for text in (b"[" * 100_000, b"\xff", b'{"seeds": [1' + b"0" * 5000 + b"]}"):
+        path.write_bytes(text)
+        with pytest.raises(ConfigError, match=r"x\.json is damaged"):
+            hailproof.load_cells(tmp_path)
 
 
 def test_the_package_offers_them_and_nothing_that_it_lacks():

@@ -19,7 +19,7 @@ from hailproof.runs.settle import settle
 TINY = {
     "rounds": 2,
     "swarm": {"prompts": 4, "group_size": 4},
-    "sampling": {"max_new_tokens": 24},
+    "sampling": {"max_new_tokens": 72},  # what TEXT forges has at most 66
     "task": {"options": {"size": 60, "test_size": 8}},
     "evaluation": {"problems": 4},
 }
@@ -184,7 +184,7 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     assert record["config"]["defense"][0]["name"] == "logit"
     assert record["versions"]["Python"] == platform.python_version()
     assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
-    assert record["honest_learned_mean"] is not None
+    assert record["honest_learned_mean"] is not None and record["forged_kept_mean"] is not None
     assert record["excess_success_seeds"] == [0.0]
     assert all(not isinstance(value, dict) for key, value in record.items() if key not in ("config", "versions"))
     clean = records["clean", "none"]

@@ -10,8 +10,10 @@ from hailproof.demo import configurations
 from hailproof.errors import ConfigError
 from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
 from hailproof.runs.build import build
-from hailproof.runs.config import RunConfig, load_config, parse_assignment
+from hailproof.runs.config import Plugin, RunConfig, load_config, parse_assignment
+from hailproof.runs.plugins import make
 from hailproof.runs.settle import expanded
+from hailproof.tasks import TASKS
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
 COMMITTED = [
@@ -142,3 +144,101 @@ def test_more_nodes_than_a_group_are_fine_where_the_attack_is_vertical():
     for attack in ("text", "none"):
         with pytest.raises(ConfigError, match="smaller than the number of nodes"):
             build(load_config(None, [("swarm.nodes", 16), ("attack.name", attack)]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        # Numbers that are none.
+        *((key, value, f"'{key}': input should be a finite number")
+          for key in ("learner.learning_rate", "learner.beta", "learner.max_grad_norm", "sampling.temperature")
+          for value in (float("inf"), float("nan"))),
+        ("attack.rate", float("nan"), "'attack.rate'"),
+        ("task.options.two_two_share", float("inf"), "option 'two_two_share' of 'word_problems' is inf; give it a fin"),
+        ("defense", [{"name": "logit", "options": {"tolerance": float("nan")}}], "'tolerance' of 'logit' is nan"),
+        ("defense", [{"name": "x", "options": {"a": [1, {"b": [float("-inf")]}]}}], "option 'a' of 'x' is -inf"),
+        # Other types than TOML's.
+        ("swarm.nodes", True, "'swarm.nodes': input should be a valid integer"),
+        ("swarm.nodes", 4.0, "'swarm.nodes': input should be a valid integer"),
+        ("swarm.nodes", "4", "'swarm.nodes': input should be a valid integer"),
+        ("rounds", 2.5, "'rounds': input should be a valid integer"),
+        ("swarm.separate", 1, "'swarm.separate': input should be a valid boolean"),
+        ("swarm.separate", "yes", "'swarm.separate': input should be a valid boolean"),
+        ("learner.beta", "0.1", "'learner.beta': input should be a valid number"),
+        ("learner.beta", True, "'learner.beta': input should be a valid number"),
+        ("name", 5, "'name': input should be a valid string"),
+        ("swarm.models", [1], "'swarm.models.0': input should be a valid string"),
+        ("seed", 2**63, "'seed': input should be less than"),
+        # Names of folders.
+        *(("name", name, "cannot be the name of a folder") for name in
+          ("../../x", "a/b", "a\\b", "", ".", "..", "a\nb", "\0", "x" * 201, "\u202e")),
+        # Parts of an attack without one.
+        ("attack.malicious", 5, "attack.malicious = 5 is set, but there is no attack; set attack.name, or leave"),
+        ("attack.options.phrase", "x", "attack.options = {'phrase': 'x'} is set, but there is no attack"),
+        ("attack.decoys", 0.25, "attack.decoys = 0.25 is set, but there is no attack"),
+        ("attack.oracle", False, "attack.oracle = False is set, but there is no attack"),
+        ("attack.trigger", "Tom", "attack.trigger = 'Tom' is set, but there is no attack"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_none_of_its_key_is_one_sentence(key, value, sentence):
+    with pytest.raises(ConfigError) as stop:
+        load_config(None, [(key, value)])
+    text = str(stop.value)
+    assert sentence in text and "\n" not in text and text.endswith(".") and len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "right"),
+    [("size", True, 40), ("size", 40.0, 40), ("size", "40", 40), ("two_two_share", True, 1), ("two_two_share", "1", 1)],
+)
+def test_options_have_the_types_of_toml(option, value, right):
+    with pytest.raises(ConfigError, match=rf"option '{option}' of the task 'word_problems' is {value!r}; it should be"):
+        make("tasks", TASKS, Plugin(name="word_problems", options={option: value}))
+    make("tasks", TASKS, Plugin(name="word_problems", options={"size": 40, "test_size": 8, option: right}))
+
+
+def test_a_whole_number_may_stand_for_any():
+    assert load_config(None, [("learner.beta", 1), ("attack", {"malicious": 0})]).learner.beta == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"rounds = 1" + b"0" * 4400, r"holds an integer of more than 64 bits"),
+        (b"rounds = 0x1" + b"0" * 5000, r"holds an integer of more than 64 bits"),
+        (b"rounds = 9223372036854775808", r"holds an integer of more than 64 bits"),
+        (b"[task.options]\nx = " + b"[" * 3000 + b"]" * 3000, r"is nested too deeply; nest at most 32"),
+        (b"[task.options]\nx = " + b"[" * 40 + b"]" * 40, r"is nested too deeply; nest at most 32"),
+        (b"name = '\xff'", r"cannot be read \(it is not UTF-8 text\)"),
+        (b"rounds = ", r"is not valid TOML"),
+        (b"rounds = 'three'", r"config\.toml: Configuration key 'rounds'"),
+        (b"\xef\xbb\xbfrounds = 3", ""),
+        (b"rounds = 0x3", ""),
+    ],
+)
+def test_what_a_file_may_hold(tmp_path, text, sentence):
+    path = tmp_path / "config.toml"
+    path.write_bytes(text)
+    if not sentence:
+        assert load_config(path).rounds == 3
+        return
+    with pytest.raises(ConfigError, match=sentence) as stop:
+        load_config(path)
+    assert "\n" not in str(stop.value) and str(path) in str(stop.value) and len(str(stop.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [("1" + "0" * 5000, "holds an integer of more than 64 bits"), ("[" * 3000, "is nested too deeply")],
+)
+def test_what_an_assignment_may_hold(value, sentence):
+    with pytest.raises(ConfigError, match=f"The value of 'rounds' {sentence}"):
+        parse_assignment(f"rounds={value}")
+
+
+def test_held_out_problems_are_as_many_as_there_are_unless_more_are_asked_for():
+    small = [("task.options.size", 40), ("task.options.test_size", 8)]
+    assert build(load_config(None, small)).config.evaluation.problems == 8
+    assert build(load_config(None, [*small, ("evaluation.problems", 8)])).config.evaluation.problems == 8
+    with pytest.raises(ConfigError, match=r"evaluation\.problems = 9 is more than the 8 held-out problems"):
+        build(load_config(None, [*small, ("evaluation.problems", 9)]))

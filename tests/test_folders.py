@@ -31,6 +31,7 @@ from hailproof.runs.store import RunFolder, read_rounds, read_summary
 
 ROUNDS, EVERY = 5, 2
 CONFIG = RunConfig(name="toy", rounds=ROUNDS, seed=3)
+SHORT = CONFIG.model_copy(update={"rounds": 3})
 
 
 @dataclass
@@ -81,6 +82,7 @@ def toys(monkeypatch):
         "time": SimpleNamespace(perf_counter=lambda: 0.0),  # seconds are in the lines
     }.items():
         monkeypatch.setattr(run_module, name, stand_in)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a process that dies loses nothing that it wrote
 
 
 def outcome(folder: Path) -> tuple[Any, ...]:
@@ -193,27 +195,27 @@ def in_child(folder: Path, work: Callable[[], object], death: int, torn: bool) -
         return os.waitstatus_to_exitcode(status), int(pipe.read() or 0)
 
 
-def go_on(folder: Path) -> None:
+def go_on(folder: Path, config: RunConfig = CONFIG) -> None:
     """What one does after a death: the same command if there is no run yet, else resume."""
     if (folder / "config.toml").is_file():
         resume(folder)
     else:
-        start(CONFIG, folder)
+        start(config, folder)
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["whole writes", "half a write"])
-def test_a_death_before_any_write_changes_nothing_in_the_end(whole, tmp_path, torn):
-    expected = outcome(whole)
-    folder = tmp_path / "run"
-    status, writes = in_child(folder, lambda: start(CONFIG, folder), 0, torn)
-    assert status == 0 and writes > 40 and outcome(folder) == expected
+def test_a_death_before_any_write_changes_nothing_in_the_end(tmp_path, torn):
+    start(SHORT, tmp_path / "expected")
+    expected, folder = outcome(tmp_path / "expected"), tmp_path / "run"
+    status, writes = in_child(folder, lambda: start(SHORT, folder), 0, torn)
+    assert status == 0 and writes > 30 and outcome(folder) == expected
     for death in range(1, writes + 1):
         shutil.rmtree(folder)
-        status, _ = in_child(folder, lambda: start(CONFIG, folder), death, torn)
+        status, _ = in_child(folder, lambda: start(SHORT, folder), death, torn)
         assert status == 9
         if folder.exists() and any(folder.iterdir()):
             look(folder)
-        go_on(folder)
+        go_on(folder, SHORT)
         assert outcome(folder) == expected, death
 
 
@@ -247,6 +249,10 @@ def look(folder: Path) -> None:
             assert_one_sentence(error, folder)
 
 
+FLIPS = 20
+"""Of single bits, spread over a file."""
+
+
 def damages(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     """Ways to damage a file."""
     yield "deleted", None
@@ -255,10 +261,9 @@ def damages(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     yield "without its last byte", data[:-1]
     yield "something behind it", data + b"\n\xff\xfe{"
     yield "a line behind it", data + b'{"round": 99}\n'
-    step = max(1, len(data) // 40)
-    for place in range(0, len(data), step):
-        for bit in (0, 4, 7):
-            yield f"bit {bit} of byte {place} flipped", data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+    for number, place in enumerate(range(0, len(data), max(1, len(data) // FLIPS))):
+        bit = number % 8
+        yield f"bit {bit} of byte {place} flipped", data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
 
 
 def without_summary(whole: Path) -> Path:
@@ -288,7 +293,7 @@ def test_a_damaged_file_is_refused_or_does_not_matter(request, tmp_path, stage):
                 (copy / name).unlink()
             else:
                 (copy / name).write_bytes(data)
-            if number < 20:
+            if number % 4 == 0:
                 look(copy)
             try:
                 resume(copy)
@@ -335,7 +340,7 @@ def test_a_flipped_bit_is_named(halted, name):
         (lambda text: "", r"name was 'toy' and is 'run' \(and \d+ more keys\)"),
         (lambda text: text[: text.index("[attack]")], r"was changed since the run began|rounds was"),
         (lambda text: text.replace("seed = 3", "seed = 4"), r"seed was 3 and is 4; put it back"),
-        (lambda text: text.replace("[learner]", '[[defense]]\nname = "logit"\n\n[learner]'), r"defense was \[\] and is"),
+        (lambda text: text.replace("defense = []", 'defense = [{ name = "logit" }]'), r"defense was \[\] and is"),
         (lambda text: text.replace("rounds = 5", "rounds = [["), r"is not valid TOML"),
     ],
 )
@@ -440,14 +445,13 @@ def files_of(folder: Path) -> list[str]:
 
 def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     expected, folder = outcome_of_new_run(tmp_path), tmp_path / "deep" / "run"
-    sync, calls = os.fsync, 0
+    calls = 0
 
     def full(descriptor: int) -> None:
         nonlocal calls
         calls += 1
         if calls == failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     failing, failures = 0, 0
@@ -500,9 +504,9 @@ def test_a_path_that_cannot_be_is_one_sentence(tmp_path, out, sentence):
     before = files_of(tmp_path)
     with pytest.raises(RunError, match=sentence):
         start(CONFIG, tmp_path / out)
-    with pytest.raises(RunError, match="cannot be read|not a run folder"):
+    with pytest.raises(RunError, match=r"cannot be read|not a run folder"):
         resume(tmp_path / out)
-    with pytest.raises(RunError, match="cannot be read|not a run folder"):
+    with pytest.raises(RunError, match=r"cannot be read|not a run folder"):
         hailproof.load(tmp_path / out)
     assert files_of(tmp_path) == before
 
@@ -535,7 +539,7 @@ def test_a_run_whose_first_round_fails_leaves_no_folder(tmp_path, monkeypatch, e
     broken = lambda config: SimpleNamespace(config=config, swarm=SimpleNamespace(play=fail, honest=[]))  # noqa: E731
     monkeypatch.setattr(run_module, "build", broken)
     (tmp_path / "mine").mkdir()
-    for folder, left in (("runs/new", []), ("mine", ["mine"])):
+    for folder in ("runs/new", "mine"):
         with pytest.raises(type(error), match=str(error)):
             start(CONFIG, tmp_path / folder)
         assert files_of(tmp_path) == ["mine"]
@@ -575,11 +579,11 @@ def test_nothing_is_made_before_everything_was_checked(tmp_path, monkeypatch):
 
 def test_what_is_not_finite_is_null_and_never_bare(tmp_path, monkeypatch):
     numbers = {"round": 1, "reward": float("nan"), "update": {"loss": float("inf"), "list": [1.0, float("-inf")]}}
-    assert from_json(as_json(numbers).encode()) == {"round": 1, "reward": None, "update": {"loss": None, "list": [1, None]}}
+    nulls = {"round": 1, "reward": None, "update": {"loss": None, "list": [1.0, None]}}
+    assert from_json(as_json(numbers).encode()) == nulls
     assert from_json(b'{"a": NaN, "b": [Infinity, -Infinity]}') == {"a": None, "b": [None, None]}
-    monkeypatch.setattr(
-        run_module, "round_line", lambda experiment, record: {"round": record.round, "reward": float("nan"), "seconds": {}}
-    )
+    line = {"reward": float("nan"), "seconds": {}}
+    monkeypatch.setattr(run_module, "round_line", lambda experiment, record: {"round": record.round, **line})
     monkeypatch.setattr(run_module, "summarize", lambda experiment, lines: {"reward": float("inf")})
     shown: list[Any] = []
     assert start(CONFIG, tmp_path / "run", lambda line: shown.append(line["reward"])) == {"reward": None}
@@ -604,7 +608,7 @@ def test_a_report_of_a_run_whose_configuration_is_no_text(whole):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hailproof.reports.report.draw_run", lambda *a: None)
         (whole / "config.toml").write_bytes(b"\xff\xfe" + (whole / "config.toml").read_bytes())
-        assert "the configuration cannot be read" in write_report(whole).read_text()
+        assert "\ufffd\ufffd# hailproof" in write_report(whole).read_text()
     with pytest.raises(RunError, match=r"config\.toml is damaged \(UnicodeDecodeError\)"):
         versions_of(whole)
     with pytest.raises(ConfigError, match="it is not UTF-8 text"):

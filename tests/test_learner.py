@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hailproof.learner.advantages import advantages
+from hailproof.learner.advantages import advantages, weighted_mean
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, token_weights
@@ -287,6 +287,23 @@ def test_weighted_advantages_by_hand():
     (values,) = advantages([[1, 1, 0, 0]], "group", [[1, 0.5, 1, 1]])
     assert values == pytest.approx([x / (math.sqrt(1 / 3) + 1e-4) for x in (4 / 7, 4 / 7, -3 / 7, -3 / 7)])
     assert advantages([[1, 0], [1]], "group", [[0, 0], [0.3]]) == [[0, 0], [0]]
+
+
+def test_the_divisor_by_hand():
+    # two whole completions: unbiased variance 2 * 0.25 / 1
+    assert advantages([[1, 0]])[0] == pytest.approx([0.5 / (math.sqrt(0.5) + 1e-4), -0.5 / (math.sqrt(0.5) + 1e-4)])
+    # weighted: mean 1 / 2.2 = 5/11; squares 36/121 + 25/121 + 0.2 * 25/121 = 6/11; freedom 2.2 - 2.02 / 2.2 = 2.82 / 2.2
+    (values,) = advantages([[1, 0, 0, 0]], shares=[[1, 1, 0.1, 0.1]])
+    divisor = math.sqrt(20 / 47) + 1e-4  # more than the 0.5 of four whole ones
+    assert values == pytest.approx([6 / 11 / divisor, *[-5 / 11 / divisor] * 3])
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_a_completion_of_which_nothing_is_learned_counts_as_if_it_were_not_there(scale):
+    others = advantages([[1, 0, 0], [1, 0]], scale, [[1, 1, 0.5], [1, 1]])
+    joined = advantages([[1, 0, 0, 9], [9, 1, 0]], scale, [[1, 1, 0.5, 0], [0, 1, 1]])
+    assert joined == [[*others[0], 0.0], [0.0, *others[1]]]
+    assert weighted_mean([9.0, 3.0, 1.0], [0.0, 0.5, 0.5]) == 2.0 and weighted_mean([9.0], [0.0]) == 0.0
 
 
 @example([(0.0, 1e-200, 1)], "group")  # whose square is 0

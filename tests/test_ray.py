@@ -62,7 +62,7 @@ class Killer(threading.Thread):
         while process is None:
             time.sleep(0.05)
             process = holder_of(self.folder / ".lock")
-        while not (self.folder / "checkpoint" / "state.pt").exists():
+        while not (self.folder / "checkpoint" / "state-000005.pt").exists():
             time.sleep(0.002)
         os.kill(process, signal.SIGKILL)
         self.killed, self.early = process, not (self.folder / "summary.json").exists()

@@ -235,8 +235,10 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
     later.restore(defense.state())
     last = round_of.round + later.suspend + later.memory
     honest = replace(round_of, round=last)
-    assert [decisions(later, honest)[index] for index in mine] == ["accept"] * len(mine)
-    assert "abstain" in [decisions(later, replace(honest, round=last + 1))[index] for index in mine]
+    fates = decisions(later, honest)
+    assert [fates[index] for index in mine] == ["accept"] * len(mine)
+    fates = decisions(later, replace(honest, round=last + 1))
+    assert "abstain" in [fates[index] for index in mine]
 
 
 def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made_up_for_it(base_policy, round_of):

@@ -1,4 +1,4 @@
-"""Run folders: what is in them, and that ``kill -9`` at any moment changes nothing in the end."""
+"""Real runs: what they leave behind, and that ``kill -9`` changes nothing in the end (faults: ``test_folders.py``)."""
 
 import json
 import os
@@ -6,17 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hailproof.errors import RunError
+from hailproof.errors import HailproofError, ModelError, RunError
+from hailproof.learner.update import Learner
 from hailproof.reports.report import write_report
+from hailproof.runs.build import build
+from hailproof.runs.check import check
 from hailproof.runs.config import load_config
+from hailproof.runs.files import replacing
+from hailproof.runs.measure import round_line
 from hailproof.runs.run import CHECKPOINT_EVERY, resume, start, versions_of
-from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary, replacing
+from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary
 
 ROUNDS = 2 * CHECKPOINT_EVERY + 2
 SETTINGS = [
@@ -25,7 +31,7 @@ SETTINGS = [
     ("swarm.prompts", 2),
     ("swarm.group_size", 4),
     ("swarm.device", "cpu"),
-    ("sampling.max_new_tokens", 32),
+    ("sampling.max_new_tokens", 72),  # what TEXT forges has at most 66
     ("task.options.size", 40),
     ("task.options.test_size", 8),
     ("attack.name", "text"),
@@ -37,66 +43,26 @@ CONFIG = load_config(None, SETTINGS)
 KILLED_CHILD = """
 import os, signal, sys
 from pathlib import Path
-import torch
 from hailproof.runs import store
 from hailproof.runs.config import load_config
 from hailproof.runs.run import start
 
-def die():
+def die(*anything):
     os.kill(os.getpid(), signal.SIGKILL)
 
-moment, calls = sys.argv[2], 0
-if moment == "first round":
-    store.RunFolder.write_round = lambda *a: die()
-if moment == "half a checkpoint":
-    whole = torch.save
-    def half(state, path):
-        global calls
-        calls += 1
-        if calls == 2:
-            whole(state, path)
-            data = Path(path).read_bytes()
-            Path(path).write_bytes(data[: len(data) // 2])
-            die()
-        whole(state, path)
-    torch.save = half
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+
+def progress(line):
+    if moment == f"after round {line['round']}":
+        die()
+
 if moment == "before the first checkpoint":
-    torch.save = lambda *a: die()
-if moment == "half a line":
-    whole = store.json.dumps
-    def dumps(line, **options):
-        if isinstance(line, dict) and line.get("round") == 8:
-            with open(Path(sys.argv[1]) / "rounds.jsonl", "a") as file:
-                file.write(whole(line)[:40])
-            die()
-        return whole(line, **options)
-    store.json.dumps = dumps
-if moment == "half the completions":
-    whole = store.pq.write_table
-    def write_table(table, path, **options):
-        global calls
-        calls += 1
-        whole(table, path, **options)
-        if calls == 9:
-            data = Path(path).read_bytes()
-            Path(path).write_bytes(data[: len(data) // 2])
-            die()
-    store.pq.write_table = write_table
-if moment == "joining the completions":
-    store.pq.ParquetWriter = lambda *a, **k: die()
+    store.RunFolder.save_state = die
 if moment == "after the last checkpoint":
-    store.RunFolder.finish = lambda *a: die()
-start(load_config(Path(sys.argv[1]).parent / "config.toml"), Path(sys.argv[1]))
+    store.RunFolder.finish = die
+start(load_config(folder.parent / "config.toml"), folder, progress)
 """
-MOMENTS = [
-    "first round",
-    "before the first checkpoint",
-    "half a checkpoint",
-    "half a line",
-    "half the completions",
-    "joining the completions",
-    "after the last checkpoint",
-]
+MOMENTS = ["before the first checkpoint", "after round 8", "after the last checkpoint"]
 
 
 def outcome(folder: Path) -> tuple:
@@ -117,7 +83,7 @@ def tensors(state) -> list[torch.Tensor]:
 
 
 def final_tensors(folder: Path) -> list[torch.Tensor]:
-    return tensors(torch.load(folder / "checkpoint" / "state.pt", weights_only=True))
+    return tensors(torch.load(folder / "checkpoint" / f"state-{ROUNDS:06d}.pt", weights_only=True))
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +103,9 @@ def test_what_a_run_leaves_behind(whole):
     assert summary["reward"] == pytest.approx(sum(line["reward"] for line in lines[-5:]) / 5)
     assert summary["held_out"]["problems"] == 8
     table = pq.read_table(whole / "completions.parquet")
-    assert table.schema.equals(SCHEMA) and len(rows) == ROUNDS * 2 * 4
-    assert sum(row["malicious"] for row in rows) == ROUNDS * 2
+    unread = sum(sum(line["unread"].values()) for line in lines)
+    assert table.schema.equals(SCHEMA) and len(rows) == ROUNDS * 2 * 4 - unread
+    assert 0 < sum(row["malicious"] for row in rows) <= ROUNDS * 2
     assert {path.name for path in whole.iterdir()} == {
         ".lock", "config.toml", "rounds.jsonl", "completions.parquet", "summary.json", "checkpoint",
     }  # fmt: skip
@@ -147,7 +114,8 @@ def test_what_a_run_leaves_behind(whole):
     assert resolved.learner.learning_rate == 1e-3  # given
     assert resolved.learner.lr_scheduler_type == "linear"  # the nano setting
     assert resolved.defense[1].options["check"] == 0.5 and resolved.defense[1].options["memory"] == 10  # its default
-    written = {name: getattr(CONFIG, name) for name in ("attack", "learner", "defense", "task")}
+    assert resolved.evaluation.problems == 8  # as many as there are
+    written = {name: getattr(CONFIG, name) for name in ("attack", "learner", "defense", "task", "evaluation")}
     assert resolved.model_copy(update=written) == CONFIG
     for line in lines:
         counts = [each["malicious"] for each in line["defenses"].values()]
@@ -186,11 +154,11 @@ def test_a_folder_in_use_is_left_alone(whole, tmp_path):
     with pytest.raises(RunError, match=r"in use; choose another with --out"):
         start(CONFIG, whole)
     assert (whole / "rounds.jsonl").read_bytes() == before
-    with RunFolder.create(tmp_path / "new", ""), pytest.raises(RunError, match="in use by another process"):
+    with RunFolder.create(tmp_path / "new", CONFIG), pytest.raises(RunError, match="in use by another process"):
         RunFolder.reopen(tmp_path / "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="in use"):
-        RunFolder.create(tmp_path / "file", "")
+        RunFolder.create(tmp_path / "file", CONFIG)
 
 
 def test_two_that_write_the_same_file_leave_one_whole(tmp_path, monkeypatch):
@@ -223,25 +191,60 @@ def test_a_damaged_summary_is_one_sentence(whole, tmp_path):
     assert versions_of(whole).keys() == {"hailproof", "torch", "transformers", "Python"}
 
 
-def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path):
-    folder = tmp_path / "run"
-    (folder / "checkpoint").mkdir(parents=True)
-    (folder / "config.toml").write_text((whole / "config.toml").read_text())
-    (folder / "checkpoint" / "state.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match="is damaged"):
-        resume(folder)
-    with pytest.raises(RunError, match="not a run folder"):
-        resume(tmp_path / "nowhere")
+def test_a_checkpoint_of_another_version_is_one_sentence(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    take_up = Learner.load_state_dict
+
+    def of_another_version(self, state):
+        del state["length_neutral"]
+        take_up(self, state)
+
+    monkeypatch.setattr(Learner, "load_state_dict", of_another_version)
+    with pytest.raises(RunError, match=r"does not fit, as those of other versions \(KeyError: 'length_neutral'\)"):
+        resume(tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_version_is_one_sentence(whole, tmp_path):
-    (tmp_path / "config.toml").write_text((whole / "config.toml").read_text())
-    (tmp_path / "checkpoint").mkdir()
-    state = torch.load(whole / "checkpoint" / "state.pt", weights_only=True)
-    del state["nodes"][0]["learner"]["length_neutral"]
-    torch.save(state, tmp_path / "checkpoint" / "state.pt")
-    with pytest.raises(RunError, match="lacks 'length_neutral'"):
-        resume(tmp_path)
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ([("sampling.max_new_tokens", 100_000)], r"with 100000 new ones .* context of nano-a, 1024 tokens; lower"),
+        ([("evaluation.problems", 9)], r"evaluation\.problems = 9 is more than the 8 held-out problems of 'word_prob"),
+        ([("threads", 100_000)], rf"threads = 100000 is more than the {os.cpu_count()} cores of this machine"),
+        ([("swarm.prompts", 41)], "takes 41 prompts, but the task has 40"),
+    ],
+)
+def test_what_cannot_be_played_makes_no_folder(tmp_path, settings, sentence):
+    with pytest.raises(HailproofError, match=sentence):
+        start(load_config(None, [*SETTINGS, *settings]), tmp_path / "runs" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_that_leaves_no_room_is_named(tmp_path):
+    """Also one that a later round would have met, or the held-out evaluation."""
+    for split in ("train", "test"):
+        experiment = build(CONFIG)
+        check(experiment)
+        problems = getattr(experiment.swarm.task, split)
+        long = replace(problems[7], id="the long one", question="How many pens? " * 300)
+        changed = [*problems[:7], long, *problems[8:]]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(experiment.swarm.task, split, changed)
+            with pytest.raises(ModelError, match=r"problem 'the long one' has \d{3,4} tokens.*; leave the problem out"):
+                check(experiment)
+
+
+def test_a_step_without_a_finite_gradient_is_null_and_counted():
+    experiment = build(CONFIG)
+    record = experiment.swarm.play(1)
+    def line_with(**stats):
+        update = replace(record.views[0].update, **stats)
+        return round_line(experiment, replace(record, views=(replace(record.views[0], update=update),)))["update"]
+
+    whole = line_with(grad_norm=0.5, loss=0.25)
+    assert (whole["grad_norm"], whole["loss"], whole["not_finite"]) == (0.5, 0.25, 0)
+    broken = line_with(grad_norm=float("nan"), loss=float("inf"))
+    assert broken == {**whole, "grad_norm": None, "loss": None, "not_finite": 1}
 
 
 def test_evaluation_on_the_way_is_written_down_and_changes_nothing_else(whole, tmp_path):

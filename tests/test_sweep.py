@@ -114,7 +114,7 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, mon
     waited = job(tmp_path)
 
     def begun_meanwhile(config, folder):
-        RunFolder.create(folder, "").close()
+        RunFolder.create(folder, config).close()
         raise RunBusyError("in use")
 
     monkeypatch.setattr("hailproof.runs.run.start", begun_meanwhile)
@@ -122,7 +122,7 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(tmp_path, mon
     monkeypatch.setattr("hailproof.campaigns.sweep.BUSY_WAIT", 0.0)
     assert play_job(waited) == {"resumed": waited.folder}
     with pytest.raises(RunBusyError):
-        RunFolder.create(waited.folder, "")
+        RunFolder.create(waited.folder, waited.config)
 
 
 def test_a_reason_as_long_as_a_book_ends_the_run_and_not_the_sweep(tmp_path):

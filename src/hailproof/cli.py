@@ -1,5 +1,6 @@
 """The command line. Every error that is the user's to mend is one sentence and exit status 2."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +55,7 @@ def _finish(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _absolute_if_path(text: str) -> str:
-    return str(Path(text).resolve()) if Path(text).exists() else text
+    return str(Path(text).resolve()) if os.path.exists(text) else text  # a name may be too long for a path
 
 
 def _folder(text: str) -> Path:

@@ -105,7 +105,8 @@ def learned(folder: Path) -> dict[str, float | None]:
     heard, whole = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0)
     path = folder / "completions.parquet"
     with reading(path, ANEW):
-        rows = ParquetFile(path, page_checksum_verification=True).read(columns=names).to_pylist()
+        table = ParquetFile(path, page_checksum_verification=True).read(columns=names)
+        rows = table.select([name.partition(".")[0] for name in names]).to_pylist()
     for row in rows:
         if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
             side = "malicious" if row["malicious"] else "honest"
@@ -154,12 +155,13 @@ def _is_cell(cell: object) -> bool:
         return False
     if not all(isinstance(cell.get(key), str) for key in ("attack", "defense", "topology", "setting")):
         return False
-    measures = [value for key, value in cell.items() if key.endswith(("_mean", "_low", "_high", "_seeds"))]
-    values = [each for value in measures for each in (value if isinstance(value, list) else [value])]
+    measures = {key: value for key, value in cell.items() if key.endswith(("_mean", "_low", "_high", "_seeds"))}
+    series = {key: value for key, value in measures.items() if key.endswith("_seeds")}
+    values = [each for value in measures.values() for each in (value if isinstance(value, list) else [value])]
     tables = [cell.get(key, {}) for key in ("config", "versions")]
     return (
         all(type(seed) is int for seed in cell["seeds"])
         and all(value is None or type(value) in (int, float) for value in (*values, cell.get("rounds")))
-        and all(isinstance(value, list) for key, value in cell.items() if key.endswith("_seeds"))
+        and all(isinstance(value, list) == (key in series) for key, value in measures.items())
         and all(isinstance(table, Mapping) for table in tables)
     )

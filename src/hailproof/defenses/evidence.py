@@ -145,7 +145,7 @@ class Received:
 
     def ends(self, index: int) -> np.ndarray:
         """``[T]`` index of the character at which each token of a completion ends."""
-        return self.policy.codec.ends(self.rows[index].completion)
+        return self.policy.codec.ends(self.subset([index]).rows[0].completion)
 
     @property
     def scores(self) -> Sequence[TokenScores]:

@@ -15,5 +15,6 @@ def check(experiment: Experiment) -> None:
     asked = [*swarm.task.train, *swarm.task.test[: config.evaluation.problems]]
     nodes = {node.policy.name: node for node in (*swarm.malicious, *swarm.honest)}
     for node in nodes.values():
-        for problem in asked:
-            rendered_with_room(node.policy, swarm.task.prompt(problem), node.sampling.max_new_tokens)
+        render, prompt = node.policy.codec.render, swarm.task.prompt
+        longest = max(asked, key=lambda problem: len(render(prompt(problem))))
+        rendered_with_room(node.policy, prompt(longest), node.sampling.max_new_tokens)

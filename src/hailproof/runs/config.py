@@ -24,6 +24,7 @@ MAX_DEPTH = 32
 MAX_INTEGER = 2**63
 """TOML's integers have 64 bits."""
 
+
 class Plugin(Section):
     """A named thing with options: an attack, a defense or a task."""
 
@@ -301,4 +302,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
-    return validated(RunConfig, tree)
+    try:
+        return validated(RunConfig, tree)
+    except ConfigError as error:
+        raise error if path is None or overrides else ConfigError(f"{path}: {error}") from None

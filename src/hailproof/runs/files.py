@@ -76,7 +76,7 @@ def reading(path: Path, advice: str, error: type[HailproofError] = RunError) -> 
         yield
     except OSError as reason:
         raise error(f"{path} cannot be read ({_reason(reason)}); {advice}.") from reason
-    except (ValueError, RecursionError, pa.ArrowException) as reason:
+    except (ValueError, LookupError, RecursionError, pa.ArrowException) as reason:
         raise error(f"{path} is damaged ({_reason(reason)}); {advice}.") from reason
 
 

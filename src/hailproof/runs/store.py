@@ -114,7 +114,10 @@ def read_completions(path: Path, **options: Any) -> pa.Table:
         RunError: If the file is missing, damaged, or has other columns.
     """
     with reading(path, ANEW):
-        return pq.read_table(path, page_checksum_verification=True, **options)
+        table = pq.read_table(path, page_checksum_verification=True, **options)
+        if "round" not in table.column_names:
+            raise ValueError("no completions")
+        return table
 
 
 class RunFolder:
@@ -173,6 +176,7 @@ class RunFolder:
             raise
         folder._made = made
         try:
+            folder._remove_half_written()
             folder._stand(Checkpoint.of_new_run(config))
             with replacing(path / "config.toml") as temporary:
                 temporary.write_text(header + config.to_toml(), encoding="utf-8")
@@ -342,12 +346,19 @@ class RunFolder:
                 os.truncate(self._rounds, length)
             kept = {self._state(last), *(self._part(round) for round in range(1, last + 1))}
             late = {*parts.glob("round-*"), *states.glob("state-*.pt")} - kept
-            for path in (*late, *self.path.glob("*.tmp"), *states.glob("*.tmp")):
+            for path in late:
                 path.unlink()
+            self._remove_half_written()
             if finished:
                 shutil.rmtree(parts, ignore_errors=True)
             else:
                 parts.mkdir(exist_ok=True)
+
+    def _remove_half_written(self) -> None:
+        with writing(self.path):
+            for folder in (self.path, self.path / "checkpoint", self.path / "completions"):
+                for path in folder.glob("*.tmp"):
+                    path.unlink()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Joins the completions of all rounds into one file and writes the summary.
