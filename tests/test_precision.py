@@ -137,7 +137,6 @@ def test_a_step_that_is_not_made_is_counted(fresh_policy):
 
 @pytest.fixture
 def adapted():
-    pytest.importorskip("peft")
     return load("nano-a", device="cpu", lora=Lora(r=4, alpha=8, targets=("q_proj", "v_proj")), lora_seed=1)
 
 
@@ -181,7 +180,6 @@ def test_first_weights_depend_on_the_seed_alone(adapted):
 
 
 def test_a_base_may_stay_in_low_precision_under_its_adapter():
-    pytest.importorskip("peft")
     policy = load("nano-a", device="cpu", dtype="bfloat16", lora=Lora(r=2, alpha=4))
     types = {(each.requires_grad, each.dtype) for each in policy.model.parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
@@ -192,7 +190,6 @@ def test_a_base_may_stay_in_low_precision_under_its_adapter():
 
 
 def test_layers_that_a_model_lacks_are_named():
-    pytest.importorskip("peft")
     with pytest.raises(ModelError, match=r"has no layers named no_proj, other for LoRA; set learner\.lora\.targets"):
         load("nano-a", device="cpu", lora=Lora(r=2, alpha=4, targets=("no_proj", "other")))
 

@@ -81,7 +81,7 @@ def load(
         model = _model(source, torch.float32 if trained and lora is None else passes)
         tokenizer = _tokenizer(source, model)
         if lora is not None:
-            add_lora(name, model, lora, lora_seed)  # before it is moved: its first weights are equal on all devices
+            add_lora(name, model, lora, lora_seed)  # before it is moved: first weights are the same on every device
         elif not trained:
             model.requires_grad_(False)
         model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - the library's decorator hides self
