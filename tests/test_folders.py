@@ -619,3 +619,19 @@ def test_the_checkpoint_says_what_the_run_is(whole):
     checkpoint = read_checkpoint(whole)
     assert checkpoint is not None and checkpoint.round == ROUNDS and checkpoint.format == 2
     assert RunConfig.model_validate(checkpoint.config) == CONFIG
+
+
+@pytest.mark.parametrize("stage", ["halted", "whole"])
+@pytest.mark.parametrize("round", [0, 3, 4, 5, 6])
+def test_a_checkpoint_of_another_round_than_its_lines_is_refused(request, stage, round):
+    folder = request.getfixturevalue(stage)
+    path = folder / "checkpoint" / "state.json"
+    found = json.loads(path.read_text())
+    if found["round"] == round:
+        resume(folder)
+        return
+    path.write_text(json.dumps({**found, "round": round}))
+    before = files_of(folder)
+    with pytest.raises(RunError, match="damaged"):
+        resume(folder)
+    assert files_of(folder) == before
