@@ -292,7 +292,7 @@ def test_weighted_advantages_by_hand():
 def test_the_divisor_by_hand():
     # two whole completions: unbiased variance 2 * 0.25 / 1
     assert advantages([[1, 0]])[0] == pytest.approx([0.5 / (math.sqrt(0.5) + 1e-4), -0.5 / (math.sqrt(0.5) + 1e-4)])
-    # weighted: mean 1 / 2.2 = 5/11; squares 36/121 + 25/121 + 0.2 * 25/121 = 6/11; freedom 2.2 - 2.02 / 2.2
+    # weighted: mean 1 / 2.2 = 5/11; squares (36 + 25 + 0.2 * 25) / 121 = 6/11; freedom 2.2 - 2.02 / 2.2 = 2.82 / 2.2
     (values,) = advantages([[1, 0, 0, 0]], shares=[[1, 1, 0.1, 0.1]])
     divisor = math.sqrt(20 / 47) + 1e-4  # more than the 0.5 of four whole ones
     assert values == pytest.approx([6 / 11 / divisor, *[-5 / 11 / divisor] * 3])
