@@ -168,8 +168,9 @@ def test_a_completion_of_which_nothing_is_heard_pushes_nothing(fresh_policy, for
 
 
 def test_bad_options_are_one_sentence():
-    with pytest.raises(ConfigError, match="probability"):
-        TokenCreditDefense(threshold=0)
+    for threshold in (0, 1, 1.5):
+        with pytest.raises(ConfigError, match="probability"):
+            TokenCreditDefense(threshold=threshold)
     with pytest.raises(ConfigError, match="rule"):
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unit"):
