@@ -255,7 +255,7 @@ def test_row_of_the_list_a_chain_that_runs_on_is_never_accepted_and_its_sentence
     verdicts = EquationsDefense(unit="sentence").screen(evidence)
     for submission, verdict, lost in zip(evidence.submissions, verdicts, ["", " Then 3 + 4 = 8."], strict=True):
         ids = base_policy.codec.received_ids(submission.completion)
-        muted = base_policy.tokenizer.decode([ids[token] for token in verdict.muted])
+        muted = base_policy.codec.tokenizer.decode([ids[token] for token in verdict.muted])
         assert (verdict.decision, muted) == ("accept", f"<think>It is {RUN_ON}.{lost}")
 
 
