@@ -58,7 +58,12 @@ class Received:
             texts: Completions, ``[N]``.
             questions: What was asked, ``[N]``; without, the questions are empty.
             variant: Whether they are reasoning with a number, or programs.
+
+        Raises:
+            ConfigError: If there are questions, but not one for each text.
         """
+        if questions and len(questions) != len(texts):
+            raise ConfigError(f"{len(questions)} questions do not belong to {len(texts)} texts; give one for each text.")
         asked = questions or [""] * len(texts)
         prompts = [Prompt(str(place), "", question) for place, question in enumerate(asked)]
         submissions = [

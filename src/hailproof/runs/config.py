@@ -90,6 +90,8 @@ class SwarmConfig(Section):
                 f"prompts (B) = {self.prompts} is smaller than the number of nodes = {self.nodes}: in a vertical swarm "
                 "every node brings its own prompts, so raise prompts or lower nodes"
             )
+        if self.sharing == "sampled" and not self.own_groups + self.received_groups:
+            raise ValueError("own_groups and received_groups are both 0, so nothing would be learned; raise one of them")
         if self.sharing == "sampled" and self.topology != "vertical":
             raise ValueError(
                 "sharing = sampled takes whole groups from other nodes, so it needs topology = vertical"
@@ -231,7 +233,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not mark or not key.strip():
         raise ConfigError(f"'{text:.{SHOWN}}' is not key=value; write for example --set learner.learning_rate=1e-4.")
     try:
-        return key.strip(), parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")["value"]
+        tree = parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")
+        if list(tree) != ["value"]:
+            raise ConfigError(f"'{text:.{SHOWN}}' holds more than one assignment; give each an option of its own.")
+        return key.strip(), tree["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
 

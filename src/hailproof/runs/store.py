@@ -158,6 +158,10 @@ class RunFolder:
             RunBusyError: If a run is there already, or another process is about to begin one.
             RunError: If something else is there, or the folder cannot be made; nothing of it remains then.
         """
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise RunError(f"Output folder {path!r} is not UTF-8 text, which files of a run need; rename it.") from error
         with writing(path):
             if path.exists() and not (path.is_dir() and cls.barely_begun(path)):
                 raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
