@@ -350,7 +350,7 @@ class _View:
 
 
 def _well_typed(submission: Submission) -> bool:
-    """Whether the fields of a submission have the types that they are declared with; what decodes a wire may not check."""
+    """Whether the fields of a submission have their declared types; what decodes a wire may not have checked."""
     completion = submission.completion
     return (
         all(type(number) is int for number in (submission.round, submission.sender, submission.slot))

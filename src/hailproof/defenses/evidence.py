@@ -63,7 +63,7 @@ class Received:
             ConfigError: If there are questions, but not one for each text.
         """
         if questions and len(questions) != len(texts):
-            raise ConfigError(f"{len(questions)} questions do not belong to {len(texts)} texts; give one for each text.")
+            raise ConfigError(f"{len(questions)} questions are not one for each of {len(texts)} texts; give as many.")
         asked = questions or [""] * len(texts)
         prompts = [Prompt(str(place), "", question) for place, question in enumerate(asked)]
         submissions = [

@@ -11,7 +11,7 @@ SYSTEM, USER, ANSWER = "\ue000system\ue001", "\ue000user\ue001", "\ue000answer\u
 """Stand for the texts while a chat template is looked at; private-use characters that no template writes."""
 
 READS_SYSTEM = "hailproof: the system text is read, not shown"
-"""A template with this comment is not asked to show the system text, as those of the shipped models."""
+"""A template with this comment makes of the texts what its model was trained on, as those of the shipped models do."""
 
 TODAY = {"d": "26", "m": "07", "Y": "2024", "y": "24", "b": "Jul", "B": "July", "a": "Fri", "A": "Friday"}
 """The date that templates get which ask for today's: a prompt must not depend on the clock. It is Llama 3's default."""
@@ -100,7 +100,7 @@ class ChatTemplate:
             text = self._applied(self._form.messages(system, user), prompts=True)
         except Exception as error:  # templates are programs: they fail by any type
             raise ModelError(f"The chat template of {self.name} fails ({error}); mend it.") from error
-        for kind, part in (("user's", user), ("system", "" if self._reads_system else system)):
+        for kind, part in () if self._reads_system else (("user's", user), ("system", system)):
             if part.strip() not in text:
                 raise ModelError(
                     f"The chat template of {self.name} cuts or changes the {kind} text {part.strip():.60}; mend it."

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.config import LearnerConfig
+from hailproof.parsing import encodable
 from hailproof.protocols import PromptChoice, Sampling, Topology
 from hailproof.settings import SHOWN, Count, Natural, Section, validated
 
@@ -91,7 +92,7 @@ class SwarmConfig(Section):
                 "every node brings its own prompts, so raise prompts or lower nodes"
             )
         if self.sharing == "sampled" and not self.own_groups + self.received_groups:
-            raise ValueError("own_groups and received_groups are both 0, so nothing would be learned; raise one of them")
+            raise ValueError("own_groups and received_groups are both 0, so nothing is learned; raise one")
         if self.sharing == "sampled" and self.topology != "vertical":
             raise ValueError(
                 "sharing = sampled takes whole groups from other nodes, so it needs topology = vertical"
@@ -307,6 +308,9 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
+    for text in _scalars(tree):
+        if isinstance(text, str) and encodable(text) != text:
+            raise ConfigError(f"The configuration holds {text!r:.{SHOWN}}, which is not UTF-8 text; rename it.")
     try:
         return validated(RunConfig, tree)
     except ConfigError as error:
