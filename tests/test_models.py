@@ -8,7 +8,9 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gguf
 import numpy as np
+import peft
 import pytest
 import torch
 from damaged import NANO, copy_of_nano
@@ -102,6 +104,7 @@ def more_tokens(folder: Path, count: int) -> None:
         ({"without": ("model.safetensors",)}, "its folder has no weights"),
         ({"without": ("tokenizer.json", "tokenizer_config.json")}, "its folder has no tokenizer"),
         ({"config": {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}}, r"code of its own \(auto_map\)"),
+        ({"config": {"model_type": "own"}}, r"does not load \(.*`own`.*\); give a shipped name \(nano-a, "),
         ({"tokenizer": {"eos_token": None}, "generation": {"eos_token_id": None}}, "has no end-of-sequence token"),
     ],
 )  # fmt: skip
@@ -143,7 +146,7 @@ def test_no_peer_can_name_an_id_that_the_model_lacks(base_policy):
     tokenizer.add_tokens(["<extra>"])
     codec = TokenizerCodec("short", tokenizer, columns=2048)
     sent = Completion("a <extra>", (*codec.encode("a "), 2048, 0), True)
-    assert codec.decode(sent.token_ids) == sent.text  # the tokenizer itself would keep it
+    assert codec.tokenizer.decode(list(sent.token_ids[:-1])) == sent.text  # the tokenizer itself would keep it
     assert max(codec.received_ids(sent)) < 2048 and codec.received(sent).text == sent.text
     assert 2048 in codec.barred(2050)
 
@@ -188,7 +191,7 @@ def with_template(base_policy, template: str | None) -> TokenizerCodec:
 )
 def test_both_texts_are_shown_once_by_every_template(base_policy, template, expected):
     codec = with_template(base_policy, template)
-    assert codec.tokenizer.decode(codec.render(Prompt("p", "Be brief.", "How many?"))) == expected
+    assert codec.decode(codec.render(Prompt("p", "Be brief.", "How many?"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_the_prompt_does_not_end_in_an_end_token_that_the_tokenizer_appends(base
     )
     assert tokenizer("a")["input_ids"][-1] == 0
     ids = TokenizerCodec("appending", tokenizer).render(Prompt("p", "Be brief.", "How many?"))
-    assert ids[0] == 1 and 0 not in ids and tokenizer.decode(ids[1:]) == "Be brief.\n\nHow many?\n\n"
+    assert ids[0] == 1 and 0 not in ids and tokenizer.decode(list(ids[1:])) == "Be brief.\n\nHow many?\n\n"
 
 
 # What ends a turn
@@ -337,8 +340,8 @@ def test_both_ways_of_reading_agree(base_policy):
 class Crowded(LlamaForCausalLM):
     """Says other things of a row when it is not alone."""
 
-    def forward(self, input_ids=None, **options):  # pyright: ignore[reportIncompatibleMethodOverride]
-        output: Any = super().forward(input_ids=input_ids, **options)
+    def forward(self, input_ids=None, cache=None, **options):  # pyright: ignore[reportIncompatibleMethodOverride]
+        output: Any = super().forward(input_ids=input_ids, cache=cache, **options)
         assert input_ids is not None
         output.logits = output.logits * (1 + 0.1 * (len(input_ids) - 1))
         return output
@@ -379,7 +382,6 @@ def test_nothing_warns(tmp_path):
 
 
 def test_a_lora_folder_is_its_base_with_the_adapter_merged(tmp_path, base_policy):
-    peft = pytest.importorskip("peft")
     wrapped = peft.get_peft_model(
         copy.deepcopy(base_policy.model), peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"])
     )
@@ -419,7 +421,7 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{LLAMA_PARTS[part.removesuffix('.weight')]}.weight"
 
 
-def write_gguf(gguf, policy: CausalLM, path: Path) -> None:
+def write_gguf(policy: CausalLM, path: Path) -> None:
     """Writes nano-a as GGUF, whose queries and keys hold the halves of each rotated pair side by side."""
     config, tokenizer = policy.model.config, policy.codec.tokenizer
     merges = json.loads((NANO / "tokenizer.json").read_text())["model"]["merges"]
@@ -440,7 +442,7 @@ def write_gguf(gguf, policy: CausalLM, path: Path) -> None:
     writer.add_token_merges([" ".join(merge) for merge in merges])
     writer.add_eos_token_id(0)
     writer.add_pad_token_id(1)
-    writer.add_chat_template(tokenizer.chat_template)
+    writer.add_chat_template(str(tokenizer.chat_template))
     for name, tensor in policy.model.state_dict().items():
         if name == "lm_head.weight":  # tied
             continue
@@ -457,7 +459,7 @@ def write_gguf(gguf, policy: CausalLM, path: Path) -> None:
 
 def test_a_gguf_file_is_the_model_that_it_was_made_from(tmp_path, base_policy):
     path = tmp_path / "nano.gguf"
-    write_gguf(pytest.importorskip("gguf"), base_policy, path)
+    write_gguf(base_policy, path)
     policy = load(str(path), device="cpu")
     prompt = Prompt("p", "", "Tom has 12 pens <|end|>. How many?")
     assert policy.codec.render(prompt) == base_policy.codec.render(prompt)
@@ -523,7 +525,6 @@ def test_an_engine_of_a_third_party_runs_a_swarm(monkeypatch):
 
 
 def test_a_swarm_trains_an_adapter():
-    pytest.importorskip("peft")
     learner = {"lora": {"r": 2, "alpha": 4}, "learning_rate": 1e-2}
     played = experiment({"separate": True}, learner=learner)
     assert played.swarm.play(1).views[0].update.passes
@@ -545,7 +546,8 @@ def test_a_problem_that_is_too_long_is_found_before_the_first_round(tmp_path, wo
     rows.append({"question": "pen " * words, "answer": "#### 2"})
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    settings = {"task": {"name": "gsm8k", "options": {"data": str(path)}}, "sampling": {"max_new_tokens": 600}}
+    settings = {"task": {"name": "gsm8k", "options": {"data": str(path)}}, "sampling": {"max_new_tokens": 600},
+                "evaluation": {}}  # fmt: skip
     with pytest.raises(ModelError, match=sentence):
         check(experiment(**settings))
     path.write_text("\n".join(map(json.dumps, rows[:-1])))

@@ -2,10 +2,12 @@
 
 import copy
 import sys
+from collections import Counter
 
 import pytest
 import torch
 from damaged import copy_of_nano
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hailproof.errors import ModelError, RunError
@@ -106,13 +108,26 @@ def test_weights_in_low_precision_are_not_trained(base_policy):
         Learner(policy.trainable, LearnerConfig(), 96, 9)
 
 
-def test_weights_are_cast_once_for_a_whole_draw(monkeypatch):
-    """Autocast keeps what it cast until its outermost context ends; a context for each token would cast each time."""
-    policy, casts = load("nano-a", device="cpu", dtype="bfloat16"), []
-    entered = torch.autocast.__enter__
-    monkeypatch.setattr(torch.autocast, "__enter__", lambda self: (casts.append(1), entered(self))[1])
-    policy.engine.draw([(5, 6, 7)] * 2, [1, 2], Sampling(max_new_tokens=20))
-    assert len(casts) == 1
+class Casts(TorchDispatchMode):
+    """Counts how often each weight is cast, by its address."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.weights = {parameter.data_ptr() for parameter in model.parameters()}
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.weights:
+            self.counts[args[0].data_ptr()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_a_whole_draw():
+    """Autocast keeps what it cast only in one context, and not in inference mode."""
+    policy = load("nano-a", device="cpu", dtype="bfloat16")
+    with Casts(policy.model) as casts:
+        policy.engine.draw([(5, 6, 7)] * 2, [1, 2], Sampling(max_new_tokens=20))
+    assert len(casts.counts) >= 28 and set(casts.counts.values()) == {1}  # seven linear layers in each of four blocks
 
 
 def test_weights_that_are_not_finite_stop_the_run_in_their_round(fresh_policy):
@@ -137,7 +152,6 @@ def test_a_step_that_is_not_made_is_counted(fresh_policy):
 
 @pytest.fixture
 def adapted():
-    pytest.importorskip("peft")
     return load("nano-a", device="cpu", lora=Lora(r=4, alpha=8, targets=("q_proj", "v_proj")), lora_seed=1)
 
 
@@ -181,7 +195,6 @@ def test_first_weights_depend_on_the_seed_alone(adapted):
 
 
 def test_a_base_may_stay_in_low_precision_under_its_adapter():
-    pytest.importorskip("peft")
     policy = load("nano-a", device="cpu", dtype="bfloat16", lora=Lora(r=2, alpha=4))
     types = {(each.requires_grad, each.dtype) for each in policy.model.parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
@@ -192,7 +205,6 @@ def test_a_base_may_stay_in_low_precision_under_its_adapter():
 
 
 def test_layers_that_a_model_lacks_are_named():
-    pytest.importorskip("peft")
     with pytest.raises(ModelError, match=r"has no layers named no_proj, other for LoRA; set learner\.lora\.targets"):
         load("nano-a", device="cpu", lora=Lora(r=2, alpha=4, targets=("no_proj", "other")))
 

@@ -16,7 +16,7 @@ TOKENS_AT_ONCE = 24_576
 """Tokens of prompts and answers, over all beams, that are held side by side; bounds the key-value cache."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode autocast would cast the weights anew for every token
 def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: Sampling, beams: int) -> list[str]:
     """Draws one answer per request with ``transformers``' own beam sampling.
 

@@ -39,7 +39,7 @@ class TransformersEngine:
     def refresh(self) -> None:
         """Does nothing: the weights are read where they are trained."""
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode autocast would cast the weights anew for every token
     def draw(
         self,
         prompts: Sequence[tuple[int, ...]],

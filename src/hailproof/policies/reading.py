@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.cache import cache_argument, copy_rows, growing_cache
-from hailproof.policies.scoring import TOKEN_BUDGET, padded_right, prefill
+from hailproof.policies.scoring import padded_right, prefill
 
 KEEP_SHARE = 0.75
 """Branches that no row is on are cut out of the batch when fewer than this share are still in use."""
