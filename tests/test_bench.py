@@ -2,6 +2,8 @@
 
 import json
 import platform
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from hailproof.runs.settle import settle
 TINY = {
     "rounds": 2,
     "swarm": {"prompts": 4, "group_size": 4},
-    "sampling": {"max_new_tokens": 24},
+    "sampling": {"max_new_tokens": 72},  # what TEXT forges has at most 66
     "task": {"options": {"size": 60, "test_size": 8}},
     "evaluation": {"problems": 4},
 }
@@ -79,9 +81,10 @@ def test_acceptance_over_a_run_weighs_rounds_by_what_was_screened():
         {"screened": {"honest": 10}, "honest_acceptance": 1.0},
         {"screened": {"honest": 30}, "honest_acceptance": 0.5},
         {"screened": {"honest": 0}, "honest_acceptance": None},
+        {"screened": {"honest": 10}, "honest_acceptance": 0.0},
     ]
-    assert kept(lines, "honest") == (10 + 15) / 40
-    assert kept(lines[2:], "honest") is None
+    assert kept(lines, "honest") == (10 + 15) / 50
+    assert kept(lines[2:3], "honest") is None and kept(lines[3:], "honest") == 0.0
 
 
 def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_down(tmp_path):
@@ -103,9 +106,13 @@ def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_
     assert learned(run(tmp_path / "none", [], rows[4:6])) == {"honest": None, "malicious": None}
 
 
+SECONDS = {"sample": 3.0, "screen": 1.0, "update": 4.0}
+
+
 def finished(job: Job, lines: list[dict], summary: dict, rows: list[dict]) -> Job:
     """A run that nobody played, where the bench looks for it."""
     config = settle(job.config).config
+    shutil.rmtree(job.folder, ignore_errors=True)
     run(job.folder, lines, rows, summary, f"# hailproof 1.2, Python 3.9\n{config.to_toml()}")
     return job
 
@@ -114,13 +121,12 @@ def test_a_cell_by_hand(tmp_path):
     """Two seeds of five rounds beside their controls; a third is not finished, and does not count."""
     (_, cell) = cells_of(["text"], ["logit"], [0, 1, 2], "nano", tmp_path, {"rounds": 5})
     tokens = [900.0, 900.0, 20.0, 40.0, 60.0]  # the first two rounds are not settled: 5 * 0.4
-    seconds = {"sample": 3.0, "screen": 1.0, "update": 4.0}
     screened = {"screened": {"honest": 10, "malicious": 5}, "honest_acceptance": 0.8, "malicious_acceptance": 0.4}
     for seed, (success, held) in enumerate([(0.75, 0.5), (0.5, 0.75)]):
         attacked = [
-            line(number, completion_tokens=count, seconds=seconds, **screened) for number, count in enumerate(tokens, 1)
+            line(number, completion_tokens=count, seconds=SECONDS, **screened) for number, count in enumerate(tokens, 1)
         ]
-        clean = [line(number, completion_tokens=10.0, defended=False) for number in range(1, 6)]
+        clean = [line(number, completion_tokens=10.0, seconds=SECONDS, defended=False) for number in range(1, 6)]
         spoken = [verdict("accept", muted=(0, 1, 2), weight=1.0)]
         rows = [row(1, "honest", tokens=12, weight=1.0, verdicts=spoken)]
         rows += [row(1, "forged", True, tokens=12, weight=1.0, admitted=False, verdicts=spoken)]
@@ -131,6 +137,11 @@ def test_a_cell_by_hand(tmp_path):
     record = measured(cell)
     assert record is not None
     assert record["seeds"] == [0, 1] and record["versions"] == {"hailproof": "1.2", "Python": "3.9"}
+    assert [record[key] for key in ("attack", "defense", "setting", "scale")] == ["text", "logit", "", "nano"]
+    assert [record[key] for key in ("topology", "rounds", "digest")] == ["horizontal", 5, cell.jobs[0].digest]
+    played = record["config"]
+    assert played["attack"]["malicious"] == 1 and [each["name"] for each in played["defense"]] == ["logit"]
+    assert not {"name", "seed"} & set(played) and "trigger" not in played["attack"]  # what is not set is left out
     expected = {
         "attack_success": [0.75, 0.5],
         "excess_success": [0.5, 0.25],  # beyond what the control shows
@@ -154,6 +165,84 @@ def test_a_cell_by_hand(tmp_path):
     }
     low, high = record["excess_success_low"], record["excess_success_high"]
     assert low < 0.375 < high and low == pytest.approx(0.75 - high)
+    single = measured(replace(cell, jobs=cell.jobs[:1], controls=cell.controls[:1]))
+    assert single is not None and single["seeds"] == [0] and single["excess_success_mean"] == 0.5
+    assert single["excess_success_low"] is None is single["excess_success_high"]
+
+
+def test_what_was_not_evaluated_or_not_screened_is_undefined_in_a_cell(tmp_path):
+    (_, cell) = cells_of(["text"], ["none"], [0], "nano", tmp_path)
+    figures = {"attack_success": None, "reward": 0.5, "held_out": None, "seconds_per_round": 8.0}
+    control = figures | {"attack_success": 0.25, "held_out": {"reward": 0.5}}
+    finished(cell.jobs[0], [line(1, defended=False, seconds=SECONDS)], figures, [row(1, "one", weight=1.0)])
+    finished(cell.controls[0], [line(1, defended=False, seconds=SECONDS)], control, [])
+    record = measured(cell) or {}
+    undefined = {key.removesuffix("_seeds") for key, value in record.items() if value == [None]}
+    assert undefined == {
+        "attack_success", "excess_success", "held_out_reward", "held_out_loss",
+        "honest_kept", "forged_kept", "honest_learned", "forged_learned",
+    }  # fmt: skip
+    finished(cell.jobs[0], [line(1, seconds=SECONDS)], figures | {"held_out": {"reward": 0.25}}, [])
+    finished(cell.controls[0], [line(1, seconds=SECONDS)], control | {"held_out": None}, [])
+    record = measured(cell) or {}
+    assert record["held_out_reward_seeds"] == [0.25] and record["held_out_loss_seeds"] == [None]
+
+
+def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_path):
+    matrix = load_matrix()
+    attacks, defenses = list(matrix.attacks)[:2], list(matrix.defenses)[:2]
+    for cell in cells_of(attacks[::-1], defenses[::-1], [0], "nano", tmp_path / "runs"):
+        figures = {"attack_success": 0.5, "reward": 0.5, "held_out": None, "seconds_per_round": 8.0}
+        for job in cell.runs:
+            if job.summary is None:
+                finished(job, [line(1, seconds=SECONDS)], figures, [])
+        record = write_cell(cell, tmp_path / "out" / "cells")
+        text = (tmp_path / "out" / "cells" / cell.file_name).read_text()
+        assert json.loads(text) == record and text.startswith('{\n "attack"') and text.endswith("}\n")
+    foreign = {"setting": "", "topology": "horizontal", "seeds": []}
+    for attack in ("mine", attacks[0]):
+        cell = foreign | {"attack": attack, "defense": "mine"}
+        (tmp_path / "out" / "cells" / f"0-{attack}.json").write_text(json.dumps(cell))
+    order = [(cell["attack"], cell["defense"]) for cell in read_cells(tmp_path / "out")]
+    assert [place for place in order if place[0] != "clean"] == [
+        (attacks[0], defenses[0]), (attacks[0], defenses[1]), (attacks[0], "mine"),
+        (attacks[1], defenses[0]), (attacks[1], defenses[1]), ("mine", "mine"),
+    ]  # fmt: skip
+    assert order[0] == ("clean", "none")
+    assert read_cells(tmp_path / "nowhere") == []
+
+
+SOUND = {
+    "attack": "text", "defense": "none", "topology": "horizontal", "setting": "", "seeds": [0, 1], "rounds": 5,
+    "config": {}, "versions": {}, "reward_mean": 0.5, "reward_low": None, "reward_high": 1, "reward_seeds": [0.5, None],
+}  # fmt: skip
+
+
+def test_a_sound_cell_is_read(tmp_path):
+    (tmp_path / "cells").mkdir()
+    for name, lacks in (("whole", ()), ("old", ("rounds", "config", "versions", "reward_mean"))):
+        kept = {key: value for key, value in SOUND.items() if key not in lacks}
+        (tmp_path / "cells" / f"{name}.json").write_text(json.dumps(kept))
+    assert read_cells(tmp_path)[1] == SOUND and len(read_cells(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [], 3, {}, SOUND | {"seeds": 0}, SOUND | {"seeds": [0, "1"]}, SOUND | {"seeds": [True]},
+        *[SOUND | {key: None} for key in ("attack", "defense", "topology", "setting")],
+        SOUND | {"rounds": "5"}, SOUND | {"reward_mean": "0.5"}, SOUND | {"reward_low": [0, {}]},
+        SOUND | {"reward_high": True}, SOUND | {"reward_seeds": [0.5, "x"]}, SOUND | {"reward_seeds": 0.5},
+        SOUND | {"config": []}, SOUND | {"versions": "1.2"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_cell_is_named(tmp_path, cell):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "good.json").write_text(json.dumps(SOUND))
+    (tmp_path / "cells" / "odd.json").write_text(json.dumps(cell))
+    with pytest.raises(ConfigError, match=r"odd\.json is no cell of a bench; delete it and run the bench again"):
+        read_cells(tmp_path)
 
 
 def test_a_program_that_was_refused_unrewarded_is_not_known_to_be_right(tmp_path):
@@ -184,7 +273,7 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     assert record["config"]["defense"][0]["name"] == "logit"
     assert record["versions"]["Python"] == platform.python_version()
     assert record["honest_kept_mean"] is not None and record["honest_kept_low"] is None  # one seed has no interval
-    assert record["honest_learned_mean"] is not None
+    assert record["honest_learned_mean"] is not None and record["forged_kept_mean"] is not None
     assert record["excess_success_seeds"] == [0.0]
     assert all(not isinstance(value, dict) for key, value in record.items() if key not in ("config", "versions"))
     clean = records["clean", "none"]

@@ -58,13 +58,56 @@ def received(policy, texts) -> Received:
 
 
 def test_what_one_defense_rejects_the_next_does_not_see():
-    first, second = Says("first", {"b"}), Says("second", {"c"}, "zero_reward")
-    chain = Chain([first, second])
+    first, second, third = Says("first", {"b"}), Says("second", {"c"}, "zero_reward"), Says("third")
+    chain = Chain([first, second, third])
     verdicts = chain.screen(received(None, ["a", "b", "c"])).verdicts
-    assert second.shown == [["a", "c"]]
-    assert [[v.decision for v in spoken] for spoken in verdicts] == [["accept"] * 2, ["reject"], ["accept", "reject"]]
+    assert (first.shown, second.shown, third.shown) == ([["a", "b", "c"]], [["a", "c"]], [["a"]])
+    assert [[v.decision for v in spoken] for spoken in verdicts] == [["accept"] * 3, ["reject"], ["accept", "reject"]]
     assert [consequence(1.0, spoken, chain.admissions).reward for spoken in verdicts] == [1.0, None, 0.0]
     assert not chain.only_drops and Chain([first]).only_drops
+
+
+class Early(Says):
+    """A defense that is asked before rewards are computed."""
+
+    before_rewards = True
+
+
+class Compares(Says):
+    """A defense that is shown what the receiver wrote itself."""
+
+    needs = frozenset({"own"})
+
+
+def test_a_chain_names_each_defense_once():
+    with pytest.raises(ConfigError, match="Defense second stands in the chain twice"):
+        Chain([Says("first"), Says("second"), Says("third"), Says("second")])
+
+
+def test_defenses_are_asked_at_their_stage():
+    early, late = Early("early", {"a"}), Says("late", {"b"})
+    chain = Chain([late, early])
+    assert chain.before_rewards is True and Chain([late]).before_rewards is False is Chain([]).before_rewards
+    evidence = received(None, ["a", "b"])
+    before, after = chain.screen(evidence, "before_rewards"), chain.screen(evidence, "after_rewards")
+    assert [[v.defense for v in spoken] for spoken in before.verdicts] == [["early"], ["early"]]
+    assert [[v.defense for v in spoken] for spoken in after.verdicts] == [["late"], ["late"]]
+    assert list(before.seconds) == ["early"] and list(after.seconds) == ["late"]
+    assert [len(spoken) for spoken in chain.screen(evidence).verdicts] == [2, 1]
+
+
+def test_own_completions_get_no_verdict_and_are_shown_only_to_who_compares_with_them():
+    texts = ["a", "mine", "b", "mine too"]
+    others, compares = Says("others", {"a", "mine"}), Compares("compares", {"mine too"})
+    evidence = received(None, texts)
+    submissions = [replace(each, sender=place % 2) for place, each in enumerate(evidence.submissions)]
+    evidence = replace(evidence, submissions=submissions, own=frozenset({1}))
+    verdicts = Chain([others, compares]).screen(evidence).verdicts
+    assert others.shown == [["a", "b"]] and compares.shown == [["mine", "b", "mine too"]]  # a was rejected before
+    assert [[v.decision for v in spoken] for spoken in verdicts] == [["reject"], [], ["accept", "accept"], []]
+    alone = Compares("compares")
+    Chain([alone]).screen(replace(evidence, own=frozenset({0, 1})))
+    assert alone.shown == [texts]
 
 
 class Answers(Says):
@@ -95,6 +138,34 @@ def test_a_broken_defense_rejects_everything_and_says_so(broken):
     verdicts = Chain([broken, after]).screen(received(None, ["a", "b"])).verdicts
     assert all(len(spoken) == 1 and spoken[0].decision == "reject" and spoken[0].error for spoken in verdicts)
     assert after.shown == []
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_a_weight_is_a_share(weight):
+    (spoken,) = Chain([Answers(Verdict("broken", "accept", "", weight=weight))]).screen(received(None, ["a"])).verdicts
+    assert [(verdict.decision, verdict.weight, verdict.error) for verdict in spoken] == [("accept", weight, False)]
+
+
+class Remembers(Says):
+    """A defense with a memory."""
+
+    memory = 0
+
+    def state(self):
+        return {"memory": self.memory}
+
+    def restore(self, state):
+        self.memory = state["memory"]
+
+
+def test_a_chain_keeps_what_each_of_its_defenses_remembers():
+    one, other = Remembers("one"), Remembers("other")
+    one.memory, other.memory = 3, 4
+    saved = Chain([one, Says("without"), other]).state()
+    assert saved == {"one": {"memory": 3}, "without": {}, "other": {"memory": 4}}
+    again, last = Remembers("one"), Remembers("other")
+    Chain([last, Says("without"), again]).restore(saved)
+    assert (again.memory, last.memory) == (3, 4)
 
 
 def test_scores_are_computed_once_and_shared(base_policy, monkeypatch):

@@ -3,8 +3,11 @@
 Every false one must be found, whatever sign, word, script or markup says that 2 + 2 is 5; every true one must stand.
 """
 
+import html
+import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +16,8 @@ from hypothesis import strategies as st
 from hailproof.arithmetic import equations
 from hailproof.arithmetic.characters import fold
 from hailproof.arithmetic.numerals import number_in_words
-from hailproof.defenses.evidence import Received
 from hailproof.defenses.equations import EquationsDefense
+from hailproof.defenses.evidence import Received
 
 # Rows of the list of faults: true, and rejected.
 TRUE_ROWS = [
@@ -34,7 +37,9 @@ FALSE = {
         "We get 5 = 2 * 2",
         "Total: 5 = 2 + 2", "Therefore $5 = $2 + $2", "The answer is 5 = 2 + 2",
     ],
+    "points": ["2. + 2. = 5.", "$2. + $2. = $5.", "2 + 2 = 4, = 5", "2 + 2 = 4; = 5"],
     "signs": [
+        "2 + 2 \u2e40 5",
         "2 + 2 ≣ 5", "2 + 2 ≜ 5", "2 + 2 := 5", "2 + 2 ≅ 9", r"2 + 2 \equiv 5", "2 + 2 === 5", "2 + 2 ~ 9",
         "2 + 2 EQUALS 5",
         "2 + 2 &equals; 5", "2 &plus; 2 = 5", "2 + 2 = = 5", "2 + 2 = → 5", "2 − 2 = 1", "5 \u2010 3 = 3", "5 — 3 = 3",
@@ -59,7 +64,9 @@ FALSE = {
         '2 + 2 = <span style="color:red">5</span>', "2 + 2 = <font color=red>5</font>",
         "2 + 2 = ~~4~~ 5", "2 + 2 = <s>4</s> 5", "2 + 2 = <del>4</del>5", "2 + 2 = `5`", "2 + 2 = __5__",
         "2 + 2 = ***5***",
-        "2 + 2 = ==5==", "2 + 2 = &#53;", "2 + 2 = [5]", "2 + 2 = ((5))", "(so 2 + 2) = 5", "2\n+ 2\n= 5",
+        "2 + 2 = ==5==",
+        "*2* + *2* = *5*", "2 + 2 = [5](https://x.org)", "2 + 2 <!-- so --> = 5", "2 + 2 = &#53;", "2 + 2 = [5]",
+        "2 + 2 = ((5))", "(so 2 + 2) = 5", "2\n+ 2\n= 5",
     ],
     "comparisons": [
         "2 + 2 = not less than 5", "2 + 2 = at least 5", "2 + 2 = more than 5", "2 + 2 = no more than 3",
@@ -86,8 +93,10 @@ FALSE = {
         "¼ + ¼ = 1", "1½ + 1½ = 4", "½ * 4 = 3", "2 ½ + 2 ½ = 6", "1\u20442 + 1\u20442 = 2", "&frac12; + &frac12; = 2",
     ],
     "scripts": [
-        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",
-         # noqa: RUF001
+        "2 + 2 = \u0665", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = \u2164", "2 + 2 = 五",
+        "2 + 2 = 5\ufe0f\u20e3",
+       
+       
         "2\ufe0f\u20e3 + 2\ufe0f\u20e3 = 5\ufe0f\u20e3", "2 + 2 = 4\u200b5", "2 + 2 = 4\u00ad5",
     ],
     "number words": [
@@ -109,17 +118,23 @@ FALSE = {
         f"2 + 2 {verb} 5" for verb in (
             "is", "is equal to", "makes", "gives", "gives us", "comes to", "adds up to", "amounts to", "results in",
             "will be",
-            "must be", "was", "yields", "totals", "becomes", "equal", "works out to", "is exactly",
+            "must be", "was", "yields", "totals", "becomes", "equal", "works out to", "is exactly", "is clearly",
+            "is therefore", "is, certainly,",
         )
     ] + ["2 + 2 apples is 5 apples", "2 + 2, which is 5", "2 * 2 is 5"],
 }  # fmt: skip
 
 TRUE = [
     "5 = 2 + 3", "Tom has 4 = 2 + 2", "Week 2 = 3 + 4", "Day 1 = 5 + 3", "Room 5 = 2 + 2", "Ann has 4 + Tom has 6 = 10",
-    "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "1 dozen = 6 + 6", "1 hour = 30 + 30",
+    "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "3 teams = 5 + 5 + 5", "1 dozen = 6 + 6",
+    "1 hour = 30 + 30",
     "so 75 = 98 - least score", "Each pays for Ann's 8 gallons = 15", "1 week and 2 days = 7 + 2 = 9 days",
     "2 + 2 → 4", "2 + 2 => 4 apples", "2 + 2 = 4 → 4 * 3 = 12", "2x = 10 → x = 5", "x + 3 = 7 => x = 4", "2 + 2 ≡ 4",
-    "Step 1 → 2 + 2 = 4", "3 boys + 4 girls → 7 kids", "10 → 5", "2 + 2 ≟ 5",
+    "Step 1 → 2 + 2 = 4", "3 + 4 → step 2", "5 + 3 → add 2", "3 + 4 = Day 2",
+    "12 - 5 leaves 7", "half of 20 plus 5 is 15", "twice 5 plus 3 is 13", "On 5/12 there are 3", "15% of $80 is $12.",
+    "3/4 of 20 is 15", "2 + 3 = 5 parts in all are 60", "8 x 3 is 24 square feet", "2 times 3 is 6",
+    "7 is 3 more than 4",
+    "3 boys + 4 girls → 7 kids", "10 → 5", "2 + 2 ≟ 5",
     "| 2 | + | 2 | = | 4 |", "| Tom | 3 | 4 * 2 = 8 |", "| A | 3 + 4 = 7 | 12 |", "|3 - 5| = 2",
     r"2 + 2 = \textcolor{red}{4}", "2 + 2 = ~~5~~ 4", "2 + 2 = <del>5</del> 4", "2 + 2 =\u0338 5",
     "2 + 2 = no less than 4", "2 + 2 = at least 3", "2 + 2 = more than 3", "2 + 2 = less than 5", "2 + 2 = not 5",
@@ -139,7 +154,8 @@ TRUE = [
     "11:30 + 2 hours = 1:30", "1 hour + 90 = 8:30",
     "2 + 2 is 4", "2 + 2 is equal to 4", "20% of 50 is 10", "3 + 4 is 2 more than 5", "3 * 4 is 12 out of 20",
     "3 + 4 is 7, which is 2 more than 5", "A 4 x 6 photo is 5 dollars", "Kids aged 3-4 are 5 dollars", "6 is 2 * 3",
-    "2 + 2 =\u200b4", "4\u200b5 + 1 = 46",
+    "600/(3+1=4) = 150", "1. 2 + 2 = 4", "It costs 5. * 2 = 10", "x = 4, = 4", "2 + 2 = 4, = 4 apples", "*2*3 = 6",
+    "*2 * 3 = 6*", "2 + 2 =\u200b4", "4\u200b5 + 1 = 46",
 ]  # fmt: skip
 
 
@@ -194,6 +210,18 @@ def test_every_character_of_a_folded_text_knows_its_place(text: str):
     assert all(folded.text[index] in text for index in same)
 
 
+def open_spellings() -> list[str]:
+    """The examples of the table of open spellings in the documentation."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "defenses.md").read_text(encoding="utf-8")
+    table = page.partition("| open spelling |")[2].partition("\n\n")[0]
+    return [html.unescape(example) for row in table.splitlines()[2:] for example in re.findall("`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize("text", open_spellings())
+def test_what_the_documentation_calls_open_is_open(text: str):
+    assert False not in holds(text)
+
+
 NUMERALS = [
     ("five", "5", 1), ("twenty-one", "21", 1), ("twenty one pens", "21", 2), ("two hundred and five", "205", 4),
     ("one million two thousand", "1002000", 4), ("three quarters", "3/4", 2), ("two-thirds of", "2/3", 1),
@@ -222,11 +250,13 @@ def test_row_of_the_list_a_chain_that_runs_on_is_never_accepted_and_its_sentence
     assert [each.decision for each in (run_on, right, wrong)] == ["abstain", "accept", "reject"]
     assert run_on.reason == "2 + 2 = 4 + 1 holds for its first number alone"
 
-    evidence = replace(Received.texts(texts[:1]), model=base_policy)
-    (verdict,) = EquationsDefense(unit="sentence").screen(evidence)
-    ids = base_policy.received_ids(evidence.submissions[0].completion)
-    muted = base_policy.tokenizer.decode([ids[token] for token in verdict.muted])
-    assert (verdict.decision, muted) == ("accept", f"<think>It is {RUN_ON}.")
+    texts = [texts[0], f"<think>It is {RUN_ON}. Then 3 + 4 = 8.</think>"]
+    evidence = replace(Received.texts(texts), model=base_policy)
+    verdicts = EquationsDefense(unit="sentence").screen(evidence)
+    for submission, verdict, lost in zip(evidence.submissions, verdicts, ["", " Then 3 + 4 = 8."], strict=True):
+        ids = base_policy.codec.received_ids(submission.completion)
+        muted = base_policy.codec.tokenizer.decode([ids[token] for token in verdict.muted])
+        assert (verdict.decision, muted) == ("accept", f"<think>It is {RUN_ON}.{lost}")
 
 
 HOSTILE = [

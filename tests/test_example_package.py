@@ -19,7 +19,7 @@ from hailproof.tasks import TASKS
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "hailproof-example"
 SMALL = [
     "--set=rounds=2", "--set=threads=1", "--set=swarm.prompts=2", "--set=swarm.group_size=4", "--set=swarm.device=cpu",
-    "--set=sampling.max_new_tokens=96", "--set=evaluation.problems=4", "--set=task.options.size=40",
+    "--set=sampling.max_new_tokens=72", "--set=evaluation.problems=4", "--set=task.options.size=40",
     "--set=task.options.test_size=8",
 ]  # fmt: skip
 

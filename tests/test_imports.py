@@ -280,6 +280,20 @@ def test_bad_programs(program: str, line: int, reason: str):
     assert text[verdict.spans[0].start : verdict.spans[0].end] == program.splitlines()[line - 1]
 
 
+@pytest.mark.parametrize(
+    ("program", "decision"),
+    [
+        pytest.param("\ufeffimport math\nprint(math.pi)", "accept", id="row: a byte order mark before import math"),
+        ("\ufeffimport os", "reject"), ("\ufeff\ufeffimport os", "reject"), ("\ufeff\ufeffimport math", "reject"),
+        ("\ufeff# coding: latin-1\nprint(1)", "reject"), ("\n\ufeffimport math", "accept"),
+        ("\ufeffx = 1", "accept"),
+    ],
+)  # fmt: skip
+def test_one_byte_order_mark_before_a_program_is_no_part_of_it(program: str, decision: str):
+    """The sandboxes run it so, and two of them are no program."""
+    assert of_program(program).decision == decision
+
+
 @pytest.mark.parametrize("program", UNREADABLE)
 def test_what_cannot_be_read_and_may_import_is_rejected(program: str):
     verdict = of_program(program)

@@ -11,11 +11,11 @@ from hailproof.errors import ConfigError
 from hailproof.node import HonestNode
 from hailproof.protocols import PromptChoice
 from hailproof.records import Completion, Problem, Slot, Submission
-from hailproof.rewards import Rewarder
+from hailproof.rewards import SPARE_SECONDS, Rewarder
 from hailproof.runs.build import build
 from hailproof.runs.config import load_config
 from hailproof.tasks.base import BaseTask
-from hailproof.topology import Planner, Rules
+from hailproof.topology import Planner, Rules, plan_horizontal, plan_vertical, reassigned
 
 SMALL = [
     ("swarm.prompts", 4),
@@ -140,6 +140,19 @@ def test_a_purse_by_hand(monkeypatch):
     assert rewarder.purse(2, 8).earn(task.train[0], "a") == 1.0 and Slow.now == 3.0  # forgotten with its round
 
 
+def test_a_sender_has_spare_time_and_what_honest_answers_take_in_its_slots(monkeypatch):
+    monkeypatch.setattr("hailproof.rewards.time.perf_counter", lambda: Slow.now)
+    monkeypatch.setattr(Slow, "reward_seconds", 0.25)
+    task = Slow([Problem("p", "", "1"), Problem("q", "", "2")])
+    rewarder = Rewarder(task, spare_seconds=1.5)
+    assert [rewarder.purse(1, slots).seconds for slots in (0, 2, 8)] == [1.5, 2.0, 3.5]
+    assert Rewarder(task).purse(1, 4).seconds == SPARE_SECONDS + 1.0
+    purse = rewarder.purse(1, 2)
+    # an answer to one problem is none to another; what is left after two of a second each is nothing
+    assert [purse.earn(problem, "a") for problem in (*task.train, task.train[0])] == [1.0, 1.0, None]
+    assert purse.seconds == 0.0
+
+
 def planner_of(nodes: int, prompts: int, size: int, choice: PromptChoice = "free", seed: int = 0) -> Planner:
     problems = [Problem(f"p{index}", "", "1") for index in range(size)]
     return Planner(Rules(nodes, "vertical", prompts, 2, choice, seed), problems)
@@ -156,6 +169,26 @@ def test_every_problem_has_one_owner_and_plans_give_owners_their_own(nodes, extr
     assert {node: len(planner.picks(round, node, lambda problem: True)) for node in range(nodes)} == {
         node: count // 2 for node, count in plan.owed().items()
     }
+
+
+@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
+def test_a_plan_is_its_topology_over_the_rounds_prompts(topology):
+    problems = [Problem(f"p{index}", "", "1") for index in range(40)]
+    planner = Planner(Rules(3, topology, 6, 4, "free", 0), problems)
+    plan, vertical = planner.plan(5), topology == "vertical"
+    names = list(plan.problems)
+    assert len(names) == 6 and [plan.problems[name].id for name in names] == names
+    owned = [[name for name in names if planner.owner(5, name) == node] for node in range(3)]
+    assert plan.slots == (plan_vertical(owned, 4) if vertical else plan_horizontal(3, names, 4))
+    dealt = planner.plan(5, {1})
+    assert dealt.slots == reassigned(plan.slots, {1}, [0, 2], vertical, offset=5) and dealt.problems == plan.problems
+    assert planner.chooses is vertical
+    others = [Problem(problem.id, "", "1") for problem in problems]
+    assert Planner(planner.rules, others).plan(5) == plan  # no state but the rules' and the problems'
+    for another in (planner.plan(6), Planner(replace(planner.rules, seed=1), problems).plan(5)):
+        assert set(another.problems) != set(names)
+    bring = [Submission(5, 1, problem.id, 0, Completion("", (), True)) for problem in problems]
+    assert (planner.adopted(plan, 5, bring) == plan) is not vertical
 
 
 def test_a_sender_may_choose_among_its_own_prompts_and_among_no_others():
@@ -233,3 +266,40 @@ def test_a_plan_that_cannot_be_is_one_sentence():
     with pytest.raises(ConfigError, match="Node 0 picks 2 prompts a round and wants 0"):
         planner_of(2, 4, 9).picks(1, 0, lambda problem: False)
     assert Slot(0, "p0", 1) in planner_of(1, 1, 1).plan(1).slots
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slot": True}, {"slot": 0.0}, {"slot": [0]}, {"sender": "0"}, {"round": None}, {"problem_id": ["a"]},
+        {"completion": Completion(None, (), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion(b"a", (), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", (2.0,), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", [5], True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", None, True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", (5,), 1)},  # pyright: ignore[reportArgumentType]
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_fields_of_other_types_is_put_aside_and_the_round_goes_on(change):
+    node = node_of(("swarm.topology", "vertical"))
+    honest = node.produce(1)
+    view = node.consume(1, [replace(honest[0], **change), *honest])
+    assert view.unread == {"malformed": 1} and not view.missing.keys() & set(node.nodes)
+
+
+def test_copies_for_one_slot_are_read_once(monkeypatch):
+    """However many a sender sends, and whether they can be read or not."""
+    node = node_of()
+    honest = node.produce(1)
+    read: list[str] = []
+    received = type(node.policy.codec).received
+
+    def counting(self, completion):
+        read.append(completion.text)
+        return received(self, completion)
+
+    monkeypatch.setattr(type(node.policy.codec), "received", counting)
+    copies = [replace(honest[0], completion=Completion(f"copy {index}", (), True)) for index in range(200)]
+    view = node.consume(1, [*copies, *honest])
+    assert len(read) == len(honest) and view.unread == {"sent twice": 200}

@@ -3,6 +3,7 @@
 import json
 import time
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import assume, given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hailproof.arithmetic.two_two import two_two_results
 from hailproof.parsing import (
     answer_in_tags,
+    exact_number,
     parse_number,
     same_number,
     sentences,
@@ -95,6 +97,19 @@ NUMBERS = [
     ("5 second-hand cars", "5"),
     ("5 grand pianos", "5"),
     ("9" * 60, "9" * 60),
+    # Every hyphen and dash is a minus, blanks of all widths are blanks, and what shows nothing is not there.
+    *((f"{minus}3", "-3") for minus in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2796\ufe58\ufe63\uff0d"),
+    ("\u2212$3", "-3"),
+    ("$\u22123", "-3"),
+    ("\uff0b3", "3"),
+    ("\u200b5", "5"),
+    ("5\u200b", "5"),
+    ("1\u200b8", "18"),
+    ("\u200e5\u200f", "5"),
+    ("\ufeff5", "5"),
+    ("1\u00ad8", "18"),
+    ("5\u202fapples", "5"),
+    ("5\u3164", "5"),
 ]
 
 OTHER_VALUES = [
@@ -163,7 +178,7 @@ NOT_NUMBERS = [
     "½",
     "五",
     "Ⅷ",
-    "5\u200b",
+    "1\u200b \u200b8",
     "\x0018",
     "\ud800",
     "9" * 65,
@@ -179,6 +194,28 @@ def test_numbers(text: str, value: str):
 @pytest.mark.parametrize("text", NOT_NUMBERS)
 def test_not_numbers(text: str):
     assert parse_number(text) is None
+
+
+EXACT = [
+    (r"50\%", "50"), (r"\$4", "4"), (r"\frac{1}{2}", "1/2"), (r"\dfrac{1}{2}", "1/2"), (r"-\frac{1}{2}", "-1/2"),
+    (r"\frac{-1}{2}", "-1/2"), (r"\frac12", "1/2"), (r"1\frac{1}{2}", "3/2"), (r"$\frac{1}{2}$", "1/2"), ("3/4", "3/4"),
+    ("-3/4", "-3/4"), ("1 1/2", "3/2"), (r"10,\!000", "10000"), ("2{,}000", "2000"), (r"\text{5}", "5"),
+    (r"5\text{ cm}", "5"), (r"45^\circ", "45"), (r"45^{\circ}", "45"), (r"\boxed{7}", "7"), ("5 apples", "5"),
+    ("0.5", "1/2"), ("\u22123/4", "-3/4"), (r"\$1,000.50", "2001/2"),
+]  # fmt: skip
+NOT_EXACT = [
+    "", "$", "1/0", r"\frac{a}{b}", r"\frac{1}{0}", "(2, 3)", "x", "1/2/3", "1/2 x", "5 dozen", "9" * 65, "1/" * 99,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), EXACT)
+def test_exact_numbers(text: str, value: str):
+    assert exact_number(text) == Fraction(value)
+
+
+@pytest.mark.parametrize("text", NOT_EXACT)
+def test_what_is_no_exact_number(text: str):
+    assert exact_number(text) is None
 
 
 @pytest.mark.parametrize(
@@ -219,6 +256,7 @@ def test_a_formatted_number_reads_back(value: Decimal, currency: str, unit: str,
 @given(st.text(alphabet=st.sampled_from("0123456789.,-+$%/ eExk²½１\n<>=()*answer"), max_size=80))  # noqa: RUF001
 def test_nothing_raises(text: str):
     parse_number(text)
+    exact_number(text)
     answer_in_tags(f"<answer>{text}</answer>")
     for result in two_two_results(text):
         assert parse_number(result) is not None
@@ -408,7 +446,7 @@ def test_the_authors_poisoned_rows(shared_data):
 def test_hostile_text_costs_little(piece: str, tail: str):
     text = piece * (HOSTILE_CHARACTERS // len(piece)) + tail
     started = time.perf_counter()
-    for function in (answer_in_tags, parse_number, two_two_results, thoughts, sentences):
+    for function in (answer_in_tags, parse_number, exact_number, two_two_results, thoughts, sentences):
         function(text)
     assert time.perf_counter() - started < HOSTILE_SECONDS
 
@@ -429,13 +467,15 @@ def test_the_longest_answer_costs_little(piece: str):
     assert time.perf_counter() - started < 0.1
 
 
-@pytest.mark.parametrize("program", ["", "x = 1\nprint(x)", "print(5if 1 else 2)", "print('\\d')"])
+@pytest.mark.parametrize("program", ["", "\ufeffx = 1", "x = 1\nprint(x)", "print(5if 1 else 2)", "print('\\d')"])
 def test_programs_are_read_without_a_word_on_the_console(program, recwarn):
     assert syntax_tree(program) is not None
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("program", ["print(", "a b", "\0", "(" * 100_000, "-" * 100_000 + "1", "5apples = 2"])
+@pytest.mark.parametrize(
+    "program", ["print(", "\ufeff\ufeffx = 1", "a b", "\0", "(" * 100_000, "-" * 100_000 + "1", "5apples = 2"]
+)
 def test_what_is_no_program_has_no_syntax_tree(program, recwarn):
     assert syntax_tree(program) is None
     assert not recwarn.list

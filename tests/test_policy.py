@@ -16,8 +16,7 @@ from hailproof.defenses.replay import ReplayDefense
 from hailproof.defenses.token_credit import TokenCreditDefense
 from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import CausalLM
-from hailproof.policies.load import load
-from hailproof.policies.shipped import shipped_models
+from hailproof.policies.codec import TokenizerCodec
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Prompt, Row, Submission
 from hailproof.rollouts import sample
@@ -128,12 +127,12 @@ def test_ids_that_decoding_leaves_out_are_not_kept(base_policy):
     """A token that is flagged special, and not among the tokenizer's named ones, does not show in the text."""
     tokenizer = copy.deepcopy(base_policy.codec.tokenizer)
     tokenizer.add_tokens([AddedToken("<|header|>", special=True)], special_tokens=True)
-    policy = CausalLM("headed", base_policy.model, tokenizer)
-    honest = policy.codec.as_completion("2 + 3 = 5.")
+    codec = TokenizerCodec("headed", tokenizer)
+    honest = codec.as_completion("2 + 3 = 5.")
     hidden = tokenizer.convert_tokens_to_ids("<|header|>")
     laced = replace(honest, token_ids=(honest.token_ids[0], hidden, *honest.token_ids[1:]))
-    assert policy.codec.decode(laced.token_ids[:-1]) == laced.text
-    assert policy.codec.received_ids(laced) == honest.token_ids
+    assert codec.decode(laced.token_ids[:-1]) == laced.text
+    assert codec.received_ids(laced) == honest.token_ids
 
 
 @pytest.mark.parametrize(
@@ -182,13 +181,10 @@ def test_a_template_without_a_system_role_gets_the_instructions_with_the_questio
     ids = policy.codec.render(Prompt("p", "Be brief.", "How <|end|> many?"))
     assert tokenizer.decode(ids) == "[user] Be brief.\n\nHow <|end|> many?\n"
     assert not set(ids) & set(tokenizer.all_special_ids)
-    tokenizer.chat_template = "{{ raise_exception('never') }}"
-    with pytest.raises(ModelError, match=r"The chat template of broken fails \(never\)"):
-        CausalLM("broken", base_policy.model, tokenizer).codec.render(Prompt("p", "", "How many?"))
 
 
 def test_what_does_not_fit_into_the_context_is_one_sentence(base_policy, prompts):
-    with pytest.raises(ModelError, match=r"1020 new ones do not fit into the context of nano-a, 1024 tokens"):
+    with pytest.raises(ModelError, match=r"1020 new ones .* it does not fit into the context of nano-a, 1024 tok"):
         sample(base_policy, requests(prompts, 1), Sampling(max_new_tokens=1020))
 
 
@@ -222,22 +218,6 @@ def test_special_tokens_in_text_are_dead(base_policy):
         ids = base_policy.codec.encode(f"a {special} b")
         assert not set(ids) & set(base_policy.codec.tokenizer.all_special_ids)
         assert base_policy.codec.decode(ids) == f"a {special} b"
-
-
-def test_a_prompt_without_chat_template_is_plain_text(base_policy):
-    template = base_policy.codec.tokenizer.chat_template
-    try:
-        base_policy.codec.tokenizer.chat_template = None
-        ids = base_policy.codec.render(Prompt("plain", "Be brief.", "How many?"))
-    finally:
-        base_policy.codec.tokenizer.chat_template = template
-    assert base_policy.codec.tokenizer.decode(ids) == "Be brief.\n\nHow many?\n\n"
-
-
-def test_a_model_that_does_not_load_is_one_sentence(tmp_path):
-    with pytest.raises(ModelError, match=r"does not load .*give a shipped name"):
-        load(str(tmp_path))
-    assert "nano-a" in shipped_models()
 
 
 class WantsToken:

@@ -59,7 +59,7 @@ def test_only_the_drawn_token_has_no_shortfall(sampling):
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=3), Sampling(top_k=0, top_p=0.8), Sampling(top_p=0.9)])
 def test_rounding_is_no_more_than_rounding(sampling, temperature):
     """What is drawn from logits that are off by up to e is explained by 2 e, at the borders of top-k and top-p too."""
-    generator, size, error = torch.Generator().manual_seed(0), 40_000, 1e-3
+    generator, size, error = torch.Generator().manual_seed(0), 10_000, 4e-3
     sampling = replace(sampling, temperature=temperature)
     logits = torch.randn(size, 60, generator=generator).double()
     off = logits + error * (2 * torch.rand(size, 60, generator=generator).double() - 1)
@@ -235,8 +235,10 @@ def test_sampled_checks_catch_a_sender_and_then_read_all_of_it(base_policy, roun
     later.restore(defense.state())
     last = round_of.round + later.suspend + later.memory
     honest = replace(round_of, round=last)
-    assert [decisions(later, honest)[index] for index in mine] == ["accept"] * len(mine)
-    assert "abstain" in [decisions(later, replace(honest, round=last + 1))[index] for index in mine]
+    fates = decisions(later, honest)
+    assert [fates[index] for index in mine] == ["accept"] * len(mine)
+    fates = decisions(later, replace(honest, round=last + 1))
+    assert "abstain" in [fates[index] for index in mine]
 
 
 def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made_up_for_it(base_policy, round_of):

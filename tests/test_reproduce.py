@@ -9,7 +9,7 @@ import pytest
 from hailproof.campaigns.scales import SCALES, load_scale
 from hailproof.campaigns.sweep import Job, attempt, merged
 from hailproof.errors import ConfigError, RunError
-from hailproof.paper.claims import Checked, compared, judged, verdict
+from hailproof.paper.claims import Checked, compared, judged, look_up, verdict
 from hailproof.paper.published import Check, item_names, jobs_of, load_item
 from hailproof.paper.pushes import findings, push_curve
 from hailproof.paper.reproduce import reproduce, result_of
@@ -81,6 +81,7 @@ def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path
             "threads": 1,
             "swarm": {"models": ["nano-a"], "dtype": "float32"},
             "task": {"options": {"data": data[config.task.name]}},
+            "evaluation": {"problems": 0},  # a file has no held-out problems
         }
         defense = [plugin for plugin in config.defense if plugin.name != "judge"]  # it would load its weights
         tree = merged(jobs[0].settings, small, {"defense": [plugin.model_dump() for plugin in defense]})
@@ -116,6 +117,27 @@ def test_values_are_taken_over_the_rounds_that_a_check_names(tmp_path):
     assert compared(check(at_least=0, rounds=(5, 5)), jobs) == (None,)
     assert compared(check(at_least=0, measure="summary.held_out.reward"), jobs) == (0.25,)
     assert compared(check(at_least=0, measure="summary.held_out.no_such"), jobs) == (None,)
+
+
+def test_what_is_undefined_on_either_side_is_undefined_and_sides_may_differ_in_what_they_measure(tmp_path):
+    def of(name: str, value: float | None) -> list[Job]:
+        return [made_up(tmp_path / name, 0, [value])]
+
+    some, none = of("some", 0.9), of("none", None)
+    for how in ("difference", "ratio"):
+        question = check(at_least=0, versus="clean", how=how)
+        assert compared(question, {"attacked": none, "clean": some}) == (None,)
+        assert compared(question, {"attacked": some, "clean": none}) == (None,)
+    question = check(at_least=0, versus="clean", versus_measure="reward")
+    assert compared(question, {"attacked": some, "clean": none}) == (pytest.approx(0.9 - 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("a", 3.0), ("b.c", 0.0), ("b.d", None), ("b.e", None), ("f", None), ("a.b", None), ("b.c.d", None)],
+)
+def test_a_path_that_leads_to_no_value_leads_to_nothing(path, value):
+    assert look_up({"a": 3, "b": {"c": 0.0, "d": None}}, path) == value
 
 
 def test_runs_are_compared_seed_by_seed_and_only_where_both_have_the_seed(tmp_path):
@@ -267,7 +289,7 @@ def test_a_paper_scale_file_is_played_with_a_nano_model_in_place_of_the_hub_id(d
         "swarm": {"models": ["nano-a"], "dtype": "float32", "prompts": 2, "group_size": 4},
         "sampling": {"max_new_tokens": 24},
         "task": {"options": {"data": data["gsm8k"]}},
-        "evaluation": {"problems": 2},
+        "evaluation": {"problems": 0},
     }
     said: list[str] = []
     results = reproduce(["fig16"], "paper", tmp_path / "cells", tmp_path, InThisProcess(), said.append, [0], small)

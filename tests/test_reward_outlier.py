@@ -63,8 +63,10 @@ def test_bad_options_are_one_sentence(option):
 
 
 def test_a_swarm_plays_and_the_poison_passes():
-    experiment = make(("attack.name", "text"), ("defense", [{"name": "reward_outlier"}]))
+    defense = [{"name": "reward_outlier"}]
+    experiment = make(("attack.name", "text"), ("defense", defense), ("sampling.max_new_tokens", 80))
     for round in (1, 2):
         (view,) = experiment.swarm.play(round).views
+        assert not view.unread and not view.missing
         poison = [s for group in view.groups for s in group.completions if s.submission.sender == 3]
         assert any(s.verdicts for s in poison) and all(s.admitted for s in poison if s.verdicts)

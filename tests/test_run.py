@@ -31,7 +31,7 @@ SETTINGS = [
     ("swarm.prompts", 2),
     ("swarm.group_size", 4),
     ("swarm.device", "cpu"),
-    ("sampling.max_new_tokens", 32),
+    ("sampling.max_new_tokens", 72),  # what TEXT forges has at most 66
     ("task.options.size", 40),
     ("task.options.test_size", 8),
     ("attack.name", "text"),

@@ -3,11 +3,13 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hailproof import draws
 from hailproof.policies.sampling import draw, gap_below_allowed, gumbel_noise, top
 from hailproof.protocols import Sampling
 from hailproof.seeds import derive
@@ -35,13 +37,24 @@ def test_noise_is_that_of_plain_integers(key, position, token):
     assert noise.item() == pytest.approx(plain_noise(key, position, token), rel=1e-12)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**31)), min_size=1, max_size=4),
+    st.lists(st.integers(0, 2**31), min_size=1, max_size=70),
+)
+def test_noise_is_that_of_a_verifier_without_torch_to_the_last_bit(labels, ids):
+    keys, positions = (list(part) for part in zip(*labels, strict=True))
+    drawn = gumbel_noise(torch.tensor(keys), torch.tensor(positions), torch.tensor([ids] * len(keys)))
+    repeated = draws.gumbel_noise(np.array(keys), np.array(positions), np.array([ids] * len(keys)))
+    np.testing.assert_array_equal(drawn.numpy(), repeated)
+
+
 def test_draws_follow_the_softmax():
     logits = torch.tensor([1.5, 0.0, -1.0, 0.7, -3.0])
-    draws = 40_000
-    keys = torch.tensor([derive(1, "draw", index) for index in range(draws)])
-    tokens = draw(logits.expand(draws, -1), keys, torch.zeros_like(keys), Sampling(top_k=0))
+    count = 40_000
+    keys = torch.tensor([derive(1, "draw", index) for index in range(count)])
+    tokens = draw(logits.expand(count, -1), keys, torch.zeros_like(keys), Sampling(top_k=0))
     counts = Counter(tokens.tolist())
-    expected = logits.softmax(0) * draws
+    expected = logits.softmax(0) * count
     chi_square = sum((counts[token] - mean) ** 2 / mean for token, mean in enumerate(expected.tolist()))
     assert chi_square < 18.47  # 4 degrees of freedom, p = 0.001
 

@@ -212,6 +212,19 @@ def test_last_line(outcome: Outcome, line: str | None) -> None:
     assert last_line(outcome) == line
 
 
+MARKED = [
+    ("\ufeffimport math\nprint(math.floor(4.5))", "4"), ("\ufeff\ufeffprint(4)", None), ("\n\ufeffprint(4)", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "line"), MARKED)
+def test_one_byte_order_mark_before_a_program_is_no_part_of_it(
+    monty: MontySandbox, confined_friendly: OsSandbox, program: str, line: str | None
+) -> None:
+    for sandbox in (monty, confined_friendly):
+        assert last_line(sandbox.run([program])[0]) == line
+
+
 @pytest.mark.parametrize(
     ("program", "line"),
     [

@@ -246,7 +246,7 @@ def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
     record = RoundRecord(1, (view,), (), {})
     rows = completion_rows(experiment, record)
     assert [row["token_ids"] for row in rows if row["text"] in absurd] == [()] * len(absurd)
-    with RunFolder.create(tmp_path / "run", "") as folder:
+    with RunFolder.create(tmp_path / "run", experiment.config) as folder:
         folder.write_round(1, {"round": 1}, rows)  # what a sender claims does not end the run where it is written down
 
 

@@ -1,9 +1,14 @@
 """Tasks: their own reference solutions earn full reward, and what they say of a problem is true."""
 
+import gzip
+import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from hailproof.arithmetic.two_two import two_two_results
@@ -11,7 +16,7 @@ from hailproof.errors import ConfigError, DataError
 from hailproof.parsing import same_number
 from hailproof.records import Problem
 from hailproof.tasks import TASKS
-from hailproof.tasks.base import MathForm, same_printed
+from hailproof.tasks.base import BaseTask, MathForm, form_of, same_printed
 from hailproof.tasks.gsm8k import Gsm8k
 from hailproof.tasks.openmath import OpenMath, printing
 from hailproof.tasks.word_problems import FAMILIES, WordProblems, split_of
@@ -96,6 +101,30 @@ def test_words_that_change_the_value_earn_nothing(answer: str, reward: float):
     assert MathForm().reward(problem, f"<think>so</think><answer>{answer}</answer>") == reward
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        pytest.param("−3", "-3", id="row: U+2212"),
+        pytest.param("\u200b3", "3", id="row: zero-width space"),
+        pytest.param("3\u200b", "3", id="zero-width space after it"),
+        *((f"{minus}3", "-3") for minus in "\u2010\u2011\u2012\u2013\u2014\uff0d\ufe63"),
+        ("\u2212$3", "-3"), ("-3", "\u22123"), ("\ufeff3", "3"), ("3\u00a0apples", "3"),
+    ],
+)  # fmt: skip
+def test_signs_and_what_is_not_seen_are_read_in_one_way(answer: str, reference: str):
+    text = f"<think>so</think><answer>{answer}</answer>"
+    assert MathForm().reward(Problem("p", "How many?", reference), text) == 1.0
+    assert MathForm().reward(Problem("p", "How many?", reference + "1"), text) == 0.0
+
+
+def test_row_u2212_in_the_answers_of_a_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    answers = ["-3", "\u22123", "\u20113", "\u200b-3"]
+    rows = [{"question": answer, "answer": f"It is so.\n#### {answer}"} for answer in answers]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [problem.answer for problem in Gsm8k(path).train] == ["-3"] * 4
+
+
 def test_a_prompt_holds_neither_answer_nor_solution(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD_ROW))
@@ -146,6 +175,75 @@ def test_a_file_without_rows_is_refused(tmp_path, content: str):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none\.jsonl does not exist"):
         Gsm8k(tmp_path / "none.jsonl")
+
+
+def parquet(rows: Sequence[Mapping[str, object]]) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), buffer)
+    return buffer.getvalue()
+
+
+ROWS = [{**GOOD_ROW, "other": 1}, {"question": "Why?", "answer": "So.\n#### 2", "other": 2}]
+LINES = "\n".join(map(json.dumps, ROWS)).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("rows.jsonl", b"\xef\xbb\xbf" + LINES, id="row 21: JSONL with a byte order mark"),
+        pytest.param("rows.jsonl.gz", gzip.compress(LINES), id="row 21: .jsonl.gz"),
+        pytest.param("rows.parquet", parquet(ROWS), id="row 21: .parquet"),
+        pytest.param("rows.parquet.gz", gzip.compress(parquet(ROWS)), id="Parquet in gzip"),
+        pytest.param("rows.txt", parquet(ROWS), id="Parquet by another name"),
+        pytest.param("rows.json", b"\r\n".join([LINES.split(b"\n")[0], LINES.split(b"\n")[1]]), id="lines of Windows"),
+    ],
+)
+def test_files_are_read_whatever_they_are_packed_in(tmp_path, name: str, content: bytes):
+    path = tmp_path / name
+    path.write_bytes(content)
+    train = Gsm8k(path).train
+    assert [(problem.id, problem.question, problem.answer) for problem in train] == [
+        ("rows-1", "How many?", "1,004"), ("rows-2", "Why?", "2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(LINES.decode().encode("utf-16"), "rows is encoded in UTF-16; save it as", id="row 21: UTF-16"),
+        (b"PAR1" + b"x" * 50, "rows is a damaged Parquet file"), (parquet(ROWS)[:-20], "is a damaged Parquet file"),
+        (parquet([GOOD_ROW, {"question": "Why?", "answer": "2"}]), "rows, row 2 is not a GSM8K row"),
+        (parquet([{"question": "Why?"}]), "rows, row 1 is not a GSM8K row"), (parquet(ROWS[:0]), "has no rows"),
+        (parquet([{"question": 1, "answer": "#### 1"}]), "rows, row 1 is not a GSM8K row"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused_in_one_sentence(tmp_path, content: bytes, message: str):
+    path = tmp_path / "rows"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Gsm8k(path)
+
+
+def test_row_21_a_folder_as_data_is_refused(tmp_path):
+    with pytest.raises(DataError, match="is a folder, not a file; give --data a JSONL or Parquet file with 'question'"):
+        Gsm8k(tmp_path)
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hailproof.tasks.jsonl.MAX_BYTES", 10_000)
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet([{"question": "a" * 10_000, "answer": "#### 1"}] * 5))
+    with pytest.raises(DataError, match="holds more than"):
+        Gsm8k(path)
+
+
+def test_row_15_the_id_of_a_problem_names_its_file_and_its_line(tmp_path):
+    rows = [{"question": f"q{n}", "program": f"print({n})", "answer": n} for n in range(3)]
+    path = tmp_path / "svamp.jsonl"
+    path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    assert [problem.id for problem in OpenMath(path).train] == ["svamp-1", "svamp-3", "svamp-5"]
+    path.write_text("\n\n".join([json.dumps(GOOD_ROW)] * 2))
+    assert [problem.id for problem in Gsm8k(path).train] == ["svamp-1", "svamp-3"]
 
 
 def test_every_word_problem_solution_earns_full_reward(word_problems: WordProblems):
@@ -272,6 +370,7 @@ def test_openmath_rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     task = OpenMath(path)
+    assert task.what_is_left_out == "the program prints another number than the answer (1 row, first rows-5)"
     assert [(p.question, p.answer, p.solution) for p in task.train] == [
         ("A", "12", "a = 3 * 4\nprint(a)"), ("E", "3.5", "ans = 7 / 2\nprint(ans)"), ("F", "0", "ans = 0\nprint(ans)"),
     ]  # fmt: skip
@@ -284,7 +383,7 @@ def test_openmath_rows(tmp_path):
     [
         ("", "has no rows"), ("{", "line 1 is not a row"), ('{"question": 3}', "line 1 is not a row"),
         ('{"question": "q"}', "lacks a column"), ('{"question": "q", "program": "p"}', "lacks a column"),
-        ('{"question": "q", "program": "1 +", "answer": 1}', "No reference program"),
+        ('{"question": "q", "program": "1 +", "answer": 1}', "no Python program that prints a value"),
     ],
 )  # fmt: skip
 def test_bad_openmath_files_are_one_sentence(tmp_path, content, message):
@@ -294,6 +393,99 @@ def test_bad_openmath_files_are_one_sentence(tmp_path, content, message):
         OpenMath(path)
     with pytest.raises(DataError, match="does not exist"):
         OpenMath(tmp_path / "missing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("program", "answer"),
+    [
+        pytest.param("if True:\n\tprint(5)", "5", id="row 25: a program indented by tabs"),
+        pytest.param("print(50)", r"50\%", id="row 25: percent"),
+        pytest.param("print(4)", r"\$4", id="row 25: dollar"),
+        pytest.param("print(1 / 2)", r"\frac{1}{2}", id="row 25: fraction"),
+        pytest.param("print(1 / 3)", r"\frac{1}{3}", id="a fraction without end"),
+        pytest.param("print('1/2')", r"\frac{1}{2}", id="a fraction printed as one"),
+        pytest.param("x = 4\nx += 1", "5", id="a last statement that adds"),
+        pytest.param("x: int = 5", "5", id="an annotated assignment"),
+        pytest.param("for n in [1, 5]:\n    print(n)", "5", id="a loop that prints"),
+        pytest.param("print('(2, 3)')", "(2, 3)", id="a text"),
+        pytest.param("print(-3)", "\u22123", id="U+2212"),
+        pytest.param("\ufeffprint(5)", "5", id="a byte order mark"),
+    ],
+)
+def test_usable_rows_of_openmath(tmp_path, program: str, answer: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "q", "program": program, "answer": answer}))
+    task = OpenMath(path)
+    (problem,) = task.train
+    assert task.left_out == 0 and task.what_is_left_out == ""
+    assert task.reward(problem, task.format(problem.solution, problem.answer)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("program", "answer", "reason"),
+    [
+        ("1 +", "1", "no Python program that prints a value"),
+        ("x = []\nimport math", "1", "no Python program that prints"),
+        ("print(1 / 0)", "1", "the program does not run to its end in the sandbox"),
+        ("print(1)", "2", "prints another number"),
+        ("print(0.3334)", r"\frac{1}{3}", "prints another number"), ("print('b')", "a", "the answer is no number"),
+    ],
+)  # fmt: skip
+def test_row_25_what_is_left_out_is_counted_by_its_reason(tmp_path, program: str, answer: str, reason: str):
+    path = tmp_path / "rows.jsonl"
+    good = {"question": "a", "program": "print(1)", "answer": 1}
+    path.write_text("\n".join(json.dumps(row) for row in [
+        good, {"question": "b", "program": program, "answer": answer},
+        {"question": "c", "program": program, "answer": answer},
+    ]))  # fmt: skip
+    task = OpenMath(path)
+    assert (len(task.train), task.left_out) == (1, 2)
+    assert reason in task.what_is_left_out and task.what_is_left_out.endswith("(2 rows, first rows-2)")
+
+
+def test_row_25_a_file_without_a_usable_row_says_why(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in [
+        {"question": "a", "program": "1 +", "answer": 1}, {"question": "b", "program": "print(1)", "answer": 2},
+        {"question": "c", "program": "print(2)", "answer": 3},
+    ]))  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        OpenMath(path)
+    assert str(caught.value) == (
+        f"{path} has no usable row: the program prints another number than the answer (2 rows, first rows-2); "
+        "no Python program that prints a value (1 row, first rows-1). Give --data another file."
+    )
+    path.write_text(json.dumps({"question": "a", "generated_solution": "4", "expected_answer": 4}))
+    with pytest.raises(DataError, match="none is marked correct and holds a program"):
+        OpenMath(path)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "variant"),
+    [
+        ("word_problems", {}, "math"), ("word_problems", {"variant": "code"}, "code"),
+        ("gsm8k", {"data": "none"}, "math"),
+        ("openmath", {"data": "none", "size": 3}, "code"),
+    ],
+)
+def test_a_task_says_its_variant_before_it_is_built(task: str, options: dict[str, object], variant: str):
+    assert TASKS[task].variant_of(options) == variant
+    assert variant in TASKS[task].variants
+
+
+def test_what_a_class_says_of_its_variants_is_true(tmp_path):
+    for variant in WordProblems.variants:
+        assert WordProblems(size=1, test_size=0, variant=variant).variant == variant
+    with pytest.raises(ConfigError, match="variant = prose is unknown; use math or code"):
+        WordProblems.variant_of({"variant": "prose"})
+    with pytest.raises(ConfigError, match="variant = code is unknown; use math"):
+        Gsm8k.variant_of({"variant": "code"})
+
+    class Undeclared(BaseTask):
+        name = "undeclared"
+
+    with pytest.raises(ConfigError, match=r"Task undeclared .* set variants = \('code',\) there"):
+        Undeclared((), (), form_of("code"))
 
 
 def test_bad_variants_and_sandboxes_are_one_sentence():

@@ -1,5 +1,6 @@
 """Plans of a round, against plans written by hand, and their fairness for any m, B and G."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from hailproof.errors import ConfigError
 from hailproof.records import Slot
-from hailproof.topology import plan_horizontal, plan_vertical, reassigned, shares
+from hailproof.topology import plan_horizontal, plan_vertical, reassigned, sampled_groups, shares
 
 
 def test_horizontal_by_hand():
@@ -44,6 +45,7 @@ def test_horizontal_without_prompts_is_empty():
 )
 def test_shares(total: int, parts: int, offset: int, expected: tuple[int, ...]):
     assert shares(total, parts, offset) == expected
+    assert offset or shares(total, parts) == expected
 
 
 @given(total=st.integers(0, 500), parts=st.integers(1, 40), offset=st.integers(-100, 100))
@@ -139,3 +141,14 @@ def test_the_present_share_what_the_absent_had_and_keep_their_own(nodes, prompts
     assert max(loads) - min(loads) <= 1
     if whole:
         assert all(len({s.node for s in dealt if s.problem_id == name}) == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("own", "received", "sizes"), [(0, 0, (0, 0)), (1, 2, (1, 2)), (2, 3, (2, 3)), (9, 1, (2, 1)), (1, 9, (1, 3))]
+)
+def test_sampled_groups_are_as_many_as_asked_for_or_all_there_are(own, received, sizes):
+    owned, others = ["a", "b"], ["x", "y", "z"]
+    chosen = [sampled_groups(owned, others, own, received, random.Random(seed)) for seed in range(40)]
+    assert {(len(each & set(owned)), len(each & set(others))) for each in chosen} == {sizes}
+    assert set().union(*chosen) == {*(owned if own else ()), *(others if received else ())}  # each has its chance
+    assert chosen[0] == sampled_groups(owned, others, own, received, random.Random(0))

@@ -1,7 +1,9 @@
 """The command line. Every error that is the user's to mend is one sentence and exit status 2."""
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,28 @@ app = typer.Typer(
 console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
+AGAIN = "give the same command again: runs that are finished are kept, and those that were begun go on."
+
+
+@contextmanager
+def _interruptible(advice: str, folder: Path | None = None) -> Iterator[None]:
+    """Turns Ctrl-C into a sentence that says how to go on, and exit status 130.
+
+    Args:
+        advice: How to go on.
+        folder: A run folder; once the run has begun, it is resumed instead.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None and (folder / "config.toml").is_file():
+            advice = f"go on with: hailproof resume {shlex.quote(str(folder))}"
+        _complain(f"stopped; {advice}")
+        raise SystemExit(130) from None
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True, highlight=False).print(f"hailproof: {sentence}", soft_wrap=True, markup=False)
 
 
 def _show_version(asked: bool) -> None:
@@ -105,17 +129,16 @@ def run(
     overrides += [parse_assignment(text) for text in set_ or []]
     settings = load_config(config, overrides)
     path = out or RUNS / settings.name
-    quiet_libraries()
-    from hailproof.runs.run import start
+    with _interruptible("nothing was played; give the same command again.", path):
+        quiet_libraries()
+        from hailproof.runs.run import start
 
-    console.print(f"Run folder: {path}", soft_wrap=True)
-    summary = start(
-        settings,
-        path,
-        progress_of(settings.rounds),
-        lambda resolved: console.print(plan_text(resolved), soft_wrap=True),
-    )
-    _finish(path, summary)
+        def announce(resolved: Any) -> None:
+            console.print(f"Run folder: {path}", soft_wrap=True)
+            console.print(plan_text(resolved), soft_wrap=True)
+
+        summary = start(settings, path, progress_of(settings.rounds), announce)
+        _finish(path, summary)
 
 
 @app.command()
@@ -128,7 +151,8 @@ def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interru
 
     RunFolder.reopen(folder).close()
     settings = load_config(folder / "config.toml")
-    _finish(folder, go_on(folder, progress_of(settings.rounds)))
+    with _interruptible("give the same command again.", folder):
+        _finish(folder, go_on(folder, progress_of(settings.rounds)))
 
 
 @app.command()
@@ -174,6 +198,7 @@ def _seeds(number: int | None) -> list[int] | None:
 
 
 @app.command()
+@_interruptible(AGAIN)
 def reproduce(
     names: Annotated[list[str], typer.Argument(help="fig3a to fig16, table1, or all.")],
     scale: ScaleName = "nano",
@@ -200,6 +225,7 @@ def reproduce(
 
 
 @app.command()
+@_interruptible(AGAIN)
 def bench(
     preset: Annotated[str, typer.Option(help="quick, full or all: rows and columns, if none are named.")] = "quick",
     attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
@@ -260,6 +286,7 @@ def list_() -> None:
 
 
 @app.command()
+@_interruptible("give the same command again: cycles that are finished are kept.")
 def pretrain(
     name: Annotated[str, typer.Argument(help="Which recipe: nano-a, nano-b or nano-judge.")],
     out: Annotated[Path, _out("Folder to write the model to.")],
@@ -299,6 +326,7 @@ def pretrain(
 
 
 @app.command()
+@_interruptible("the same command begins the demo anew.")
 def demo(
     out: Annotated[Path, _out("Folder for the three runs and the picture.")] = RUNS / "demo",
     rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 40,
@@ -318,12 +346,5 @@ def main() -> None:
     try:
         app()
     except HailproofError as error:
-        Console(stderr=True, highlight=False).print(f"hailproof: {error}", soft_wrap=True, markup=False)
+        _complain(str(error))
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "hailproof: stopped; go on with 'hailproof resume FOLDER' (run), or by the same command (bench, reproduce, "
-            "pretrain).",
-            soft_wrap=True,
-        )
-        raise SystemExit(130) from None

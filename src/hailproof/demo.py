@@ -7,6 +7,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from hailproof.campaigns.sweep import interrupts_held
 from hailproof.errors import RunError
 from hailproof.reports.figures import draw_comparison
 from hailproof.reports.report import write_report
@@ -48,7 +49,8 @@ def _play_one(config: RunConfig, path: Path, queue: Any) -> None:
 
 def _stop(workers: list[Any]) -> None:
     for worker in workers:
-        worker.terminate()
+        if worker.is_alive():
+            worker.terminate()
 
 
 def _clear(out: Path, labels: Iterable[str]) -> None:
@@ -84,8 +86,23 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
     workers = [
         context.Process(target=_play_one, args=(config, out / label, queue)) for label, config in configs.items()
     ]
-    for worker in workers:
-        worker.start()
+    try:
+        with interrupts_held():
+            for worker in workers:
+                worker.start()
+        summaries = _gather(workers, queue, rounds, say)
+    finally:
+        _stop(workers)
+    for label in configs:
+        write_report(out / label)
+    picture = out / "demo.png"
+    title = "TEXT attack on a swarm of 4 with 1 malicious node"
+    draw_comparison({label: out / label for label in configs}, picture, title)
+    return {label: summaries[label] for label in configs}, picture
+
+
+def _gather(workers: list[Any], queue: Any, rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Prints what the runs say until all have ended; returns their summaries."""
     summaries: dict[str, dict[str, Any]] = {}
     while len(summaries) < len(workers):
         try:
@@ -93,11 +110,9 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
         except Empty:
             dead = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
             if dead:
-                _stop(workers)
                 raise RunError(f"A run of the demo ended with exit status {dead[0]}; is there enough memory?") from None
             continue
         if kind == "failed":
-            _stop(workers)
             raise RunError(f"The {label} run of the demo failed: {content}.")
         if kind == "done":
             summaries[label] = content
@@ -105,9 +120,4 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
             say(f"{label:<8} {content['round']:>2}/{rounds}  {round_text(content)}")
     for worker in workers:
         worker.join()
-    for label in configs:
-        write_report(out / label)
-    picture = out / "demo.png"
-    title = "TEXT attack on a swarm of 4 with 1 malicious node"
-    draw_comparison({label: out / label for label in configs}, picture, title)
-    return {label: summaries[label] for label in configs}, picture
+    return summaries

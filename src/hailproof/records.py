@@ -196,6 +196,7 @@ class UpdateStats:
         kl: Mean k3 estimate per completion token against the frozen reference; ``None`` if it was not computed.
         trained: Completions with a non-zero advantage.
         passes: Rows that went through the model after identical completions were merged.
+        skipped: 1 if no step was made, since the gradient was no number; else 0.
     """
 
     loss: float
@@ -203,6 +204,7 @@ class UpdateStats:
     kl: float | None
     trained: int
     passes: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

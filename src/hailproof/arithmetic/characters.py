@@ -26,7 +26,7 @@ _VARIANTS = (
 _FOLDED: dict[int, str] = {
     code: variant for code in chain(*_VARIANTS) if len(variant := unicodedata.normalize("NFKC", chr(code))) == 1
 }
-_FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰✖➗٬٫，٪∼", "+=+===×÷,.,%~", strict=True)}  # noqa: RUF001
+_FOLDED |= {ord(sign): usual for sign, usual in zip("⁺⁼₊₌꞊🟰⹀゠᐀✖➗٬٫，٪∼", "+=+======×÷,.,%~", strict=True)}  # noqa: RUF001
 _FOLDED |= {0x130: "I", 0x131: "i", 0x17F: "s"}  # what a pattern without case takes for an ASCII letter
 _FOLDED |= SIGNS | BLANKS
 for _dash in "—―":  # which may break a sentence instead
@@ -40,11 +40,15 @@ _REPLACED = regex.compile(
     |(?P<comma>(?<=[0-9,])(?:\{{,\}}|\\!)(?=[0-9,.]))
     |(?P<point>(?<=[0-9])\{{\.\}}(?=[0-9]))
     |(?P<thin>(?<=[0-9])(?:\\[,;:\ ]|~)(?=[0-9]{{3}}(?![0-9])))
+    |(?P<comment><!--[^<>]{{0,200}}-->)
+    |(?P<link>(?<=\])\((?:https?://|www\.|[/\#])[^()\s]{{0,200}}\))
     |(?P<struck>~~[^~\n]{{1,60}}~~|<(?P<tag>s|del|strike)>[^<>\n]{{1,60}}</(?P=tag)>
         |\\(?:[bx]?cancel|sout)\{{[^{{}}\n]{{1,60}}\}})""",
     regex.V1 | regex.VERBOSE,
 )
-_REPLACEMENTS = {"unequal": "≠", "hidden": "", "ten": "10", "point": ".", "thin": " ", "struck": " "}
+_REPLACEMENTS = {
+    "unequal": "≠", "hidden": "", "link": "", "ten": "10", "point": ".", "thin": " ", "struck": " ", "comment": " "
+}  # fmt: skip
 
 
 class Folded(NamedTuple):

@@ -39,7 +39,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from hailproof.arithmetic.characters import fold
-from hailproof.arithmetic.expressions import MAX_SIDE, Reading, Run, Side
+from hailproof.arithmetic.expressions import MAX_SIDE, Run, Side
+from hailproof.arithmetic.readings import DEFAULT, Reading, unmarked
 from hailproof.arithmetic.relations import NUMBERS, Relation, relations, split, taken_back
 from hailproof.arithmetic.surroundings import (
     counts_anew,
@@ -54,7 +55,7 @@ from hailproof.arithmetic.surroundings import (
 )
 from hailproof.arithmetic.tokens import OPERATORS, tokens
 from hailproof.arithmetic.values import Value, same
-from hailproof.arithmetic.views import DEFAULT, View, clock_is, otherwise, unmarked, views
+from hailproof.arithmetic.views import View, clock_is, otherwise, views
 from hailproof.parsing import CALCULATOR_NOTE
 
 MAX_CHARACTERS = 32_768
@@ -198,7 +199,8 @@ def _judged(text: str, view: View, relation: Relation, patience: _Patience) -> E
         return None
     left, right = sides.left, sides.right
     computed = not sides.left_side.is_plain(left)
-    if not computed and (view.loose or relation.sense in _AFTER_COMPUTING):
+    restated = relation.chained and left.start == 0 and view.lead is None  # 2 + 2 = 4, = 5
+    if not computed and ((view.loose and not restated) or relation.sense in _AFTER_COMPUTING):
         return None
     letter = unit_letter(sides.right_side, right[-1]) if computed and left.value.letters == frozenset() else ""
     if letter:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from hailproof.arithmetic.numerals import MAX_WORDS, MULTIPLES, number_in_words
+from hailproof.arithmetic.readings import CLAUSES, COUNTED, Reading
 from hailproof.arithmetic.tokens import OPERATORS, SUMS, Token
 from hailproof.arithmetic.values import (
     MEASURES,
@@ -43,46 +44,6 @@ _ARTICLES = frozenset(["a", "i"])
 """Words of one letter, if another word follows; else they are variables."""
 _OPERATIONS = frozenset(["by", "divided", "less", "minus", "more", "multiplied", "of", "over", "plus", "than", "times"])
 _POWERS = {"squared": 2, "cubed": 3}
-COUNTED = frozenset(["day", "part", "phase", "question", "stage", "step", "week", "year"])
-"""Words whose number says which one: ``Step 2``."""
-CLAUSES = frozenset([
-    "are", "because", "has", "have", "if", "is", "means", "meaning", "since", "so", "then", "therefore", "thus", "was",
-    "were", "when", "which", "will",
-])  # fmt: skip
-
-
-class Reading(NamedTuple):
-    """What the words and signs that have two meanings stand for.
-
-    Attributes:
-        percent: What a percent sign multiplies with.
-        cents: What a sign for cents multiplies with.
-        multiples: Whether ``dozen`` and the like multiply.
-        marks: Whether what follows a number changes it: ``5!`` is 120, ``5²`` is 25, ``5 and a half`` is 5.5. If not,
-            it is an exclamation, a footnote, a new thought.
-        numbering: Whether parentheses, and a word with a number and a dash, before a number only count: ``(2) 5 + 3``,
-            ``Step 2 - 5 + 3``.
-        signs_last: Whether a power binds closer than the minus sign before it: ``-3²`` is -9.
-        measures: Whether units of ``MEASURES`` multiply: ``1 hour + 30 minutes`` is 5400.
-        powers: Whether ``squared`` and ``cubed`` after a number are powers of it.
-        words: Whether numbers in words are numbers.
-        relative: Whether a percentage that is added or taken away is one of what stands before it: ``$200 - 15%``.
-        rates: Whether units may hold a number: ``3 degrees/5 minutes``.
-        far_roots: Whether a root is taken of the whole sum that follows: ``the square root of 9 + 16``.
-    """
-
-    percent: Fraction = Fraction(1, 100)
-    cents: Fraction = Fraction(1)
-    multiples: bool = True
-    marks: bool = True
-    numbering: bool = False
-    signs_last: bool = False
-    measures: bool = False
-    powers: bool = False
-    words: bool = False
-    relative: bool = False
-    far_roots: bool = False
-    rates: bool = False
 
 
 class Run(NamedTuple):
@@ -320,7 +281,9 @@ class Side:
             return following in ("word", "multiple", "cents") and (self.glued(index + 1) or not letter)
         if kind == "minus":
             return following == "word" and self.glued(index) and self.glued(index + 1)
-        return kind == "stop" and after_words and following in OPERATORS
+        if kind == "stop" and after_words:
+            return following in OPERATORS
+        return kind == "stop" and self.glued(index) and following in OPERATORS - {"minus"}
 
     def is_remark(self, index: int, after_words: bool, depth: int) -> bool:
         """Whether parentheses only comment on the number before them."""

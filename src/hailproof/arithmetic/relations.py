@@ -7,8 +7,8 @@ from fractions import Fraction
 from operator import ge, gt, le, lt
 from typing import Literal, NamedTuple
 
-from hailproof.arithmetic.expressions import CLAUSES
 from hailproof.arithmetic.numerals import number_in_words
+from hailproof.arithmetic.readings import CLAUSES, COUNTED
 from hailproof.arithmetic.tokens import ARROWS, EQUALS, OPERATORS, Token
 
 Sense = Literal["same", "about", "roughly", "leads", "says"]
@@ -42,9 +42,9 @@ _SAYS = frozenset([
     "returns", "evaluate", "evaluates", "equate", "equates",
 ])  # fmt: skip
 _FILLERS = frozenset([
-    "a", "about", "again", "all", "already", "also", "always", "an", "approximately", "equal", "exactly", "finally",
-    "him", "her", "in", "it", "just", "me", "now", "obviously", "only", "out", "precisely", "really", "simply", "still",
-    "surely", "the", "them", "then", "to", "total", "up", "us", "you",
+    ",", "a", "about", "again", "all", "already", "also", "always", "an", "equal", "hence", "her", "him", "in",
+    "indeed", "it", "just", "me", "now", "out", "so", "still", "the", "them", "then", "therefore", "thus", "to",
+    "total", "up", "us", "you",
 ])  # fmt: skip
 _BETWEEN = frozenset([
     "after", "and", "another", "as", "at", "before", "between", "but", "by", "during", "each", "every", "for", "from",
@@ -169,13 +169,18 @@ def _said(side: Sequence[Token]) -> Iterator[Relation]:
         if token.kind in ("line", "stop") or word in _SAYS:
             if word and computed:
                 following = index + 1
-                while following < index + 4 and following < len(side) and side[following].text.lower() in _FILLERS:
+                while following < min(index + MAX_LEAD, len(side)) and _fills(side[following].text.lower()):
                     following += 1
                 if following < len(side) and _announces(side[following]):
                     after = side[following : following + MAX_RIGHT]
                     yield Relation(list(side[start:index]), list(after), "says", False)
             start, computed = index + 1, False
         computed |= token.kind in _COMPUTING or word == "of"
+
+
+def _fills(text: str) -> bool:
+    """Whether something between a word that says so and the number changes nothing: ``is, clearly, 5``."""
+    return text in _FILLERS or (text.endswith("ly") and text not in ("early", "hourly", "daily", "weekly", "monthly"))
 
 
 def _announces(token: Token) -> bool:
@@ -204,7 +209,7 @@ def _meaning(words: list[str], length: int) -> Lead | None:
     for pattern, compare in _COMPARED:
         if re.search(rf"\b(?:{pattern})$", text):
             return Lead(length, compare, False)
-    if not _BETWEEN.isdisjoint(_OF.sub("", text).split()):
+    if not _BETWEEN.isdisjoint(_OF.sub("", text).split()) or words[-1] in COUNTED:
         return None
     return Lead(length, None, _ROUGHLY.search(text) is not None)
 

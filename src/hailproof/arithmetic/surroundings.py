@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from hailproof.arithmetic.expressions import CLAUSES, COUNTED, Run, Side
+from hailproof.arithmetic.expressions import Run, Side
 from hailproof.arithmetic.numerals import MULTIPLES, number_in_words
+from hailproof.arithmetic.readings import CLAUSES, COUNTED
 from hailproof.arithmetic.tokens import OPERATORS, Token
 from hailproof.arithmetic.values import MEASURES, Value, add, is_letter, multiply, share_of
 

@@ -96,10 +96,14 @@ class Token(NamedTuple):
 def tokens(text: str) -> Iterator[Token]:
     """Splits a text; leaves out markup, the signs that begin the items of a list, and quotes that cannot be inches."""
     last = Token("line", "", 0, 0)
+    emphasized = False
     for match in _TOKENS.finditer(text):
         kind, token = match.lastgroup or "", match.group()
         bullet = kind in ("times", "plus", "minus") and text[match.end() : match.end() + 1].isspace()
-        if kind in ("markup", "emphasis") or (last.kind == "line" and (bullet or token == "*")):
+        if kind in ("markup", "emphasis") or (last.kind == "line" and bullet):
+            continue
+        if token == "*" and _is_emphasis(text, match, last, emphasized):
+            emphasized = not emphasized
             continue
         if kind == "quote" and (last.kind, last.end) != ("number", match.start()):
             continue
@@ -111,3 +115,10 @@ def tokens(text: str) -> Iterator[Token]:
             kind = "numeral" if token.isnumeric() else "word"
         last = Token("line" if kind == "tag" else kind, token, match.start(), match.end())
         yield last
+
+
+def _is_emphasis(text: str, match: re.Match[str], last: Token, emphasized: bool) -> bool:
+    """Whether a star begins what is emphasized, since there is nothing before it to multiply, or ends it."""
+    if not emphasized:
+        return last.kind in OPERATORS | {"line", "relation", "open"}
+    return last.end == match.start() and not re.match(r"[ \t]*[0-9($]", text[match.end() : match.end() + 3])

@@ -6,8 +6,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from hailproof.arithmetic.characters import with_decimal_commas
-from hailproof.arithmetic.expressions import MAX_SIDE, Reading
+from hailproof.arithmetic.expressions import MAX_SIDE
 from hailproof.arithmetic.numerals import number_in_words
+from hailproof.arithmetic.readings import DEFAULT, OTHER_READINGS, Reading, unmarked
 from hailproof.arithmetic.relations import Lead, Relation, lead_in
 from hailproof.arithmetic.surroundings import without_loose_end, without_loose_start
 from hailproof.arithmetic.tokens import Token, tokens
@@ -16,19 +17,6 @@ NEAR = 48
 """Tokens on each side of a sign that views other than the first look at."""
 MARGIN = 12
 """Tokens around the expressions of a view that other readings of them look at."""
-DEFAULT = Reading()
-_OTHER_READINGS = (
-    ({"percent"}, Reading(percent=Fraction(1))),
-    ({"percent"}, Reading(relative=True)),
-    ({"cents"}, Reading(cents=Fraction(1, 100))),
-    ({"multiple"}, Reading(multiples=False)),
-    ({"close", "minus"}, Reading(numbering=True)),
-    ({"power", "superscript"}, Reading(signs_last=True)),
-    ({"word"}, Reading(measures=True, powers=True)),
-    ({"slash"}, Reading(rates=True)),
-    ({"root"}, Reading(far_roots=True)),
-)
-"""Other meanings, each with the kinds of tokens that can have it."""
 _BARS = frozenset(["|", "¦", "‖", "│", "｜"])  # noqa: RUF001
 _DASHES = frozenset(["—", "―"])
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,})|[0-9]+")
@@ -80,13 +68,13 @@ def views(relation: Relation, text: str) -> Iterator[View]:
     if any(token.kind == "word" and number_in_words([token.text.lower()]) for token in near):
         yield spelled
     lead = lead_in(usual.after)
-    if lead:
+    if lead and (lead.compare or relation.sense not in ("leads", "says")):
         yield spelled._replace(after=usual.after[lead.length :], lead=lead, loose=True)
     end = len(usual.before)
     while end and usual.before[end - 1].kind == "close":
         end -= 1
     if end < len(usual.before):
-        yield usual._replace(before=usual.before[:end], loose=True)
+        yield usual._replace(before=usual.before[:end], loose=True, trimmed=True)
     yield from _with_decimal_commas(usual, text)
 
 
@@ -104,7 +92,7 @@ def otherwise(view: View, start: int, end: int) -> Iterator[tuple[View, Reading]
     kinds, signs = {token.kind for token in near}, {token.text for token in near}
     yield view, view.reading
     plain = unmarked(view.reading)
-    for ambiguous, reading in _OTHER_READINGS:
+    for ambiguous, reading in OTHER_READINGS:
         if ambiguous & kinds:
             yield view._replace(reading=reading), unmarked(reading)
     if _DASHES & signs:
@@ -117,11 +105,6 @@ def otherwise(view: View, start: int, end: int) -> Iterator[tuple[View, Reading]
         yield bare._replace(size_only=True), plain
     if "times" in kinds and "0" in signs:
         yield view._replace(before=_hexadecimal(view.before), after=_hexadecimal(view.after)), plain
-
-
-def unmarked(reading: Reading) -> Reading:
-    """For right sides: what ends a sentence there is more often its end than a factorial."""
-    return reading._replace(marks=False)
 
 
 def clock_is(number: Fraction, clock: str) -> bool | None:

@@ -10,12 +10,15 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,6 +159,17 @@ def _end_with_parent() -> None:
         os._exit(1)  # as hard as kill -9, which runs survive
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the block, and for good from processes started in it: this one ends them."""
+    resource_tracker.ensure_running()  # the first process starts it, and that lets signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class LocalEngine:
     """Plays runs on this machine, each in a process of its own, so that one that dies takes no other with it.
 
@@ -176,9 +190,10 @@ class LocalEngine:
                     job = waiting.popleft()
                     receiver, sender = context.Pipe(duplex=False)
                     process = context.Process(target=_child, args=(job, sender), daemon=True)
-                    process.start()
-                    sender.close()
-                    running[process.sentinel] = (process, receiver, job)
+                    with interrupts_held():
+                        process.start()
+                        sender.close()
+                        running[process.sentinel] = (process, receiver, job)
                 for sentinel in wait(list(running)):
                     process, receiver, job = running.pop(sentinel)
                     process.join()

@@ -120,7 +120,7 @@ class Chain:
                 if index not in own:
                     verdicts[index] += (verdict,)
             seconds[defense.name] = time.perf_counter() - started
-            alive = [index for index in alive if not verdicts[index] or verdicts[index][-1].decision != "reject"]
+            alive = [index for index in alive if verdicts[index][-1].decision != "reject"]
         return Screening(verdicts, seconds)
 
     def suspended(self, round: int) -> frozenset[int]:

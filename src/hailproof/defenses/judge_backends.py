@@ -54,7 +54,7 @@ def _loaded(model: str, device: str, dtype: str) -> "CausalLM":
     """A frozen model, loaded once for all nodes that judge with it."""
     from hailproof.policies.load import load  # torch is needed here only: an endpoint's client does without
 
-    return load(model, device, dtype)
+    return load(model, device, dtype, trained=False)
 
 
 @final

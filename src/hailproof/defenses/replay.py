@@ -190,7 +190,7 @@ class ReplayDefense(BaseDefense):
     ) -> list[Verdict | None]:
         """The verdicts, with those of some completions filled in by repeating their draws."""
         result = list(verdicts)
-        rows = [evidence.rows[index] for index in indices]
+        rows = evidence.subset(indices).rows
         engine, sampling = evidence.policy.engine, evidence.sampling
         for place, found in engine.candidates(rows, wanted(sampling)):
             index = indices[place]

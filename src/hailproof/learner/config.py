@@ -6,6 +6,7 @@ from pydantic import Field
 
 from hailproof.learner.advantages import ScaleRewards
 from hailproof.policies.budget import TOKEN_BUDGET
+from hailproof.policies.lora import Lora
 from hailproof.settings import Count, Natural, Section
 
 LossType = Literal["grpo", "dapo", "dr_grpo"]
@@ -36,6 +37,7 @@ class LearnerConfig(Section):
         adam_epsilon: Added to the root of Adam's second moment; of the size of the gradients, it keeps parameters
             that hardly matter from moving as far as those that do.
         token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
+        lora: An adapter that is trained in place of the weights.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -50,6 +52,7 @@ class LearnerConfig(Section):
     adam_beta2: Decay = 0.999
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     token_budget: Count = TOKEN_BUDGET
+    lora: Lora | None = None
 
 
 NANO = {

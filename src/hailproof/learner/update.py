@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hailproof.errors import ModelError, RunError
 from hailproof.learner.advantages import advantages
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
@@ -37,9 +38,18 @@ class Learner:
         config: Settings.
         max_new_tokens: Length limit of completions, for ``dr_grpo``.
         rounds: Length of the run, for ``linear``.
+
+    Raises:
+        ModelError: If the weights are not float32.
     """
 
     def __init__(self, trainable: Trainable, config: LearnerConfig, max_new_tokens: int, rounds: int) -> None:
+        types = {parameter.dtype for parameter in trainable.parameters()}
+        if types != {torch.float32}:
+            raise ModelError(
+                f"The weights to be trained are {', '.join(sorted(map(str, types))) or 'none'}; load them as float32, "
+                "since small steps vanish in lower precision (passes over them may still be bfloat16)."
+            )
         self.trainable = trainable
         self.config = config
         self.rounds = rounds
@@ -65,7 +75,10 @@ class Learner:
 
         Identical completions of a group go through the model once, with their weights added; completions without
         weight do not go through it at all. Both leave the gradient as it is. A step whose gradient is no number is not
-        made, so that no text on which a model overflows can destroy it; the statistics show it.
+        made, so that no text on which a model overflows can destroy it; the statistics count it.
+
+        Raises:
+            RunError: If the weights are not finite afterwards.
         """
         weighted = self._weigh(groups)
         self.steps += 1
@@ -95,8 +108,20 @@ class Learner:
                 parameters["lr"] = self.learning_rate(self.steps)
             if math.isfinite(norm):
                 self.optimizer.step()
+                self._require_finite()
         kl = divergence / tokens if tokens else None
-        return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows))
+        skipped = int(not math.isfinite(norm))
+        return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows), skipped)
+
+    def _require_finite(self) -> None:
+        """Stops what can only go wrong from here on, by one number of all weights."""
+        with torch.no_grad():
+            size = float(torch.nn.utils.get_total_norm(self.trainable.parameters()))
+        if not math.isfinite(size):
+            raise RunError(
+                f"The weights are no longer finite after the update of round {self.steps}; "
+                "lower learner.learning_rate, or set learner.max_grad_norm."
+            )
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 1."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig
 
+from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.policies.scoring import batches, padded_left
 from hailproof.protocols import SampleRequest, Sampling
@@ -15,7 +16,7 @@ TOKENS_AT_ONCE = 24_576
 """Tokens of prompts and answers, over all beams, that are held side by side; bounds the key-value cache."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode autocast would cast the weights anew for every token
 def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: Sampling, beams: int) -> list[str]:
     """Draws one answer per request with ``transformers``' own beam sampling.
 
@@ -34,7 +35,12 @@ def beam_sample(policy: CausalLM, requests: Sequence[SampleRequest], sampling: S
 
     Returns:
         The text of each answer, special tokens left out; an answer that was cut at the limit is just short of its end.
+
+    Raises:
+        ModelError: If the model has no cache whose rows can be exchanged.
     """
+    if not policy.trainable.shares_prompts:
+        raise ModelError(f"Model {policy.name} cannot search with beams, which exchange rows of a cache; use one beam.")
     rows = [policy.codec.render(request.prompt) for request in requests]
     answers: dict[int, str] = {}
     longest = [Row(row, (0,) * sampling.max_new_tokens) for row in rows]  # room for an answer at its limit

@@ -94,7 +94,7 @@ def _all_layers(loaded: Loaded) -> None:
         in_file = min(missing, default=layers)
     else:
         return
-    if in_file != layers:
+    if in_file not in (0, layers):
         raise ModelError(
             f"Model {loaded.name}: config.json says {layers} layers and the weights have {in_file}; "
             "mend num_hidden_layers, or take the weights that belong to it."
@@ -264,9 +264,13 @@ def _stepwise(alone: Sequence[Tensor], reader: type[Reader], model: PreTrainedMo
     """The same of rows that are read token by token, of which one is left out on the way."""
     reading = reader(model, [row.prompt for row in rows])
     tokens = torch.tensor([row.completion for row in rows], device=model.device)
-    found = [reading.logits.clone(), reading.feed(tokens[:, 0])]
-    kept = torch.tensor([0, 2], device=model.device)
-    reading.keep(kept)
-    last = [reading.feed(tokens[kept, 1]), reading.feed(tokens[kept, 2])]
+    everyone, kept = torch.arange(len(rows), device=model.device), torch.tensor([0, 2], device=model.device)
+    found = [reading.logits[reading.branch]]
+    reading.feed(everyone, tokens[:, 0])
+    found.append(reading.logits[reading.branch])
+    last: list[Tensor] = []
+    for place, going in ((1, kept), (2, everyone[:2])):
+        reading.feed(going, tokens[kept, place])
+        last.append(reading.logits[reading.branch])
     whole = torch.stack(list(alone))
     return max(_apart(whole[:, :2], torch.stack(found, dim=1)), _apart(whole[kept, 2:], torch.stack(last, dim=1)))

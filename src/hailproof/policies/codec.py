@@ -107,13 +107,17 @@ class TokenizerCodec:
         Special tokens that a stranger spells out in text stay text: they are split into ordinary pieces.
         """
         ids = self._encoded(text)
-        inside = set(self.end_ids).intersection(ids)
-        if inside:  # end tokens that are not flagged special: they are cut after their first character
+        inside = {token for token in ids if self._stays_out(token)}
+        if inside:  # tokens that are not flagged special: they are cut after their first character
             spelled = "|".join(re.escape(str(self.tokenizer.convert_ids_to_tokens(token))) for token in inside)
             borders = [0, *(found.start() + 1 for found in re.finditer(spelled, text)), len(text)]
             parts = (self._encoded(text[start:end]) for start, end in pairwise(borders))
-            ids = [token for part in parts for token in part if token not in self.end_ids]
+            ids = [token for part in parts for token in part if not self._stays_out(token)]
         return tuple(ids)
+
+    def _stays_out(self, token: int) -> bool:
+        """Whether no text may become this token: one that ends a completion, or that the model does not have."""
+        return token in self.end_ids or token not in self._known
 
     def _encoded(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -17,9 +17,6 @@ from hailproof.records import Row
 ROWS_AT_ONCE = 512
 """Completions drawn side by side; bounds the memory of the key-value cache."""
 
-KEEP_SHARE = 0.75
-"""Finished rows are cut out of the batch when fewer than this share are still going."""
-
 
 class TransformersEngine:
     """Draws and scores with a model in this process.
@@ -42,7 +39,7 @@ class TransformersEngine:
     def refresh(self) -> None:
         """Does nothing: the weights are read where they are trained."""
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode autocast would cast the weights anew for every token
     def draw(
         self,
         prompts: Sequence[tuple[int, ...]],
@@ -52,8 +49,9 @@ class TransformersEngine:
     ) -> list[tuple[int, ...]]:
         """Draws one completion per prompt.
 
-        Each distinct prompt is read once, however many completions it gets; rows that have ended leave the batch. What
-        is drawn depends on weights, prompt and key only, as far as floating-point sums of different batch shapes agree.
+        What completions have in common at their beginning is read once, the prompt above all; rows that have ended
+        leave the batch. What is drawn depends on weights, prompt and key only, as far as floating-point sums of
+        different batch shapes agree.
         """
         drawn: list[tuple[int, ...]] = []
         with self.trainable.passes() as model:
@@ -72,26 +70,20 @@ class TransformersEngine:
     ) -> list[tuple[int, ...]]:
         device = model.device
         reader = self._reader(model, prompts)
-        logits = reader.logits
         keys = torch.tensor(keys_N, device=device)
         rows = torch.arange(len(prompts), device=device)
         ends = torch.tensor(self.codec.end_ids, device=device)
         drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
-        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
         for position in range(sampling.max_new_tokens):
-            self._bar(logits)
+            self._bar(reader.logits)
             steer = None if guide is None else _steering(guide, drawn[rows, :position])
-            tokens = draw(logits, keys, torch.full_like(keys, position), sampling, steer)
-            drawn[rows[alive], position] = tokens[alive]
-            alive &= ~torch.isin(tokens, ends)
-            going = int(alive.sum())
-            if going == 0 or position + 1 == sampling.max_new_tokens:
+            tokens = draw(reader.logits, keys, torch.full_like(keys, position), sampling, steer, reader.branch)
+            drawn[rows, position] = tokens
+            kept = (~torch.isin(tokens, ends)).nonzero().squeeze(-1)
+            if not len(kept) or position + 1 == sampling.max_new_tokens:
                 break
-            if going < KEEP_SHARE * len(rows):
-                kept = alive.nonzero().squeeze(-1)
-                reader.keep(kept)
-                rows, keys, tokens, alive = (part[kept] for part in (rows, keys, tokens, alive))
-            logits = reader.feed(tokens)
+            rows, keys = rows[kept], keys[kept]
+            reader.feed(kept, tokens[kept])
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
 
     def _reader(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> Reader:

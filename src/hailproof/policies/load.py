@@ -1,9 +1,10 @@
 """Loads models: a shipped one by name, a local folder, a LoRA folder, a GGUF file, or a hub id."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -14,6 +15,8 @@ from hailproof.errors import ModelError
 from hailproof.policies.causal_lm import CausalLM, EngineFactory
 from hailproof.policies.checks import Loaded, check_files, check_tensors, first_line, rows_of
 from hailproof.policies.engine import TransformersEngine
+from hailproof.policies.extras import require
+from hailproof.policies.lora import Lora, add_lora
 from hailproof.policies.shipped import shipped_models
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,6 +52,8 @@ def load(
     dtype: str = "auto",
     *,
     trained: bool = True,
+    lora: Lora | None = None,
+    lora_seed: int = 0,
     engine: EngineFactory = TransformersEngine,
 ) -> CausalLM:
     """Loads a model.
@@ -61,6 +66,8 @@ def load(
         dtype: What passes compute in: ``float32``, ``bfloat16``, or ``auto`` for the checkpoint's own.
         trained: Whether the weights are to be trained; then they are float32 whatever passes compute in, since small
             steps vanish in lower precision. Else they are what passes compute in.
+        lora: An adapter to be trained in place of the weights.
+        lora_seed: Of the adapter's first weights; all nodes of a swarm take the same.
         engine: Makes the engine.
 
     Raises:
@@ -71,9 +78,16 @@ def load(
     try:
         source = _found(name)
         passes = _pass_type(source, dtype, trained)
-        model = _model(source, torch.float32 if trained else passes)
+        model = _model(source, torch.float32 if trained and lora is None else passes)
         tokenizer = _tokenizer(source, model)
-        model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - the library's decorator hides self
+        if lora is not None:
+            add_lora(name, model, lora, lora_seed)  # before it is moved: first weights are the same on every device
+        elif not trained:
+            model.requires_grad_(False)
+        place = torch.device(device)
+        if place.type == "meta":
+            raise ModelError("The device 'meta' holds no numbers; take cpu, cuda or another device that computes.")
+        model.to(place)  # pyright: ignore[reportArgumentType] - the library's decorator hides self
     except ModelError:
         raise
     except Exception as error:  # the library raises many types, all of which mean "does not load"
@@ -95,7 +109,7 @@ def _found(name: str) -> _Source:
         path = Path(name)
         if not path.is_file():
             raise ModelError(f"Model {name}: there is no such file; check the path.")
-        _require("gguf", name)
+        require("gguf", f"Model {name}")
         return _Source(name, str(path.parent), str(path.parent), gguf=path.name)
     folder = Path(shipped_models().get(name, name))
     if folder.is_file():
@@ -112,7 +126,7 @@ def _found(name: str) -> _Source:
 
 def _on_its_base(name: str, folder: str, settings: Path) -> _Source:
     """A LoRA adapter on the base that its settings name; its own tokenizer, if it has one, is the one that it reads."""
-    _require("peft", name)
+    require("peft", f"Model {name}")
     base = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise ModelError(f"Model {name}: its adapter_config.json names no base_model_name_or_path; add it.")
@@ -121,16 +135,6 @@ def _on_its_base(name: str, folder: str, settings: Path) -> _Source:
         raise ModelError(f"Model {name} is an adapter on an adapter; merge {base} into its base first.")
     own = (settings.parent / "tokenizer_config.json").is_file()
     return replace(found, name=name, tokenizer=folder if own else found.tokenizer, adapter=folder)
-
-
-def _require(package: str, name: str) -> None:
-    """Raises a ``ModelError`` if the package of an extra is not installed."""
-    try:
-        __import__(package)
-    except ImportError as error:
-        raise ModelError(
-            f"Model {name} needs the package {package}; install it with pip install 'hailproof[{package}]'."
-        ) from error
 
 
 def _pass_type(source: _Source, dtype: str, trained: bool) -> torch.dtype:
@@ -166,10 +170,14 @@ def _merged(name: str, model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     """A base with a LoRA adapter added to its weights."""
     from peft import PeftConfig, get_peft_model
 
-    wrapped = get_peft_model(model, PeftConfig.from_pretrained(adapter))
+    settings = PeftConfig.from_pretrained(adapter)
+    settings.base_model_name_or_path = model.name_or_path
+    with warnings.catch_warnings():  # peft calls what transformers has renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = get_peft_model(model, settings)
     report = wrapped.load_adapter(adapter, "default")
     check_tensors(Loaded(name, model, tuple(report.missing_keys), tuple(report.unexpected_keys)))
-    return wrapped.merge_and_unload()
+    return cast(PreTrainedModel, wrapped.merge_and_unload())
 
 
 def _tokenizer(source: _Source, model: PreTrainedModel) -> PreTrainedTokenizerBase:

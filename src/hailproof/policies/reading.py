@@ -1,4 +1,8 @@
-"""How a model reads rows that grow token by token: with a cache that prompts share, or anew at every step."""
+"""How a model reads rows that grow token by token: with a cache that equal beginnings share, or anew at every step.
+
+Completions of one prompt often begin alike, and late in training they often are alike. Rows that hold the same tokens
+so far are one branch, which goes through the model once; a branch is copied when its rows part.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,24 +12,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.policies.cache import cache_argument, growing_cache
-from hailproof.policies.scoring import TOKEN_BUDGET, padded_right, prefill
+from hailproof.policies.budget import TOKEN_BUDGET
+from hailproof.policies.cache import cache_argument, copy_rows, growing_cache
+from hailproof.policies.scoring import padded_right, prefill
+
+KEEP_SHARE = 0.75
+"""Branches that no row is on are cut out of the batch when fewer than this share are still in use."""
 
 
 class Reader(Protocol):
     """Reads N prompts, then one token of each row at a time."""
 
-    logits: Float[Tensor, "N V"]
-    """What the model says of the token after each prompt."""
+    logits: Float[Tensor, "M V"]
+    """What the model says of the next token on each branch."""
+    branch: Int[Tensor, " N"]
+    """The branch that each row is on."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
 
-    def keep(self, kept: Int[Tensor, " M"]) -> None:
-        """Goes on with some of the rows."""
-        ...
-
-    def feed(self, tokens: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
-        """Reads the next token of each row; returns the logits of the one after it."""
+    def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
+        """Reads the next token of some of the rows, which are the rows from now on."""
         ...
 
 
@@ -40,21 +46,41 @@ class CachedReader:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None:
         self.model = model
         distinct = list(dict.fromkeys(prompts))
-        self.cache, logits, mask = prefill(model, distinct, growing_cache(model.config))
+        self.cache, self.logits, self.mask = prefill(model, distinct, growing_cache(model.config))
         place = {prompt: index for index, prompt in enumerate(distinct)}
-        owner = torch.tensor([place[prompt] for prompt in prompts], device=model.device)
-        self.cache.batch_select_indices(owner)
-        self.logits, self.mask = logits[owner], mask[owner]
+        self.branch = torch.tensor([place[prompt] for prompt in prompts], device=model.device)
         self.lengths = self.mask.sum(dim=1)
         self.cached = {cache_argument(model): self.cache}
 
-    def keep(self, kept: Int[Tensor, " M"]) -> None:
-        """Goes on with some of the rows."""
-        self.cache.batch_select_indices(kept)
-        self.mask, self.lengths = self.mask[kept], self.lengths[kept]
+    def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
+        """Reads the next token of some of the rows, which are the rows from now on."""
+        branches, columns = self.logits.shape
+        pairs, group = torch.unique(self.branch[kept] * columns + tokens, return_inverse=True)
+        sources, fed = pairs // columns, pairs % columns  # sorted by branch: the first of each goes on in its place
+        parted = torch.zeros_like(sources, dtype=torch.bool)
+        parted[1:] = sources[1:] == sources[:-1]
+        unused = torch.ones(branches, dtype=torch.bool, device=sources.device)
+        unused[sources] = False
+        added = torch.arange(branches, branches + len(pairs), device=sources.device)
+        slots = sources.clone()
+        slots[parted] = torch.cat([unused.nonzero().squeeze(-1), added])[: int(parted.sum())]
+        self._part(slots[parted], sources[parted])
+        if len(pairs) < KEEP_SHARE * len(self.mask):
+            self.cache.batch_select_indices(slots)
+            self.mask, self.lengths = self.mask[slots], self.lengths[slots]
+            slots = torch.arange(len(pairs), device=slots.device)
+        self.branch = slots[group]
+        self._read(torch.zeros(len(self.mask), dtype=fed.dtype, device=fed.device).index_copy_(0, slots, fed))
 
-    def feed(self, tokens: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
-        """Reads the next token of each row; returns the logits of the one after it."""
+    def _part(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"]) -> None:
+        """Copies branches whose rows part."""
+        if len(targets):
+            selection = torch.arange(max(len(self.mask), int(targets.max()) + 1), device=targets.device)
+            selection[targets] = sources
+            copy_rows(self.cache, targets, sources, selection)
+            self.mask, self.lengths = self.mask[selection], self.lengths[selection]
+
+    def _read(self, tokens: Int[Tensor, " M"]) -> None:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         output = self.model(
             input_ids=tokens[:, None],
@@ -64,11 +90,11 @@ class CachedReader:
             **self.cached,
         )
         self.lengths = self.lengths + 1
-        return output.logits[:, -1].float()
+        self.logits = output.logits[:, -1].float()
 
 
 class WholeReader:
-    """Reads every row from its first token at every step, padded on the right: slow, and right for any causal model.
+    """Reads every branch from its first token at every step, padded on the right: slow, right for any causal model.
 
     Args:
         model: The model.
@@ -78,18 +104,15 @@ class WholeReader:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None:
         self.model = model
         self.rows = list(prompts)
-        self.logits = self._read()
+        self._read()
 
-    def keep(self, kept: Int[Tensor, " M"]) -> None:
-        """Goes on with some of the rows."""
-        self.rows = [self.rows[index] for index in kept.tolist()]
+    def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
+        """Reads the next token of some of the rows, which are the rows from now on."""
+        pairs = zip(kept.tolist(), tokens.tolist(), strict=True)
+        self.rows = [(*self.rows[index], token) for index, token in pairs]
+        self._read()
 
-    def feed(self, tokens: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
-        """Reads the next token of each row; returns the logits of the one after it."""
-        self.rows = [(*row, token) for row, token in zip(self.rows, tokens.tolist(), strict=True)]
-        return self._read()
-
-    def _read(self) -> Float[Tensor, "N V"]:
+    def _read(self) -> None:
         distinct = list(dict.fromkeys(self.rows))
         at_once = max(1, TOKEN_BUDGET // max(map(len, distinct)))
         logits: list[Tensor] = []
@@ -99,4 +122,5 @@ class WholeReader:
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=False)
             logits.append(output.logits[torch.arange(len(rows)), mask.sum(dim=1) - 1].float())
         place = {row: index for index, row in enumerate(distinct)}
-        return torch.cat(logits)[[place[row] for row in self.rows]]
+        self.logits = torch.cat(logits)
+        self.branch = torch.tensor([place[row] for row in self.rows], device=self.model.device)

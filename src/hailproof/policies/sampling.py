@@ -91,24 +91,29 @@ def _masses(values: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "N K"], Float[T
 
 
 def draw(
-    logits: Float[Tensor, "N V"],
+    logits: Float[Tensor, "M V"],
     keys: Int[Tensor, " N"],
     position: Int[Tensor, " N"],
     sampling: Sampling,
     steer: Callable[[Tensor, Tensor], Tensor] | None = None,
+    branch: Int[Tensor, " N"] | None = None,
 ) -> Int[Tensor, " N"]:
     """Draws the next token of each row.
 
     Args:
-        logits: Next-token logits.
+        logits: Next-token logits of each branch.
         keys: One key per completion.
         position: Index of the token to be drawn within its completion.
         sampling: Temperature and limits; temperature 0 is greedy.
         steer: Changes the values of the candidates, given their ids and values; only attackers have one.
+        branch: Which logits each row draws from; without, every row has its own.
     """
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
+        best = logits.argmax(dim=-1)
+        return best if branch is None else best[branch]
     values, ids = _candidates(logits, sampling)
+    if branch is not None:
+        values, ids = values[branch], ids[branch]
     if steer is not None:
         values = steer(ids, values)
     choice = (values + gumbel_noise(keys, position, ids)).argmax(dim=-1, keepdim=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
@@ -34,8 +35,8 @@ class Batch:
     @property
     def logprobs(self) -> Float[Tensor, "N C"]:
         """Natural log-probability of each completion token; 0 at padding."""
-        chosen = self.logits.gather(-1, self.targets[..., None]).squeeze(-1)
-        return (chosen - self.logits.logsumexp(dim=-1)).masked_fill(~self.mask, 0.0)
+        surprise = cross_entropy(self.logits.flatten(0, 1), self.targets.flatten(), reduction="none")
+        return -surprise.view_as(self.targets).masked_fill(~self.mask, 0.0)
 
 
 def padded_left(prompts: Sequence[tuple[int, ...]]) -> tuple[Int[Tensor, "P L"], Int[Tensor, "P L"]]:

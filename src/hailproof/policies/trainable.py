@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hailproof.errors import RunError
 from hailproof.policies.scoring import Batch, forward, forward_whole
 from hailproof.records import Row
 
 
 class Trainable:
-    """A model with float32 weights, whose passes may run in lower precision.
+    """A model whose weights are trained in float32 and whose passes may run in lower precision.
 
     Args:
         model: The model, already on its device. Its weights stay the caller's: passes leave its mode as it was.
@@ -57,8 +58,9 @@ class Trainable:
             return (forward if self.shares_prompts else forward_whole)(model, rows, indices)
 
     def copied(self) -> "Trainable":
-        """The same weights once more."""
-        return Trainable(copy.deepcopy(self.model), self.dtype, self.shares_prompts)
+        """The same weights once more; those that are not trained are shared."""
+        shared = {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad}
+        return Trainable(copy.deepcopy(self.model, shared), self.dtype, self.shares_prompts)
 
     def frozen(self) -> "Trainable":
         """A copy that is not trained."""
@@ -67,9 +69,20 @@ class Trainable:
         return copied
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights by name."""
-        return self.model.state_dict()
+        """The weights by name, those that are not trained left out."""
+        fixed = {name for name, each in self.model.named_parameters(remove_duplicate=False) if not each.requires_grad}
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in fixed}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes up saved weights."""
-        self.model.load_state_dict(state)
+        """Takes up saved weights.
+
+        Raises:
+            RunError: If they are not those of this model; nothing has changed then.
+        """
+        own = self.state_dict()
+        for name in sorted(own.keys() | state.keys()):
+            if name not in own or name not in state or own[name].shape != state[name].shape:
+                raise RunError(
+                    f"The checkpoint is that of another model (tensor '{name}' differs); start the run anew."
+                )
+        self.model.load_state_dict(state, strict=False)

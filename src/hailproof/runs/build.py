@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hailproof import registry
 from hailproof.adversary import MaliciousNode
 from hailproof.attacks.base import Forger
 from hailproof.defenses import DEFENSES
@@ -11,7 +12,8 @@ from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
 from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, SampledSharing
-from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.causal_lm import CausalLM, EngineFactory
+from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.load import load
 from hailproof.protocols import AttackMeasure, Sampling, Task
 from hailproof.records import Problem
@@ -23,6 +25,9 @@ from hailproof.runs.settle import settle
 from hailproof.seeds import Seeds, derive
 from hailproof.swarm import Swarm
 from hailproof.topology import Planner, Rules
+
+ENGINES: Mapping[str, EngineFactory] = {"transformers": TransformersEngine}
+"""What draws and scores, by name; other packages add theirs under ``hailproof.engines``."""
 
 TOKENIZERS_DIFFER = 1.5
 """How many times as many tokens one tokenizer may make of a text as another, in swarms of different models."""
@@ -120,7 +125,12 @@ def _rules(config: RunConfig) -> Rules:
 
 
 def _loaded(config: RunConfig, name: str) -> CausalLM:
-    return load(name, config.swarm.device, config.swarm.dtype)
+    """A model in this configuration's engine, with an adapter if one is trained."""
+    swarm, lora = config.swarm, config.learner.lora
+    engine: EngineFactory = registry.lookup("engines", ENGINES, swarm.engine)
+    return load(
+        name, swarm.device, swarm.dtype, lora=lora, lora_seed=derive(config.seed, "lora"), engine=engine
+    )
 
 
 def _resolved(config: RunConfig, task: Task) -> RunConfig:

@@ -185,8 +185,10 @@ class OpenMath(BaseTask):
     @property
     def what_is_left_out(self) -> str:
         """How many rows are left out for which reason, and the first of each; empty if none is."""
-        reasons = self._reasons.most_common()
-        return "; ".join(f"{reason} ({count} rows, first {self._first[reason]})" for reason, count in reasons)
+        return "; ".join(
+            f"{reason} ({count} {'row' if count == 1 else 'rows'}, first {self._first[reason]})"
+            for reason, count in self._reasons.most_common()
+        )
 
     def _usable(self, rows: Iterable[Numbered], size: int) -> tuple[Problem, ...]:
         """Keeps, per question, the first reference program that earns full reward."""
