@@ -585,8 +585,7 @@ def test_nothing_is_made_before_everything_was_checked(tmp_path, monkeypatch):
 
 def test_what_is_not_finite_is_null_and_never_bare(tmp_path, monkeypatch):
     numbers = {"round": 1, "reward": float("nan"), "update": {"loss": float("inf"), "list": [1.0, float("-inf")]}}
-    nulls = {"round": 1, "reward": None, "update": {"loss": None, "list": [1.0, None]}}
-    assert from_json(as_json(numbers).encode()) == nulls
+    assert as_json(numbers) == '{"round": 1, "reward": null, "update": {"loss": null, "list": [1.0, null]}}'
     assert from_json(b'{"a": NaN, "b": [Infinity, -Infinity]}') == {"a": None, "b": [None, None]}
     line = {"reward": float("nan"), "seconds": {}}
     monkeypatch.setattr(run_module, "round_line", lambda experiment, record: {"round": record.round, **line})
@@ -656,3 +655,11 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     assert (folder / "rounds.jsonl").stat().st_size == sum(first_three[:2])
     resume(folder)
     assert outcome(folder) == expected
+
+
+def test_a_number_that_was_changed_in_a_line_is_noticed_by_every_reader(whole):
+    path = whole / "rounds.jsonl"
+    path.write_text(path.read_text().replace('"reward": 4.5', '"reward": 9.5', 1))
+    for read in (read_rounds, resume, lambda folder: hailproof.load(folder).rounds):
+        with pytest.raises(RunError, match=r"rounds\.jsonl does not hold the 5 lines that the checkpoint stands on"):
+            read(whole)
