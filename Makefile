@@ -5,17 +5,19 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 
+TORCH := torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench range clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train a swarm three times: clean, attacked, defended; ends in a table and a picture'
 	@echo 'make test    check, then the whole test suite; PYTEST_FLAGS=--no-skips lets no test be skipped'
 	@echo 'make check   ruff and pyright'
+	@echo 'make range   some tests with the lowest and the newest versions of what pyproject.toml names'
 	@echo 'make bench   every benchmarks/bench_*.py, or BENCHMARKS="one.py two.py"'
 	@echo 'make clean   remove caches and build outputs; keeps .venv and runs/'
 
@@ -40,6 +42,12 @@ bench: $(READY)
 	@test -n '$(BENCHMARKS)' || { echo 'There is no benchmarks/bench_*.py to run.' >&2; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
 
+range: export PYTHON := $(PYTHON)
+range: export TORCH := $(TORCH)
+range: export WORKERS := $(WORKERS)
+range:
+	@.ci/range
+
 clean:
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis
 	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -56,7 +64,7 @@ $(READY): pyproject.toml
 	@echo 'set-up 1/3: virtual environment in .venv'
 	@$(PYTHON) -m venv .venv
 	@echo 'set-up 2/3: torch (a large download, some minutes)'
-	@$(PIP) torch==2.13.0
+	@$(PIP) $(TORCH)
 	@echo 'set-up 3/3: hailproof and its tools'
 	@$(PIP) -e '.[dev]'
 	@touch $@

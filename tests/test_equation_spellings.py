@@ -93,7 +93,8 @@ FALSE = {
         "¼ + ¼ = 1", "1½ + 1½ = 4", "½ * 4 = 3", "2 ½ + 2 ½ = 6", "1\u20442 + 1\u20442 = 2", "&frac12; + &frac12; = 2",
     ],
     "scripts": [
-        "2 + 2 = ٥", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = Ⅴ", "2 + 2 = 五", "2 + 2 = 5\ufe0f\u20e3",  # noqa: RUF001
+        "2 + 2 = \u0665", "2 + 2 = ५", "2 + 2 = ⑤", "② + ② = ⑤", "2 + 2 = \u2164", "2 + 2 = 五",
+        "2 + 2 = 5\ufe0f\u20e3",
        
        
         "2\ufe0f\u20e3 + 2\ufe0f\u20e3 = 5\ufe0f\u20e3", "2 + 2 = 4\u200b5", "2 + 2 = 4\u00ad5",
@@ -125,7 +126,8 @@ FALSE = {
 
 TRUE = [
     "5 = 2 + 3", "Tom has 4 = 2 + 2", "Week 2 = 3 + 4", "Day 1 = 5 + 3", "Room 5 = 2 + 2", "Ann has 4 + Tom has 6 = 10",
-    "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "1 dozen = 6 + 6", "1 hour = 30 + 30",
+    "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "3 teams = 5 + 5 + 5", "1 dozen = 6 + 6",
+    "1 hour = 30 + 30",
     "so 75 = 98 - least score", "Each pays for Ann's 8 gallons = 15", "1 week and 2 days = 7 + 2 = 9 days",
     "2 + 2 → 4", "2 + 2 => 4 apples", "2 + 2 = 4 → 4 * 3 = 12", "2x = 10 → x = 5", "x + 3 = 7 => x = 4", "2 + 2 ≡ 4",
     "Step 1 → 2 + 2 = 4", "3 + 4 → step 2", "5 + 3 → add 2", "3 + 4 = Day 2",
@@ -248,11 +250,13 @@ def test_row_of_the_list_a_chain_that_runs_on_is_never_accepted_and_its_sentence
     assert [each.decision for each in (run_on, right, wrong)] == ["abstain", "accept", "reject"]
     assert run_on.reason == "2 + 2 = 4 + 1 holds for its first number alone"
 
-    evidence = replace(Received.texts(texts[:1]), model=base_policy)
-    (verdict,) = EquationsDefense(unit="sentence").screen(evidence)
-    ids = base_policy.received_ids(evidence.submissions[0].completion)
-    muted = base_policy.tokenizer.decode([ids[token] for token in verdict.muted])
-    assert (verdict.decision, muted) == ("accept", f"<think>It is {RUN_ON}.")
+    texts = [texts[0], f"<think>It is {RUN_ON}. Then 3 + 4 = 8.</think>"]
+    evidence = replace(Received.texts(texts), model=base_policy)
+    verdicts = EquationsDefense(unit="sentence").screen(evidence)
+    for submission, verdict, lost in zip(evidence.submissions, verdicts, ["", " Then 3 + 4 = 8."], strict=True):
+        ids = base_policy.codec.received_ids(submission.completion)
+        muted = base_policy.codec.tokenizer.decode([ids[token] for token in verdict.muted])
+        assert (verdict.decision, muted) == ("accept", f"<think>It is {RUN_ON}.{lost}")
 
 
 HOSTILE = [

@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -474,17 +475,22 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path, mo
     assert writes > 20 and failures > 4
 
 
-@pytest.mark.parametrize("limit", [0, 100, 600, 900, 1100, 1300, 1500, 1700, 2000, 2500, 3000, 4000])
-def test_a_write_that_stops_midway_is_one_sentence(tmp_path, limit):
-    """The operating system's own limit on the size of files stands for the full disk."""
-    expected, folder = outcome_of_new_run(tmp_path), tmp_path / "run"
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """The operating system's own limit on the size of files stands for a disk that is full in the middle of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        with pytest.raises(RunError, match=r"cannot be written \(File too large\)") as stop:
-            start(CONFIG, folder)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [0, 100, 600, 900, 1100, 1300, 1500, 1700, 2000, 2500, 3000, 4000])
+def test_a_write_that_stops_midway_is_one_sentence(tmp_path, limit):
+    expected, folder = outcome_of_new_run(tmp_path), tmp_path / "run"
+    with limited(limit), pytest.raises(RunError, match=r"cannot be written \(File too large\)") as stop:
+        start(CONFIG, folder)
     assert_one_sentence(stop.value, folder)
     assert not any(name.endswith(".tmp") for name in files_of(folder))
     go_on(folder)
@@ -635,3 +641,18 @@ def test_a_checkpoint_of_another_round_than_its_lines_is_refused(request, stage,
     with pytest.raises(RunError, match="damaged"):
         resume(folder)
     assert files_of(folder) == before
+
+
+def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
+    """The third line reaches the limit on the size of files; the parts do not."""
+    line = {"reward": 1.0, "update": {f"number {index}": index for index in range(600)}, "seconds": {}}
+    monkeypatch.setattr(run_module, "round_line", lambda experiment, record: {"round": record.round, **line})
+    expected, folder = outcome_of_new_run(tmp_path), tmp_path / "run"
+    first_three = [len(line) + 1 for line in expected[0].splitlines()[:3]]
+    limit = sum(first_three) - first_three[2] // 2
+    assert limit > 10_000
+    with limited(limit), pytest.raises(RunError, match=r"rounds\.jsonl cannot be written \(File too large\)"):
+        start(CONFIG, folder)
+    assert (folder / "rounds.jsonl").stat().st_size == sum(first_three[:2])
+    resume(folder)
+    assert outcome(folder) == expected

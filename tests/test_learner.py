@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hailproof.learner.advantages import advantages, weighted_mean
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
-from hailproof.learner.loss import k3_divergence, token_weights
+from hailproof.learner.loss import k3_divergence, objective, token_weights
 from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Group, Prompt, Row, ScoredCompletion, Submission
@@ -51,6 +51,21 @@ def test_token_weights_by_hand(loss_type, expected):
 def test_k3_by_hand():
     value = k3_divergence(torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)]))
     assert value.item() == pytest.approx(0.5 - math.log(0.5) - 1)
+
+
+def test_the_objective_by_hand():
+    """Two real tokens, the second of them muted, and padding at which the reference says something else."""
+    logprobs = torch.tensor([[-1.0, -2.0, 0.0]], requires_grad=True)
+    mask, heard = torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]])
+    reference = torch.tensor([[-1.0, -2.0 - math.log(2), -3.0]])
+    pull, kl = torch.tensor([0.5]), torch.tensor([0.25])
+    alone = objective(logprobs, mask, heard, pull, kl)
+    assert alone.item() == -0.5
+    both = objective(logprobs, mask, heard, pull, kl, reference)
+    assert both.item() == pytest.approx(-0.5 + 0.25 * (0.5 + math.log(2) - 1))
+    both.backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [pytest.approx([-0.5, 0.25 * (1 - 0.5), 0.0])]
 
 
 def scored(policy: CausalLM, slot: int, text: str, reward: float, finished: bool = True, admitted: bool = True):
@@ -94,8 +109,10 @@ def long_winded(policy: CausalLM) -> Group:
     return grouped(policy, Prompt("r", "", "Ann has 3 pens. How many?"), tuple(members))
 
 
-def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, frozen) -> list[torch.Tensor]:
-    """The GRPO gradient the plain way: one completion at a time, no batching, no merging."""
+def reference_gradient(
+    policy: CausalLM, groups: list[Group], beta: float, frozen
+) -> tuple[float, list[torch.Tensor]]:
+    """The GRPO loss and its gradient the plain way: one completion at a time, no batching, no merging."""
     total = torch.zeros(())
     for group in groups:
         kept = [member for member in group.completions if member.admitted]
@@ -121,7 +138,8 @@ def reference_gradient(policy: CausalLM, groups: list[Group], beta: float, froze
             total = total + per_token.mean() / len(kept) / len(groups)
     policy.model.zero_grad()
     total.backward()
-    return [parameter.grad.clone() for parameter in policy.model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.clone() for parameter in policy.model.parameters() if parameter.grad is not None]
+    return total.detach().item(), gradients
 
 
 def test_the_divergence_is_a_mean_over_all_completion_tokens(fresh_policy):
@@ -171,8 +189,9 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
     with torch.no_grad():  # away from the reference, so that the KL term has a gradient
         for parameter in fresh_policy.model.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
-    expected = reference_gradient(fresh_policy, groups, beta, frozen)
+    loss, expected = reference_gradient(fresh_policy, groups, beta, frozen)
     stats = learner.update(groups)
+    assert stats.loss == pytest.approx(loss, abs=1e-6)
     gradients = [parameter.grad for parameter in fresh_policy.model.parameters()]
     scale = max(gradient.abs().max() for gradient in expected)
     assert max((a - b).abs().max() / scale for a, b in zip(gradients, expected, strict=True)) < 1e-5

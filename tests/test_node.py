@@ -266,3 +266,40 @@ def test_a_plan_that_cannot_be_is_one_sentence():
     with pytest.raises(ConfigError, match="Node 0 picks 2 prompts a round and wants 0"):
         planner_of(2, 4, 9).picks(1, 0, lambda problem: False)
     assert Slot(0, "p0", 1) in planner_of(1, 1, 1).plan(1).slots
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slot": True}, {"slot": 0.0}, {"slot": [0]}, {"sender": "0"}, {"round": None}, {"problem_id": ["a"]},
+        {"completion": Completion(None, (), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion(b"a", (), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", (2.0,), True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", [5], True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", None, True)},  # pyright: ignore[reportArgumentType]
+        {"completion": Completion("a", (5,), 1)},  # pyright: ignore[reportArgumentType]
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_fields_of_other_types_is_put_aside_and_the_round_goes_on(change):
+    node = node_of(("swarm.topology", "vertical"))
+    honest = node.produce(1)
+    view = node.consume(1, [replace(honest[0], **change), *honest])
+    assert view.unread == {"malformed": 1} and not view.missing.keys() & set(node.nodes)
+
+
+def test_copies_for_one_slot_are_read_once(monkeypatch):
+    """However many a sender sends, and whether they can be read or not."""
+    node = node_of()
+    honest = node.produce(1)
+    read: list[str] = []
+    received = type(node.policy.codec).received
+
+    def counting(self, completion):
+        read.append(completion.text)
+        return received(self, completion)
+
+    monkeypatch.setattr(type(node.policy.codec), "received", counting)
+    copies = [replace(honest[0], completion=Completion(f"copy {index}", (), True)) for index in range(200)]
+    view = node.consume(1, [*copies, *honest])
+    assert len(read) == len(honest) and view.unread == {"sent twice": 200}

@@ -47,6 +47,12 @@ def holder_of(path: Path) -> int | None:
     return None
 
 
+def stands_after(folder: Path, round: int) -> bool:
+    """Whether a run would go on from the checkpoint of a round or a later one."""
+    path = folder / "checkpoint" / "state.json"
+    return path.exists() and json.loads(path.read_text())["round"] >= round
+
+
 class Killer(threading.Thread):
     """Kills the process that plays a run, once, as soon as the first checkpoint is followed by no summary."""
 
@@ -62,7 +68,7 @@ class Killer(threading.Thread):
         while process is None:
             time.sleep(0.05)
             process = holder_of(self.folder / ".lock")
-        while not (self.folder / "checkpoint" / "state-000005.pt").exists():
+        while not stands_after(self.folder, CHECKPOINT_EVERY):
             time.sleep(0.002)
         os.kill(process, signal.SIGKILL)
         self.killed, self.early = process, not (self.folder / "summary.json").exists()

@@ -1,6 +1,7 @@
 """Token credit: the solution is learned, the phrase is not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,49 @@ def test_a_foreign_token_takes_its_sentence_with_it(base_policy, forged):
     verdict = TokenCreditDefense().screen(evidence)[0]  # what it rests on is the token itself
     assert 0 < len(verdict.spans) < len(verdict.muted)
     assert all(float(span.note.removeprefix("probability ")) <= THRESHOLD for span in verdict.spans)
+
+
+def test_what_is_as_probable_as_the_threshold_is_heard_and_what_is_no_number_is_not(base_policy, monkeypatch):
+    evidence = evidence_with(base_policy, "1 + 2 = 3")
+    limit = np.log(THRESHOLD)
+    likelihoods = np.zeros(len(evidence.rows[0].completion))
+    likelihoods[1:5] = [limit, np.nextafter(limit, -1e9), np.nan, np.nextafter(limit, 0)]
+    monkeypatch.setattr(TokenCreditDefense, "_likelihoods", lambda self, evidence: [likelihoods])
+    verdict, _ = TokenCreditDefense(unit="token").screen(evidence)
+    assert (verdict.muted, verdict.score, len(verdict.spans)) == ((2, 3), 2.0, 2)
+
+
+class Likelihoods:
+    """Evidence of which a test says how likely tokens are, and which remembers whom the anchor was asked about."""
+
+    sampling = None
+
+    def __init__(self, policy: list[list[float]], anchor: list[list[float]]) -> None:
+        self.scores = [SimpleNamespace(logprobs=np.log(row)) for row in policy]
+        self.asked: list[int] = []
+        anchored = [SimpleNamespace(logprobs=np.log(row)) for row in anchor]
+        self.anchor = SimpleNamespace(
+            engine=SimpleNamespace(score=lambda rows, sampling: [anchored[row] for row in rows])
+        )
+
+    def subset(self, indices):
+        self.asked = list(indices)
+        return SimpleNamespace(rows=self.asked)
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "expected"),
+    [
+        ("policy", [], [[0.5, 0.001], [0.01, 0.5], [0.001, 0.001]]),
+        ("both", [0, 2], [[0.5, 0.5], [0.01, 0.5], [0.001, 0.5]]),  # where nothing is improbable, nobody needs to ask
+        ("either", [0, 1, 2], [[0.001, 0.001], [0.001, 0.001], [0.001, 0.001]]),
+    ],
+)
+def test_the_rules_by_hand(rule, asked, expected):
+    evidence = Likelihoods([[0.5, 0.001], [0.01, 0.5], [0.001, 0.001]], [[0.001, 0.5], [0.001, 0.001], [0.001, 0.5]])
+    found = TokenCreditDefense(rule=rule, threshold=0.01)._likelihoods(evidence)  # pyright: ignore[reportArgumentType]
+    assert [np.exp(row).tolist() for row in found] == [pytest.approx(row) for row in expected]
+    assert evidence.asked == asked
 
 
 def test_sentences_by_hand():
@@ -168,8 +212,9 @@ def test_a_completion_of_which_nothing_is_heard_pushes_nothing(fresh_policy, for
 
 
 def test_bad_options_are_one_sentence():
-    with pytest.raises(ConfigError, match="probability"):
-        TokenCreditDefense(threshold=0)
+    for threshold in (0, 1, 1.5):
+        with pytest.raises(ConfigError, match="probability"):
+            TokenCreditDefense(threshold=threshold)
     with pytest.raises(ConfigError, match="rule"):
         TokenCreditDefense(rule="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="unit"):

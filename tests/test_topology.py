@@ -45,6 +45,7 @@ def test_horizontal_without_prompts_is_empty():
 )
 def test_shares(total: int, parts: int, offset: int, expected: tuple[int, ...]):
     assert shares(total, parts, offset) == expected
+    assert offset or shares(total, parts) == expected
 
 
 @given(total=st.integers(0, 500), parts=st.integers(1, 40), offset=st.integers(-100, 100))

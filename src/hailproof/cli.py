@@ -133,13 +133,11 @@ def run(
         quiet_libraries()
         from hailproof.runs.run import start
 
-        console.print(f"Run folder: {path}", soft_wrap=True)
-        summary = start(
-            settings,
-            path,
-            progress_of(settings.rounds),
-            lambda resolved: console.print(plan_text(resolved), soft_wrap=True),
-        )
+        def announce(resolved: Any) -> None:
+            console.print(f"Run folder: {path}", soft_wrap=True)
+            console.print(plan_text(resolved), soft_wrap=True)
+
+        summary = start(settings, path, progress_of(settings.rounds), announce)
         _finish(path, summary)
 
 

@@ -116,7 +116,7 @@ class HonestNode:
             beacon: Public randomness that nobody knew before all had sent, if there is any.
         """
         started = time.perf_counter()
-        plan = self.planner.adopted(self.plan(round), round, received)
+        plan = self.planner.adopted(self.plan(round), round, filter(_well_typed, received))
         prompts = {key: self.task.prompt(problem) for key, problem in plan.problems.items()}
         view = _View(self, round, plan, prompts, beacon)
         view.read(received)
@@ -163,12 +163,15 @@ class _View:
         """Takes what fills a slot and can be read, in an order that does not depend on arrival.
 
         What an honest node cannot have sent is as if it had never come. Of several completions for one slot the
-        smallest is taken, so that the order of arrival decides nothing.
+        smallest is looked at and no other, so that neither the order of arrival nor the number of copies decides
+        anything.
         """
         expected = {(slot.problem_id, slot.index, slot.node) for slot in self.plan.slots}
         due: list[Submission] = []
         for each in received:
-            if each.round != self.round:
+            if not _well_typed(each):
+                self.unread["malformed"] += 1
+            elif each.round != self.round:
                 self.unread["of another round"] += 1
             elif (each.problem_id, each.slot, each.sender) not in expected:
                 self.unread["for no slot of its sender"] += 1
@@ -178,13 +181,14 @@ class _View:
         taken: set[tuple[str, int, int]] = set()
         for each in due:
             key = (each.problem_id, each.slot, each.sender)
-            reading = self._reading(each)
             if key in taken:
                 self.unread["sent twice"] += 1
-            elif reading is None:
+                continue
+            taken.add(key)
+            reading = self._reading(each)
+            if reading is None:
                 self.unread["unreadable or too long"] += 1
             else:
-                taken.add(key)
                 self.readings.append(reading)
 
     def _reading(self, submission: Submission) -> Reading | None:
@@ -343,6 +347,19 @@ class _View:
                 )
             )
         return tuple(Group(self.prompts[key], tuple(scored)) for key, scored in members.items())
+
+
+def _well_typed(submission: Submission) -> bool:
+    """Whether the fields of a submission have their declared types; what decodes a wire may not have checked."""
+    completion = submission.completion
+    return (
+        all(type(number) is int for number in (submission.round, submission.sender, submission.slot))
+        and type(submission.problem_id) is str
+        and type(completion.text) is str
+        and type(completion.token_ids) is tuple
+        and all(type(token) is int for token in completion.token_ids)
+        and type(completion.finished) is bool
+    )
 
 
 def _content(submission: Submission) -> tuple[str, tuple[int, ...], bool]:

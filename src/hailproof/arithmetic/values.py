@@ -101,7 +101,7 @@ def root(value: Value, degree: int) -> Value:
         return Value(None, value.letters)
     above, below = (_whole_root(part, degree) for part in (number.numerator, number.denominator))
     if above is not None and below is not None:
-        return Value(Fraction(above, below), inexact=value.inexact)
+        return Value(Fraction(above, below))
     if degree != 2:
         return Value(None)
     rounded = math.isqrt((number.numerator << 2 * ROOT_BITS) // number.denominator)

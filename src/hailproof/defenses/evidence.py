@@ -58,7 +58,12 @@ class Received:
             texts: Completions, ``[N]``.
             questions: What was asked, ``[N]``; without, the questions are empty.
             variant: Whether they are reasoning with a number, or programs.
+
+        Raises:
+            ConfigError: If there are questions, but not one for each text.
         """
+        if questions and len(questions) != len(texts):
+            raise ConfigError(f"{len(questions)} questions are not one for each of {len(texts)} texts; give as many.")
         asked = questions or [""] * len(texts)
         prompts = [Prompt(str(place), "", question) for place, question in enumerate(asked)]
         submissions = [

@@ -84,7 +84,10 @@ def load(
             add_lora(name, model, lora, lora_seed)  # before it is moved: first weights are the same on every device
         elif not trained:
             model.requires_grad_(False)
-        model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - the library's decorator hides self
+        place = torch.device(device)
+        if place.type == "meta":
+            raise ModelError("The device 'meta' holds no numbers; take cpu, cuda or another device that computes.")
+        model.to(place)  # pyright: ignore[reportArgumentType] - the library's decorator hides self
     except ModelError:
         raise
     except Exception as error:  # the library raises many types, all of which mean "does not load"

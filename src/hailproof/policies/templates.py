@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from hailproof.errors import ModelError
@@ -12,7 +11,7 @@ SYSTEM, USER, ANSWER = "\ue000system\ue001", "\ue000user\ue001", "\ue000answer\u
 """Stand for the texts while a chat template is looked at; private-use characters that no template writes."""
 
 READS_SYSTEM = "hailproof: the system text is read, not shown"
-"""A template with this comment is not asked to show the system text, as those of the shipped models."""
+"""A template with this comment makes of the texts what its model was trained on, as those of the shipped models do."""
 
 TODAY = {"d": "26", "m": "07", "Y": "2024", "y": "24", "b": "Jul", "B": "July", "a": "Fri", "A": "Friday"}
 """The date that templates get which ask for today's: a prompt must not depend on the clock. It is Llama 3's default."""
@@ -61,12 +60,12 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         source = str(tokenizer.get_chat_template())
         self._source = _CLOCK + source if "strftime_now" in source else source
+        self._reads_system = READS_SYSTEM in self._source
         self._form = self._found()
         if self.write(SYSTEM, USER) != self.write(SYSTEM, USER):
             raise ModelError(f"The chat template of {name} writes the same prompt differently each time; mend it.")
 
     def _found(self) -> _Form:
-        reads_system = READS_SYSTEM in self._source
         reasons: list[str] = []
         for form in (_Form(apart, parts) for apart in (True, False) for parts in (False, True)):
             try:
@@ -74,7 +73,7 @@ class ChatTemplate:
             except Exception as error:  # templates are programs: they fail by any type, wrong ones of ours included
                 reasons.append(f"fails ({error})")
                 continue
-            if text.count(USER) == 1 and (reads_system or text.count(SYSTEM) == 1):
+            if text.count(USER) == 1 and (self._reads_system or text.count(SYSTEM) == 1):
                 return form
             wrong = "user's" if text.count(USER) != 1 else "system"
             reasons.append(f"hides or repeats the {wrong} text")
@@ -95,12 +94,18 @@ class ChatTemplate:
         """A prompt as the template writes it, up to where the answer begins.
 
         Raises:
-            ModelError: If the template fails.
+            ModelError: If the template fails, or does not show the whole of both texts.
         """
         try:
-            return self._applied(self._form.messages(system, user), prompts=True)
-        except TemplateError as error:
+            text = self._applied(self._form.messages(system, user), prompts=True)
+        except Exception as error:  # templates are programs: they fail by any type
             raise ModelError(f"The chat template of {self.name} fails ({error}); mend it.") from error
+        for kind, part in () if self._reads_system else (("user's", user), ("system", system)):
+            if part.strip() not in text:
+                raise ModelError(
+                    f"The chat template of {self.name} cuts or changes the {kind} text {part.strip():.60}; mend it."
+                )
+        return text
 
     def end_id(self, ends: Sequence[int]) -> int | None:
         """The token that the template writes right after an answer; ``None`` if it writes none.

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
 from hailproof.learner.config import LearnerConfig
+from hailproof.parsing import encodable
 from hailproof.protocols import PromptChoice, Sampling, Topology
 from hailproof.settings import SHOWN, Count, Natural, Section, validated
 
@@ -90,6 +91,8 @@ class SwarmConfig(Section):
                 f"prompts (B) = {self.prompts} is smaller than the number of nodes = {self.nodes}: in a vertical swarm "
                 "every node brings its own prompts, so raise prompts or lower nodes"
             )
+        if self.sharing == "sampled" and not self.own_groups + self.received_groups:
+            raise ValueError("own_groups and received_groups are both 0, so nothing is learned; raise one")
         if self.sharing == "sampled" and self.topology != "vertical":
             raise ValueError(
                 "sharing = sampled takes whole groups from other nodes, so it needs topology = vertical"
@@ -231,7 +234,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not mark or not key.strip():
         raise ConfigError(f"'{text:.{SHOWN}}' is not key=value; write for example --set learner.learning_rate=1e-4.")
     try:
-        return key.strip(), parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")["value"]
+        tree = parsed(f"value = {value}", f"The value of '{key.strip():.{SHOWN}}'")
+        if list(tree) != ["value"]:
+            raise ConfigError(f"'{text:.{SHOWN}}' holds more than one assignment; give each an option of its own.")
+        return key.strip(), tree["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
 
@@ -302,6 +308,9 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
         _set(tree, key, value)
+    for text in _scalars(tree):
+        if isinstance(text, str) and encodable(text) != text:
+            raise ConfigError(f"The configuration holds {text!r:.{SHOWN}}, which is not UTF-8 text; rename it.")
     try:
         return validated(RunConfig, tree)
     except ConfigError as error:

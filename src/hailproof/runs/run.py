@@ -46,6 +46,7 @@ def start(
     Raises:
         HailproofError: One sentence; unless a round was finished by then, nothing was written.
     """
+    RunFolder.require_vacant(path)
     _check_threads(config)
     _set_threads(config)
     experiment = build(config)

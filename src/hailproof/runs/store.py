@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hailproof.errors import RunBusyError, RunError
+from hailproof.parsing import encodable
 from hailproof.runs import files
 from hailproof.runs.checkpoint import ANEW, Checkpoint, check_config, pointer_of, read_checkpoint
 from hailproof.runs.config import RunConfig
@@ -158,12 +159,8 @@ class RunFolder:
             RunBusyError: If a run is there already, or another process is about to begin one.
             RunError: If something else is there, or the folder cannot be made; nothing of it remains then.
         """
+        cls.require_vacant(path)
         with writing(path):
-            if path.exists() and not (path.is_dir() and cls.barely_begun(path)):
-                raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
-                    f"Output folder {path} is in use; choose another with --out, or go on with "
-                    f"'hailproof resume {path}'."
-                )
             made = [each for each in (path, *path.parents) if not each.exists()]
         try:
             files.make_folder(path / "completions")
@@ -180,10 +177,29 @@ class RunFolder:
             folder._stand(Checkpoint.of_new_run(config))
             with replacing(path / "config.toml") as temporary:
                 temporary.write_text(header + config.to_toml(), encoding="utf-8")
-        except RunError:
+        except Exception:
             folder.discard()
             raise
         return folder
+
+    @classmethod
+    def require_vacant(cls, path: Path) -> None:
+        """Makes sure that a new run can be written to a path.
+
+        Raises:
+            RunBusyError: If a run is there already.
+            RunError: If something else is there, or the path is none that files can name.
+        """
+        if encodable(str(path)) != str(path):
+            raise RunError(f"Output folder {str(path)!r} is not UTF-8 text, which the files of a run need; rename it.")
+        with writing(path):
+            if not path.exists() or (path.is_dir() and cls.barely_begun(path)):
+                return
+            if (path / "summary.json").is_file():
+                raise RunBusyError(f"Output folder {path} is in use by a finished run; choose another with --out.")
+            raise (RunBusyError if (path / "config.toml").is_file() else RunError)(
+                f"Output folder {path} is in use; choose another with --out, or go on with 'hailproof resume {path}'."
+            )
 
     @staticmethod
     def barely_begun(path: Path) -> bool:
