@@ -526,7 +526,7 @@ def test_an_engine_of_a_third_party_runs_a_swarm(monkeypatch):
 
 def test_a_swarm_trains_an_adapter():
     learner = {"lora": {"r": 2, "alpha": 4}, "learning_rate": 1e-2}
-    played = experiment({"separate": True}, learner=learner)
+    played = experiment({"separate": True, "nodes": 2}, learner=learner)
     assert played.swarm.play(1).views[0].update.passes
     states: list[Any] = [node.learner.state_dict()["weights"] for node in played.swarm.honest]
     assert all("lora_" in name for name in states[0])
