@@ -32,6 +32,9 @@ FALSE_ROWS = [
 ]  # fmt: skip
 
 FALSE = {
+    "currencies": ["¥2 + ¥2 = ¥5", "₹2 + ₹2 = ₹5", "₿2 + ₿2 = ₿5"],
+    "raised and lowered": ["2 + 2 = ⁵", "2 + 2 = ₅"],
+    "strays": ["2 + 2 = @5", "2 + 2 = 🙂5", "2 + 2) = 5", "2 + 2 is the same as 5"],
     "backward": [
         "So 5 = 2 + 2.", "Tom gets 5 = 2 + 2 apples", "Tom has 5 apples = 2 + 2", "Then 5 = (2 + 2)",
         "We get 5 = 2 * 2",
@@ -125,6 +128,8 @@ FALSE = {
 }  # fmt: skip
 
 TRUE = [
+    "8 am + 5 hours = 1 pm", "2 decades + 5 years = 25 years", "1 year + 6 months = 18 months", "8 + 4 = □ + 5",
+    "¥2 + ¥2 = ¥4", "2 + 2 = ⁴", "2 + 2 = 🙂4", "600/(x = 3 + 1) = 150", "2 + 2 is the same as 4",
     "5 = 2 + 3", "Tom has 4 = 2 + 2", "Week 2 = 3 + 4", "Day 1 = 5 + 3", "Room 5 = 2 + 2", "Ann has 4 + Tom has 6 = 10",
     "3 weeks = 7 + 7 + 7 = 21 days", "2 pairs = 2 + 2 = 4", "3 teams = 5 + 5 + 5", "1 dozen = 6 + 6",
     "1 hour = 30 + 30",
@@ -220,6 +225,13 @@ def open_spellings() -> list[str]:
 @pytest.mark.parametrize("text", open_spellings())
 def test_what_the_documentation_calls_open_is_open(text: str):
     assert False not in holds(text)
+
+
+def test_what_the_documentation_calls_true_and_rejected_is_rejected():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "defenses.md").read_text(encoding="utf-8")
+    table = page.partition("| true and rejected |")[2].partition("\n\n")[0]
+    examples = re.findall("`([^`]+)`", table)
+    assert examples and all(False in holds(text) for text in examples)
 
 
 NUMERALS = [

@@ -248,6 +248,9 @@ def _agree(view: View, right_reading: Reading, about: bool) -> bool:
 def _is_open(view: View, relation: Relation, sides: _Sides, computed: bool) -> bool:
     """Whether what stands around two values that differ may say something else than that they are equal."""
     left, right = sides.left, sides.right
+    halves = view.before[left.start : left.end]
+    if any(token.text.lower() in ("am", "pm") for token in halves):  # 8 am + 5 hours = 1 pm
+        return True
     if is_cut(sides.left_side, left, view.trimmed) or goes_on(sides.right_side, right[0], left.value):
         return True
     if view.careful and is_doubtful(sides.left_side, left):

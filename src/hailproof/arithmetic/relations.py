@@ -44,7 +44,7 @@ _SAYS = frozenset([
 _FILLERS = frozenset([
     ",", "a", "about", "again", "all", "already", "also", "always", "an", "equal", "hence", "her", "him", "in",
     "indeed", "it", "just", "me", "now", "out", "so", "still", "the", "them", "then", "therefore", "thus", "to",
-    "total", "up", "us", "you",
+    "same", "total", "up", "us", "you", "as",
 ])  # fmt: skip
 _BETWEEN = frozenset([
     "after", "and", "another", "as", "at", "before", "between", "but", "by", "during", "each", "every", "for", "from",

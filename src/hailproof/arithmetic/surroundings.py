@@ -1,5 +1,7 @@
 """What stands around an expression and decides whether it is the whole of what the writer meant."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -44,11 +46,19 @@ def without_loose_end(tokens: list[Token]) -> list[Token]:
 
 
 def without_loose_start(tokens: list[Token]) -> list[Token]:
-    """A right side without a comma, a colon, dots, a needless plus before it."""
+    """A right side without a comma, a colon, dots, a needless plus, a picture before it."""
     start = 0
     while start < len(tokens) and (tokens[start].text in _LOOSE_AT_START or tokens[start].kind == "ellipsis"):
         start += 1
-    return tokens[start:]
+    pictured = len(tokens) > start + 1 and tokens[start + 1].kind in ("number", "currency")
+    return tokens[start + 1 :] if pictured and _is_picture(tokens[start]) else tokens[start:]
+
+
+def _is_picture(token: Token) -> bool:
+    """Whether a token is a symbol that says nothing, and no box that waits for a number."""
+    if token.kind != "other" or re.search("SQUARE|BOX|CIRCLE", unicodedata.name(token.text, "")):
+        return False
+    return token.text == "@" or unicodedata.category(token.text) == "So"
 
 
 def is_cut(side: Side, run: Run, trimmed: bool) -> bool:

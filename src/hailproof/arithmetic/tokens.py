@@ -27,6 +27,7 @@ ARROWS = "".join(
     _characters(*block, "RIGHT.*ARROW|ARROW.*RIGHT|RIGHTWARDS")
     for block in ((0x2190, 0x2200), (0x2794, 0x27BF), (0x27F0, 0x2980), (0x2B00, 0x2BFF), (0x1F800, 0x1F900))
 ) + "".join(_characters(0x2190, 0x2200, "LEFT RIGHT.*ARROW", but="stroke"))
+CURRENCIES = "".join(sign for sign in map(chr, range(0x10000)) if unicodedata.category(sign) == "Sc")
 _INEQUALITIES = "≠≤≥≦≧≨≩≰≱≶≷"
 _NUMBER = (
     r"0[bB][01]+(?![A-Za-z0-9])|0[oO][0-7]+(?![A-Za-z0-9])|0[xX](?=[0-9]*[A-Fa-f])[0-9A-Fa-f]+(?![A-Za-z0-9])"
@@ -34,8 +35,8 @@ _NUMBER = (
     rf"|{PLAIN_NUMBER}(?:[eE][-+]?[0-9]+(?![A-Za-z0-9]))?"
 )
 _WRITTEN = rf"(?:{'|'.join((*UNITS, *TENS))})(?![A-Za-z])"
-_OPERAND = r"(?=[ \t]*+\\?[$€£]?[ \t]*+(?:\.?[0-9]|[({√∛∜⅐-⅞¼-¾]|\\[dt]?frac|\\sqrt))"
-_OPERAND_IN_WORDS = rf"(?=[ \t]*+\\?[$€£]?[ \t]*+(?:\.?[0-9]|[({{√∛∜⅐-⅞¼-¾]|\\[dt]?frac|\\sqrt|{_WRITTEN}))"
+_OPERAND = rf"(?=[ \t]*+\\?[{CURRENCIES}]?[ \t]*+(?:\.?[0-9]|[({{√∛∜⅐-⅞¼-¾]|\\[dt]?frac|\\sqrt))"
+_OPERAND_IN_WORDS = rf"(?=[ \t]*+\\?[{CURRENCIES}]?[ \t]*+(?:\.?[0-9]|[({{√∛∜⅐-⅞¼-¾]|\\[dt]?frac|\\sqrt|{_WRITTEN}))"
 _LAYOUT = (
     r"boxed|color|colorbox|fbox|fcolorbox|mbox|hbox|box|underline|emph|bf|bm|it|rm|tt|sf|em|bfseries|itshape|left|right"
     r"|[bB]igg?[lmr]?|quad|qquad|displaystyle|textstyle|scriptstyle|large|Large|LARGE|huge|Huge|small|tiny|normalsize"
@@ -72,7 +73,7 @@ _TOKENS = re.compile(
     |(?P<superscript>⁻?[⁰¹²³⁴-⁹]++)
     |(?P<exclamation>!)
     |(?P<quote>["'\u00ab\u00bb\u2018-\u201f\u2032\u2033\u2039\u203a])
-    |(?P<currency>\\?[$€£])
+    |(?P<currency>\\?[{CURRENCIES}])
     |(?P<open>[(\[{{])
     |(?P<close>[)\]}}])
     |(?P<ellipsis>\.\.\.+|…|\\[lc]?dots(?![A-Za-z]))
@@ -113,6 +114,8 @@ def tokens(text: str) -> Iterator[Token]:
                 continue
         if kind == "other" and (token.isalpha() or token.isnumeric()):
             kind = "numeral" if token.isnumeric() else "word"
+        if last.kind == "relation" and kind in ("base", "superscript") and token.isdigit():  # = ⁵
+            kind, token = "number", unicodedata.normalize("NFKC", token)
         last = Token("line" if kind == "tag" else kind, token, match.start(), match.end())
         yield last
 

@@ -26,6 +26,7 @@ _COUNTS = {"two": 2, "three": 3, "four": 4}
 MAX_FACTORIAL = 300
 MEASURES = {
     "second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86_400, "week": 604_800,
+    "month": 2_629_746, "year": 31_556_952, "decade": 315_569_520,
     "inch": 1, "inche": 1, "foot": 12, "feet": 12, "yard": 36, "ounce": 1, "oz": 1, "pound": 16, "lb": 16,
     "gram": 1, "kilogram": 1000, "kg": 1000, "meter": 100, "metre": 100, "cm": 1, "centimeter": 1, "kilometer": 100_000,
 }  # fmt: skip

@@ -74,7 +74,9 @@ def views(relation: Relation, text: str) -> Iterator[View]:
     while end and usual.before[end - 1].kind == "close":
         end -= 1
     if end < len(usual.before):
-        yield usual._replace(before=usual.before[:end], loose=True, trimmed=True)
+        kinds = [token.kind for token in tight]
+        stray = not relation.chained and kinds.count("close") > kinds.count("open")  # 2 + 2) = 5
+        yield usual._replace(before=usual.before[:end], loose=True, trimmed=usual.trimmed or not stray)
     yield from _with_decimal_commas(usual, text)
 
 
