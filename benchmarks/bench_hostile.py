@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/bench_hostile.py [--defense heterogeneous] [--check]
 
-A clean round and an attacked one alternate (A B A B) in one process, on equal weights and prompts; learning is held still.
-One node of four attacks, in a homogeneous horizontal swarm with B = 16 and G = 12: it sends 48 completions a round. Seconds
-are those of `Swarm.play`, the attacker's own included.
+A clean round and an attacked one alternate (A B A B) in one process, on equal weights and prompts; learning is held
+still. One node of four attacks, in a homogeneous horizontal swarm with B = 16 and G = 12: it sends 48 completions a
+round. Seconds are those of `Swarm.play`, the attacker's own included.
 """
 
 import statistics

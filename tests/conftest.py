@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a loaded machine is slow, which is no fault of an example
+settings.load_profile("any machine")
 
 NO_SKIPS = "--no-skips"
 
