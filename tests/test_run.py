@@ -151,7 +151,7 @@ def test_resuming_a_finished_run_changes_nothing(whole):
 
 def test_a_folder_in_use_is_left_alone(whole, tmp_path):
     before = (whole / "rounds.jsonl").read_bytes()
-    with pytest.raises(RunError, match=r"in use; choose another with --out"):
+    with pytest.raises(RunError, match=r"in use by a finished run; choose another with --out"):
         start(CONFIG, whole)
     assert (whole / "rounds.jsonl").read_bytes() == before
     with RunFolder.create(tmp_path / "new", CONFIG), pytest.raises(RunError, match="in use by another process"):

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from hailproof.consequences import consequence
 from hailproof.defenses.chain import Chain, Screening, Stage
 from hailproof.defenses.evidence import Received
+from hailproof.parsing import encodable
 from hailproof.protocols import Learner, Policy, Sampling, Task
-from hailproof.records import Group, NodeRound, Prompt, Reading, Row, ScoredCompletion, Submission, Verdict
+from hailproof.records import Completion, Group, NodeRound, Prompt, Reading, Row, ScoredCompletion, Submission, Verdict
 from hailproof.rewards import Rewarder
 from hailproof.rollouts import completion_key, rollout
 from hailproof.seeds import derive
@@ -162,9 +163,9 @@ class _View:
     def read(self, received: Iterable[Submission]) -> None:
         """Takes what fills a slot and can be read, in an order that does not depend on arrival.
 
-        What an honest node cannot have sent is as if it had never come. Of several completions for one slot the
-        smallest is looked at and no other, so that neither the order of arrival nor the number of copies decides
-        anything.
+        What an honest node cannot have sent is as if it had never come. Of several completions for one slot that look
+        possible the smallest is tokenized and no other, so that neither the order of arrival nor the number of copies
+        decides anything.
         """
         expected = {(slot.problem_id, slot.index, slot.node) for slot in self.plan.slots}
         due: list[Submission] = []
@@ -175,6 +176,8 @@ class _View:
                 self.unread["of another round"] += 1
             elif (each.problem_id, each.slot, each.sender) not in expected:
                 self.unread["for no slot of its sender"] += 1
+            elif not self._looks_possible(each.completion):
+                self.unread["unreadable or too long"] += 1
             else:
                 due.append(each)
         due.sort(key=lambda each: (each.problem_id, each.slot, each.sender, *_content(each)))
@@ -191,28 +194,31 @@ class _View:
             else:
                 self.readings.append(reading)
 
-    def _reading(self, submission: Submission) -> Reading | None:
-        """A submission as this node's model reads it; ``None`` if an honest node cannot have sent it.
+    @property
+    def _longest(self) -> int:
+        """Tokens that a completion may have which was not drawn with this node's tokenizer."""
+        return math.ceil(self.node.longest * self.node.sampling.max_new_tokens)
 
-        Claimed ids and characters are counted first, which costs nothing, then the tokens that would be scored. A text
-        that is no Unicode (a lone surrogate) has no tokens at all. Ids that can be none are left out.
+    def _looks_possible(self, completion: Completion) -> bool:
+        """Whether claimed ids and characters are few enough, and the text is Unicode, as one with tokens must be."""
+        if len(completion.token_ids) > self._longest or len(completion.text) > CHARACTERS_PER_TOKEN * self._longest:
+            return False
+        return encodable(completion.text) == completion.text
+
+    def _reading(self, submission: Submission) -> Reading | None:
+        """A submission as this node's model reads it; ``None`` if it has too many tokens for an honest node's.
+
+        Ids that can be none are left out.
         """
         codec, limit = self.node.policy.codec, self.node.sampling.max_new_tokens
-        longest = math.ceil(self.node.longest * limit)
         completion = submission.completion
-        if len(completion.token_ids) > longest or len(completion.text) > CHARACTERS_PER_TOKEN * longest:
-            return None
         if any(not 0 <= token < ID_LIMIT for token in completion.token_ids):
             completion = replace(completion, token_ids=())
-        try:
-            completion.text.encode()
-        except UnicodeEncodeError:
-            return None
         completion = codec.received(completion)
         ids = codec.received_ids(completion)
         row = Row(codec.render(self.prompts[submission.problem_id]), ids)
         drawn_alike = ids == submission.completion.token_ids
-        if len(ids) > (limit if drawn_alike else longest) or len(row) > self.node.policy.engine.context:
+        if len(ids) > (limit if drawn_alike else self._longest) or len(row) > self.node.policy.engine.context:
             return None
         return Reading(replace(submission, completion=completion), row)
 
