@@ -118,8 +118,8 @@ def finished(job: Job, lines: list[dict], summary: dict, rows: list[dict]) -> Jo
 
 
 def test_a_cell_by_hand(tmp_path):
-    """Two seeds of five rounds beside their controls; a third is not finished, and does not count."""
-    (_, cell) = cells_of(["text"], ["logit"], [0, 1, 2], "nano", tmp_path, {"rounds": 5})
+    """Two seeds of five rounds beside their controls; of three others a run is not finished, so they do not count."""
+    (_, cell) = cells_of(["text"], ["logit"], [0, 1, 2, 3, 4], "nano", tmp_path, {"rounds": 5})
     tokens = [900.0, 900.0, 20.0, 40.0, 60.0]  # the first two rounds are not settled: 5 * 0.4
     screened = {"screened": {"honest": 10, "malicious": 5}, "honest_acceptance": 0.8, "malicious_acceptance": 0.4}
     for seed, (success, held) in enumerate([(0.75, 0.5), (0.5, 0.75)]):
@@ -133,7 +133,10 @@ def test_a_cell_by_hand(tmp_path):
         figures = {"attack_success": success, "reward": 0.5, "held_out": {"reward": held}, "seconds_per_round": 8.0}
         control = {"attack_success": 0.25, "reward": 0.9, "held_out": {"reward": 0.875}, "seconds_per_round": 4.0}
         finished(cell.jobs[seed], attacked, figures, rows)
-        finished(cell.controls[seed], clean, control, rows[:1])
+        path = finished(cell.controls[seed], clean, control, rows[:1]).folder / "config.toml"
+        path.write_text(path.read_text().replace("hailproof 1.2", "hailproof 1.1"))
+    finished(cell.jobs[2], attacked, figures, rows)
+    finished(cell.controls[3], clean, control, rows)
     record = measured(cell)
     assert record is not None
     assert record["seeds"] == [0, 1] and record["versions"] == {"hailproof": "1.2", "Python": "3.9"}
@@ -186,6 +189,10 @@ def test_what_was_not_evaluated_or_not_screened_is_undefined_in_a_cell(tmp_path)
     finished(cell.controls[0], [line(1, seconds=SECONDS)], control | {"held_out": None}, [])
     record = measured(cell) or {}
     assert record["held_out_reward_seeds"] == [0.25] and record["held_out_loss_seeds"] == [None]
+    finished(cell.jobs[0], [line(1, seconds=SECONDS)], figures | {"attack_success": 0.5}, [])
+    finished(cell.controls[0], [line(1, seconds=SECONDS)], control | {"attack_success": None}, [])
+    record = measured(cell) or {}
+    assert record["attack_success_seeds"] == [0.5] and record["excess_success_seeds"] == [None]
 
 
 def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_path):

@@ -93,6 +93,8 @@ def test_defenses_are_asked_at_their_stage():
     assert [[v.defense for v in spoken] for spoken in before.verdicts] == [["early"], ["early"]]
     assert [[v.defense for v in spoken] for spoken in after.verdicts] == [["late"], ["late"]]
     assert list(before.seconds) == ["early"] and list(after.seconds) == ["late"]
+    assert 0 <= before.seconds["early"] < 60
+    assert Chain([late, Compares("compares"), LogitDefense()]).needs == {"own", "model", "tokens"}
     assert [len(spoken) for spoken in chain.screen(evidence).verdicts] == [2, 1]
 
 
@@ -138,6 +140,19 @@ def test_a_broken_defense_rejects_everything_and_says_so(broken):
     verdicts = Chain([broken, after]).screen(received(None, ["a", "b"])).verdicts
     assert all(len(spoken) == 1 and spoken[0].decision == "reject" and spoken[0].error for spoken in verdicts)
     assert after.shown == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (Breaks("broken"), "the defense failed: ValueError: I cannot parse this"),
+        (Miscounts("broken"), "the defense failed: 1 verdicts for 2 completions"),
+        (Answers(None), "the defense failed: None is no verdict of it"),
+    ],
+)
+def test_what_broke_a_defense_is_said(broken, reason):
+    verdicts = Chain([broken]).screen(received(None, ["a", "b"])).verdicts
+    assert {verdict.reason for spoken in verdicts for verdict in spoken} == {reason}
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])

@@ -130,6 +130,7 @@ class Slow(BaseTask):
 
 def test_a_purse_by_hand(monkeypatch):
     task = Slow([Problem("p", "", "1")])
+    monkeypatch.setattr(Slow, "now", 0.0)
     monkeypatch.setattr("hailproof.rewards.time.perf_counter", lambda: Slow.now)
     rewarder = Rewarder(task, spare_seconds=1.5)
     purse, other = rewarder.purse(1, 8), rewarder.purse(1, 8)
@@ -141,8 +142,9 @@ def test_a_purse_by_hand(monkeypatch):
 
 
 def test_a_sender_has_spare_time_and_what_honest_answers_take_in_its_slots(monkeypatch):
-    monkeypatch.setattr("hailproof.rewards.time.perf_counter", lambda: Slow.now)
+    monkeypatch.setattr(Slow, "now", 0.0)
     monkeypatch.setattr(Slow, "reward_seconds", 0.25)
+    monkeypatch.setattr("hailproof.rewards.time.perf_counter", lambda: Slow.now)
     task = Slow([Problem("p", "", "1"), Problem("q", "", "2")])
     rewarder = Rewarder(task, spare_seconds=1.5)
     assert [rewarder.purse(1, slots).seconds for slots in (0, 2, 8)] == [1.5, 2.0, 3.5]
@@ -216,6 +218,19 @@ def test_a_sender_may_choose_among_its_own_prompts_and_among_no_others():
     heirs = planner.plan(4, {1})
     assert {slot.node for slot in heirs.slots} == {0, 2}
     assert planner.adopted(heirs, 4, [sent(free[0])]) == heirs
+
+
+def test_a_sender_chooses_for_itself_and_not_for_whom_it_stands_in():
+    planner = planner_of(3, 6, 60)
+    plan = planner.plan(4, {1})
+    mine = list(dict.fromkeys(slot.problem_id for slot in plan.slots if slot.node == 0))
+    own = [name for name in mine if planner.owner(4, name) == 0]
+    assert (len(mine), len(own)) == (3, 2)  # one of the absent node's
+    brought = [problem.id for problem in planner.picks(4, 0, lambda problem: problem.id not in plan.problems)]
+    more = brought + [f"p{i}" for i in range(60) if planner.owner(4, f"p{i}") == 0 and f"p{i}" not in brought]
+    adopted = planner.adopted(plan, 4, [Submission(4, 0, name, 0, Completion("", (), True)) for name in more])
+    held = list(dict.fromkeys(slot.problem_id for slot in adopted.slots if slot.node == 0))
+    assert len(held) == 3 and set(held) == {*sorted(more)[:2], *(set(mine) - set(own))}
 
 
 def test_a_node_plans_from_what_all_have_seen_alike():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
-from hailproof.draws import _border, gumbel_noise, masses, shortfalls, wanted
+from hailproof.draws import _border, _log_odds, gumbel_noise, masses, shortfalls, wanted
 from hailproof.errors import ConfigError
 from hailproof.policies import sampling as tensors
 from hailproof.policies.sampling import draw
@@ -86,11 +86,28 @@ def test_a_tie_at_the_border_is_a_tie_by_hand():
     assert (far > 1e-3).float().mean() > 0.99
 
 
+def test_a_verifier_asks_for_one_candidate_more_than_may_be_drawn():
+    assert [wanted(Sampling(top_k=k)) for k in (1, 50)] == [2, 51] and wanted(Sampling(top_k=0)) > 10**9
+    assert [wanted(Sampling(top_k=k), 30) for k in (0, 29, 30, 50)] == [30, 30, 30, 30]
+
+
+def test_what_is_barred_obliges_nobody_and_cannot_be_the_draw():
+    found = Candidates(np.array([[3, 5, 9]]), np.array([[2.0, -np.inf, -np.inf]]), np.array([2.0]))
+    barred = replace(found, own=np.array([-np.inf]))
+    place = np.zeros(1, dtype=np.int64)
+    for sampling in (Sampling(), Sampling(top_k=2), Sampling(top_p=0.9)):
+        assert shortfalls(found, np.array([3]), place, place, sampling).tolist() == [0.0]
+        assert not shortfalls(barred, np.array([5]), place, place, sampling)[0] <= 1e300  # infinite, or no number
+
+
 def test_the_border_of_top_p_by_hand():
     """It lies between 0.6 and 0.3: a token crosses it by changing places, or by moving the odds of what lies above."""
     values = np.log([[0.6, 0.3, 0.1]])
     shares, before = masses(values + 1000)  # as large as no exponential is
     assert shares.tolist() == [pytest.approx([0.6, 0.3, 0.1])] and before.tolist() == [pytest.approx([0, 0.6, 0.9])]
+    assert masses(np.array([[1000.0, 0.0]]))[0].tolist() == [[1.0, 0.0]]
+    with np.errstate(divide="ignore"):
+        assert _log_odds(np.array([0.0, 0.5, 1 + 1e-15])).tolist() == [-math.inf, 0.0, math.inf]  # a sum may exceed 1
     inside, outside = _border(values, values[:, 1], k=3, top_p=0.5)
     # the first falls out behind the second; the others are out by half the log-odds of 0.6 and of 0.9
     assert inside.tolist() == [pytest.approx([math.log(2), -math.log(1.5) / 2, -math.log(9) / 2])]

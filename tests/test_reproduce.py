@@ -128,6 +128,8 @@ def test_what_is_undefined_on_either_side_is_undefined_and_sides_may_differ_in_w
         question = check(at_least=0, versus="clean", how=how)
         assert compared(question, {"attacked": none, "clean": some}) == (None,)
         assert compared(question, {"attacked": some, "clean": none}) == (None,)
+    zero = of("zero", 0.0)
+    assert compared(check(at_least=0, versus="clean"), {"attacked": some, "clean": zero}) == (0.9,)
     question = check(at_least=0, versus="clean", versus_measure="reward")
     assert compared(question, {"attacked": some, "clean": none}) == (pytest.approx(0.9 - 0.5),)
 

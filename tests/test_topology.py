@@ -117,6 +117,10 @@ def test_slots_of_the_absent_go_round_by_hand():
         Slot(0, "a", 0), Slot(0, "a", 1), Slot(0, "b", 0), Slot(0, "b", 1),
         Slot(2, "c", 0), Slot(2, "c", 1), Slot(2, "d", 0), Slot(2, "d", 1),
     )  # fmt: skip
+    plan = plan_vertical([["a", "b", "c", "d"], ["e"], ["f"], ["g"]], 1)
+    dealt = reassigned(plan, {0}, [1, 2, 3], whole_groups=True, offset=2)
+    assert [slot.node for slot in dealt] == [3, 1, 2, 3, 1, 2, 3]  # in turn, from the third of those present
+    assert [slot.node for slot in reassigned(plan, {0}, [1, 2, 3], whole_groups=True)] == [1, 2, 3, 1, 1, 2, 3]
     with pytest.raises(ConfigError, match="0 nodes"):
         reassigned(plan, {0, 1, 2}, [], whole_groups=True)
 
