@@ -295,6 +295,36 @@ def test_a_sender_that_is_caught_is_suspended_longer_each_time_until_it_has_made
     assert [round for round in range(32, 50) if defense.suspended(round)] == [32, 33]
 
 
+def test_an_offense_is_made_up_for_in_as_many_rounds_as_the_memory_has_and_not_before(base_policy, round_of):
+    few = round_of.subset(range(SENDERS))
+    defense = ReplayDefense(memory=3)
+    defense.screen(with_completion(few, {1: base_policy.codec.as_completion("no")}))  # in round 1: out in 2 and 3
+    offenses = {}
+    for round in (4, 5, 6):
+        defense.screen(replace(few, round=round))
+        offenses[round] = defense.state()["offenses"][1]
+    assert offenses == {4: 1, 5: 1, 6: 0}
+
+
+def test_a_suspension_does_not_grow_for_ever(round_of):
+    silent = replace(round_of.subset(range(SENDERS)), missing={1: 1})
+    for offenses, rounds in ((3, 2 * 2**3), (20, 2 * 2**20), (5000, 2 * 2**20)):
+        defense = ReplayDefense()
+        defense.restore({"offenses": {1: offenses}, "suspended_until": {}, "suspect_until": {1: 0}})
+        defense.screen(silent)
+        assert defense.state()["suspended_until"] == {1: silent.round + rounds}
+
+
+@pytest.mark.parametrize("mandatory", [False, True])
+def test_who_is_caught_by_a_sampled_check_is_read_in_full(base_policy, round_of, mandatory):
+    forged = base_policy.codec.as_completion("no")
+    mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
+    defense = ReplayDefense(check=0.3, mandatory=mandatory)
+    fates = decisions(defense, with_completion(round_of, dict.fromkeys(mine, forged)))
+    assert {fates[index] for index in mine} == {"reject"}
+    assert {fate for index, fate in enumerate(fates) if index not in mine} == {"accept", "abstain"}
+
+
 def test_who_withholds_is_suspended_and_who_may_is_not(round_of):
     silent = replace(round_of.subset(range(SENDERS)), missing={2: 1, 7: 3})  # 7 sent nothing at all
     lenient, patient = ReplayDefense(mandatory=False), ReplayDefense(suspend=0)
@@ -326,6 +356,24 @@ def test_what_is_no_number_is_not_the_draw(round_of):
     assert ReplayDefense(margin=1e9)._judge(round_of, 0, short).decision == "accept"
     short[1] = np.nan
     assert ReplayDefense(margin=1e9)._judge(round_of, 0, short).decision == "reject"
+
+
+def test_what_a_rejection_rests_on_by_hand(round_of):
+    short = np.zeros(len(round_of.rows[0].completion))
+    short[[2, 4]] = 5e-4
+    strict = ReplayDefense(mismatch_rate=0.0)
+    narrow = strict._judge(round_of, 0, short)
+    assert narrow.reason == f"2 of {len(short)} tokens miss the draw narrowly, where 0 may"
+    assert (narrow.score, [span.note for span in narrow.spans]) == (5e-4, ["0.0005 nats below the draw"] * 2)
+    assert ReplayDefense(mismatch_rate=0.9)._judge(round_of, 0, short).decision == "accept"
+    short[4] = 1.5
+    wide = strict._judge(round_of, 0, short)
+    assert wide.reason == f"1 of {len(short)} tokens are not the draw of this slot, first at 4"
+    assert (wide.score, [span.note for span in wide.spans]) == (1.5, ["1.5 nats below the draw"])
+    ends = round_of.ends(0)
+    assert (wide.spans[0].start, wide.spans[0].end) == (ends[3], ends[4])
+    at_the_margin = np.full(len(short), strict.margin)
+    assert ReplayDefense(mismatch_rate=0.99)._judge(round_of, 0, at_the_margin).decision == "accept"
 
 
 def test_long_completions_are_counted_too():
