@@ -317,7 +317,7 @@ def test_a_suspension_does_not_grow_for_ever(round_of):
 
 @pytest.mark.parametrize("mandatory", [False, True])
 def test_who_is_caught_by_a_sampled_check_is_read_in_full(base_policy, round_of, mandatory):
-    forged = base_policy.codec.as_completion("no")
+    forged: Completion = base_policy.codec.as_completion("no")
     mine = [index for index, each in enumerate(round_of.submissions) if each.sender == 1]
     defense = ReplayDefense(check=0.3, mandatory=mandatory)
     fates = decisions(defense, with_completion(round_of, dict.fromkeys(mine, forged)))
