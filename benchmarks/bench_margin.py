@@ -20,8 +20,8 @@ from common import begin, make, options, plan_under, table, verdict
 from hailproof import draws
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.attacks.text import PHRASE
-from hailproof.defenses.replay import MARGIN
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.engine import ROUNDING
 from hailproof.policies.load import load
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Completion, Row
@@ -120,18 +120,18 @@ def main() -> int:
         for way, each in found.items():
             honest += beyond(f"{dtype}, {way}", each)
         if dtype == "float32":
-            claimed += [max(map(np.max, found[way])) <= MARGIN for way in ("together", "by 12", "alone")]
+            claimed += [max(map(np.max, found[way])) <= ROUNDING for way in ("together", "by 12", "alone")]
         for kind, pairs in forged(policy, requests, sent, sampling).items():
             each = shortfalls(policy, [r for r, _ in pairs], [c for _, c in pairs], len(pairs), sampling)
             others.append(accepted(f"{dtype}, {kind}", each))
             if dtype == "float32":
-                claimed.append(min(map(np.max, each)) > MARGIN)
+                claimed.append(min(map(np.max, each)) > ROUNDING)
     names = [f">{margin:g}" for margin in MARGINS]
     print("\nhonest tokens and completions beyond a margin, in nats:")
     table([["drawn in, repeated", "number", *names, "largest"], *honest])
     print("\ncompletions that are not the draw of their slot and are accepted at a margin:")
     table([["drawn in, kind", "number", *(f"{margin:g}" for margin in MARGINS), "least"], *others])
-    claim = f"float32, margin {MARGIN:g}: all honest completions are accepted and nothing else"
+    claim = f"float32, margin {ROUNDING:g}: all honest completions are accepted and nothing else"
     return verdict(claim, all(claimed), arguments.check)
 
 

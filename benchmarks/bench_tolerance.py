@@ -36,9 +36,9 @@ import torch
 from common import begin, make, options, plan_under, play, policy_of, table, verdict
 from torch import Tensor
 
-from hailproof.defenses.logit import TOLERANCE
 from hailproof.policies import engine
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.engine import ROUNDING
 from hailproof.policies.sampling import draw
 from hailproof.protocols import SampleRequest, Sampling, TokenScores
 from hailproof.records import Completion, Row
@@ -126,7 +126,7 @@ def count_gaps(weights: str, dtype: str, scored: str, scores: list[TokenScores],
     gaps = np.concatenate([one.gaps for one in scores]).astype(np.float64)
     worst = np.array([one.gaps.max() for one in scores])
     beyond = [int((gaps > border).sum()) for border in BORDERS]
-    outside, rejected = int((worst > 0).sum()), int((worst > TOLERANCE).sum())
+    outside, rejected = int((worst > 0).sum()), int((worst > ROUNDING).sum())
     moved = max(
         float(np.abs(one.logprobs - np.array(then[: len(one.logprobs)])).max())
         for one, then in zip(scores, drawn, strict=True)
@@ -248,19 +248,19 @@ def main() -> int:
             found += measure(experiment, policy, weights, dtype, sampling, arguments)
     gaps, draws = [one for one in found if isinstance(one, Gaps)], [one for one in found if isinstance(one, Draws)]
     print("\nhonest tokens by gap in nats below the receiver's top-k:")
-    last = ["largest", "moved", "completions", "any gap", f">{TOLERANCE:g}"]
+    last = ["largest", "moved", "completions", "any gap", f">{ROUNDING:g}"]
     table([["weights, dtype, scored", "tokens", *NAMES, *last], *(one.row() for one in gaps)])
     print("\nthe same keys drawn in different batches:")
     head = ["weights, dtype, batches", "completions", "different", "draws", "tokens", "different", "rate per draw"]
     table([head, *(one.row() for one in draws)])
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "check")}
-        settings |= {"tolerance": TOLERANCE, "borders": BORDERS, "threads": torch.get_num_threads()}
+        settings |= {"tolerance": ROUNDING, "borders": BORDERS, "threads": torch.get_num_threads()}
         content = {"settings": settings, "gaps": [asdict(g) for g in gaps], "draws": [asdict(d) for d in draws]}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     largest = max((one.largest for one in gaps if one.dtype == "float32"), default=0.0)
-    claim = f"the largest gap of an honest float32 token is {largest:.1e} nats (tolerance: {TOLERANCE:g})"
-    return verdict(claim, largest <= TOLERANCE, arguments.check)
+    claim = f"the largest gap of an honest float32 token is {largest:.1e} nats (tolerance: {ROUNDING:g})"
+    return verdict(claim, largest <= ROUNDING, arguments.check)
 
 
 if __name__ == "__main__":

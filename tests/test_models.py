@@ -494,6 +494,10 @@ class Counting:
     def context(self) -> int:
         return self.inner.context
 
+    @property
+    def rounding(self) -> float:
+        return self.inner.rounding
+
     def draw(self, prompts, keys, sampling, guide=None):
         self.calls["draw"] += len(prompts)
         return self.inner.draw(prompts, keys, sampling, guide)

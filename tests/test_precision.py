@@ -10,6 +10,9 @@ from damaged import copy_of_nano
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hailproof.defenses.evidence import Received
+from hailproof.defenses.logit import LogitDefense
+from hailproof.defenses.replay import ReplayDefense
 from hailproof.errors import ModelError, RunError
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.update import Learner
@@ -18,6 +21,8 @@ from hailproof.policies.load import load
 from hailproof.policies.lora import Lora
 from hailproof.protocols import Sampling
 from hailproof.records import Group, Prompt, Row, ScoredCompletion, Submission
+from hailproof.seeds import derive
+from hailproof.tasks.word_problems import WordProblems
 
 STEPS, RATE = 100, 2e-5
 
@@ -40,12 +45,16 @@ def flat(policy: CausalLM) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in policy.trainable.parameters()]).clone()
 
 
-def trained(tokenizer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights of a small model before and after many small steps."""
+def small(tokenizer, dtype: torch.dtype, spread: float = 0.02) -> CausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=2048, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-                         num_attention_heads=2, tie_word_embeddings=True)  # fmt: skip
-    policy = CausalLM("small", LlamaForCausalLM(config), tokenizer, dtype)
+                         num_attention_heads=2, tie_word_embeddings=True, initializer_range=spread)  # fmt: skip
+    return CausalLM("small", LlamaForCausalLM(config), tokenizer, dtype)
+
+
+def trained(tokenizer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights of a small model before and after many small steps."""
+    policy = small(tokenizer, dtype)
     learner = Learner(policy.trainable, LearnerConfig(learning_rate=RATE), 96, STEPS)
     before = flat(policy)
     for _ in range(STEPS):
@@ -222,3 +231,25 @@ def test_a_checkpoint_of_another_model_changes_nothing(fresh_policy):
         with pytest.raises(RunError, match=r"The checkpoint is that of another model \(tensor '.*' differs\)"):
             fresh_policy.trainable.load_state_dict(wrong)
     assert torch.equal(before, flat(fresh_policy))
+
+
+def test_honest_draws_of_bfloat16_passes_are_no_forgeries(base_policy):
+    """Rounding moves a token past another now and then; the margin follows the precision of the passes."""
+    policy, task = small(base_policy.codec.tokenizer, torch.bfloat16, 0.2), WordProblems(size=24, test_size=1)
+    prompts = [task.prompt(problem) for problem in task.train] * 4
+    sampling, keys = Sampling(max_new_tokens=24), [derive(5, index) for index in range(len(prompts))]
+    drawn = policy.engine.draw([policy.codec.render(prompt) for prompt in prompts], keys, sampling)
+    sent = [
+        Submission(1, 0, prompt.problem_id, slot, policy.codec.drawn(ids))
+        for slot, (prompt, ids) in enumerate(zip(prompts, drawn, strict=True))
+    ]
+    seen = Received(
+        round=1, sampling=sampling, variant="math", prompts=prompts, submissions=sent, earned=[1.0] * len(sent),
+        slot_keys=keys, model=policy,
+    )  # fmt: skip
+
+    def accepted(defense: LogitDefense | ReplayDefense) -> set[bool]:
+        return {verdict.decision == "accept" for verdict in defense.screen(seen)}
+
+    assert accepted(ReplayDefense()) == accepted(LogitDefense()) == {True}
+    assert accepted(ReplayDefense(margin=1e-3)) == {False}  # what suits float32: narrow misses condemn the sender

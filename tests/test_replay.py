@@ -372,7 +372,7 @@ def test_what_a_rejection_rests_on_by_hand(round_of):
     assert (wide.score, [span.note for span in wide.spans]) == (1.5, ["1.5 nats below the draw"])
     ends = round_of.ends(0)
     assert (wide.spans[0].start, wide.spans[0].end) == (ends[3], ends[4])
-    at_the_margin = np.full(len(short), strict.margin)
+    at_the_margin = np.full(len(short), round_of.policy.engine.rounding)
     assert ReplayDefense(mismatch_rate=0.99)._judge(round_of, 0, at_the_margin).decision == "accept"
 
 

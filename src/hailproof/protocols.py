@@ -207,6 +207,11 @@ class Engine(Protocol):
         """Tokens that the model can read at once, prompt and completion together."""
         ...
 
+    @property
+    def rounding(self) -> float:
+        """Nats by which a logit may differ between two passes over the same tokens, since sums are rounded."""
+        ...
+
     def draw(
         self,
         prompts: Sequence[tuple[int, ...]],

@@ -18,14 +18,13 @@ from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence, TokenScores
 from hailproof.records import Completion, Verdict
 
-TOLERANCE = 1e-3
-
 
 class LogitDefense(BaseDefense):
     """Rejects completions with a token outside the receiver's own sampling limits.
 
     Args:
-        tolerance: Nats that a token may lie below the lowest allowed token.
+        tolerance: Nats that a token may lie below the lowest allowed token; ``None``: what the precision of the
+            receiver's engine asks for, 0.001 in float32 and 0.2 in bfloat16.
         max_outside: Tokens per completion that may lie outside even so.
         admission: What happens to rejected completions; the paper drops them.
     """
@@ -33,8 +32,8 @@ class LogitDefense(BaseDefense):
     name = "logit"
     needs = frozenset({"tokens", "model"})
 
-    def __init__(self, tolerance: float = TOLERANCE, max_outside: int = 0, admission: Admission = "drop") -> None:
-        if tolerance < 0 or max_outside < 0:
+    def __init__(self, tolerance: float | None = None, max_outside: int = 0, admission: Admission = "drop") -> None:
+        if (tolerance or 0) < 0 or max_outside < 0:
             raise ConfigError("Defense logit takes a tolerance and a max_outside of 0 or more.")
         super().__init__(admission)
         self.tolerance = tolerance
@@ -50,7 +49,8 @@ class LogitDefense(BaseDefense):
     def _judge(self, evidence: Evidence, index: int, completion: Completion, scores: TokenScores) -> Verdict:
         gaps = scores.gaps
         worst = float(gaps.max(initial=0.0))
-        outside = np.flatnonzero(~(gaps <= self.tolerance))  # what is no number is outside
+        tolerance = evidence.policy.engine.rounding if self.tolerance is None else self.tolerance
+        outside = np.flatnonzero(~(gaps <= tolerance))  # what is no number is outside
         if len(outside) > self.max_outside:
             first = int(outside[0])
             where = f"first at {first} (rank {scores.ranks[first]})"

@@ -50,7 +50,6 @@ from hailproof.protocols import Admission, Evidence
 from hailproof.records import Submission, Verdict
 from hailproof.seeds import derive
 
-MARGIN = 1e-3
 FALSE_ALARM = 1e-6
 """Probability with which the count test rejects an honest completion, if ``mismatch_rate`` is true."""
 MOST_DOUBLINGS = 20
@@ -61,7 +60,8 @@ class ReplayDefense(BaseDefense):
     """Rejects completions that are not the draw of their slot.
 
     Args:
-        margin: Nats over the temperature that a token may lie below the drawn one.
+        margin: Nats over the temperature that a token may lie below the drawn one; ``None``: what the precision of the
+            receiver's engine asks for, 0.001 in float32 and 0.2 in bfloat16.
         mismatch_rate: Share of honest tokens that are not exactly the drawn one, by rounding; for the count test.
         check: Share of completions that are checked.
         memory: Rounds with slots in which a sender that was caught makes up for it; until then it is checked in full.
@@ -77,7 +77,7 @@ class ReplayDefense(BaseDefense):
 
     def __init__(
         self,
-        margin: float = MARGIN,
+        margin: float | None = None,
         mismatch_rate: float = 1e-3,
         check: float = 1.0,
         memory: int = 10,
@@ -86,7 +86,7 @@ class ReplayDefense(BaseDefense):
         admission: Admission = "drop",
     ) -> None:
         super().__init__(admission)
-        if margin < 0 or memory < 0 or suspend < 0:
+        if (margin or 0) < 0 or memory < 0 or suspend < 0:
             raise ConfigError("Defense replay takes a margin, a memory and a suspend of 0 or more.")
         if not 0 < check <= 1 or not 0 <= mismatch_rate < 1:
             raise ConfigError("Defense replay takes a check in (0, 1] and a mismatch_rate in [0, 1); both are shares.")
@@ -202,7 +202,8 @@ class ReplayDefense(BaseDefense):
 
     def _judge(self, evidence: Evidence, index: int, short: np.ndarray) -> Verdict:
         worst = float(short.max(initial=0.0))
-        beyond = np.flatnonzero(~(short <= self.margin))  # what is no number is beyond
+        margin = evidence.policy.engine.rounding if self.margin is None else self.margin
+        beyond = np.flatnonzero(~(short <= margin))  # what is no number is beyond
         missed = np.flatnonzero(~(short <= 0))
         allowed = most_mismatches(len(short), self.mismatch_rate)
         if not len(beyond) and len(missed) <= allowed:

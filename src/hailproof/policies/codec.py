@@ -12,7 +12,7 @@ from hailproof.policies.templates import USER, ChatTemplate
 from hailproof.records import Completion, Prompt
 
 RENDERED_AT_ONCE = 8192
-"""Prompts whose ids are remembered; judges see new ones in every round."""
+"""Prompts and system texts whose ids are remembered; judges see new prompts in every round."""
 
 LONGEST_CHARACTER = 4
 """Tokens, one for each byte, after which a character has ended: what is decoded until then is no Unicode."""
@@ -53,6 +53,7 @@ class TokenizerCodec:
         self._known = frozenset(i for i in tokenizer.get_vocab().values() if columns is None or i < columns)
         self._begin = self._begun()
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
+        self._frames: dict[str, list[list[int]]] = {}
         self._pieces: dict[int, str] = {}
 
     def _begun(self) -> tuple[int, ...]:
@@ -87,16 +88,26 @@ class TokenizerCodec:
     def _render(self, prompt: Prompt) -> tuple[int, ...]:
         if self.template is None:
             return (*self._begin, *self.encode(f"{prompt.system}\n\n{prompt.user}\n\n"))
-        around = self.template.write(prompt.system, USER).split(USER)
-        ids, *parts = (
-            self.tokenizer(text, add_special_tokens=False)["input_ids"]  # templates write their own begin token
-            for text in (self.template.write(prompt.system, prompt.user), *around)
-        )
-        if self._specials(ids) != sum(map(self._specials, parts)):
-            if len(parts) != 2:
+        frame = self._frame(prompt.system)
+        ids = self._with_specials(self.template.write(prompt.system, prompt.user))
+        if self._specials(ids) != sum(map(self._specials, frame)):
+            if len(frame) != 2:
                 raise ModelError(f"The chat template of {self.name} hides or repeats the user's text; mend it.")
-            ids = [*parts[0], *self.encode(prompt.user), *parts[1]]
+            ids = [*frame[0], *self.encode(prompt.user), *frame[1]]
         return tuple(ids)
+
+    def _frame(self, system: str) -> list[list[int]]:
+        """Token ids of what the template writes around the user's text, which is the same for all prompts of a task."""
+        assert self.template is not None
+        if system not in self._frames:
+            if len(self._frames) >= RENDERED_AT_ONCE:
+                self._frames.clear()
+            self._frames[system] = [*map(self._with_specials, self.template.write(system, USER).split(USER))]
+        return self._frames[system]
+
+    def _with_specials(self, text: str) -> list[int]:
+        """Token ids of what a template wrote, which writes its own begin token."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _specials(self, ids: Sequence[int]) -> int:
         return sum(i in self._never_inside for i in ids)

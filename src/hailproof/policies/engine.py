@@ -17,6 +17,11 @@ from hailproof.records import Row
 ROWS_AT_ONCE = 512
 """Completions drawn side by side; bounds the memory of the key-value cache."""
 
+ROUNDING = 1e-3
+"""Nats by which logits of two float32 passes may differ: more than was ever seen, for other machines."""
+ROUGH_ROUNDING = 0.2
+"""The same in bfloat16, of which the largest seen is 0.12."""
+
 
 class TransformersEngine:
     """Draws and scores with a model in this process.
@@ -35,6 +40,11 @@ class TransformersEngine:
     def context(self) -> int:
         """Tokens that the model can read at once, prompt and completion together."""
         return getattr(self.trainable.model.config, "max_position_embeddings", None) or 1 << 30
+
+    @property
+    def rounding(self) -> float:
+        """Nats by which a logit may differ between two passes over the same tokens; ``docs/measurements.md``."""
+        return ROUNDING if self.trainable.dtype == torch.float32 else ROUGH_ROUNDING
 
     def refresh(self) -> None:
         """Does nothing: the weights are read where they are trained."""

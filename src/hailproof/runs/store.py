@@ -179,6 +179,7 @@ class RunFolder:
                 temporary.write_text(header + config.to_toml(), encoding="utf-8")
         except Exception:
             folder.discard()
+            folder.close()
             raise
         return folder
 
