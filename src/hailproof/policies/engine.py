@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 512
 ROUNDING = 1e-3
 """Nats by which logits of two float32 passes may differ: more than was ever seen, for other machines."""
 ROUGH_ROUNDING = 0.2
-"""The same in bfloat16, of which the largest seen is 0.12."""
+"""The same in bfloat16: the largest seen is 0.06 in four layers, and deeper models round more often."""
 
 
 class TransformersEngine:
