@@ -126,7 +126,10 @@ _SAMPLING = Sampling()
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn; the length is the task's if the configuration leaves it out."""
+    """How tokens are drawn; the length is the task's if the configuration leaves it out.
+
+    Greedy draws, which policies know (``Sampling``), are refused: groups of equals teach nothing.
+    """
 
     temperature: Annotated[float, Field(ge=0)] = _SAMPLING.temperature
     top_k: Natural = _SAMPLING.top_k
