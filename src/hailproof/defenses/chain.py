@@ -156,8 +156,7 @@ def _ask(defense: Defense, evidence: Received) -> list[Verdict]:
 def _other_option(defense: Defense, lacking: Sequence[Need]) -> str:
     """The advice to set an option otherwise, if that alone decides that a defense needs what it lacks; else a comma."""
     deciding = getattr(defense, "needs_by", {})
-    options = {deciding.get(need, "") for need in lacking}
-    option, *more = options
+    option, *more = dict.fromkeys(deciding.get(need, "") for need in lacking)
     return "," if more or not option else f", set another {option} than {getattr(defense, option)},"
 
 
