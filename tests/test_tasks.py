@@ -202,6 +202,9 @@ def test_rows_of_openmath_that_are_left_out_contradict_nobody(tmp_path):
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     assert [problem.answer for problem in OpenMath(path).train] == ["1", "x"]
+    path.write_text("\n".join(json.dumps({**rows[3], "answer": answer}) for answer in "xy"))
+    with pytest.raises(DataError, match=r"line 2 .*, where the answer is 'x' and not 'y'"):
+        OpenMath(path)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
