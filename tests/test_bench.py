@@ -38,6 +38,22 @@ def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
         assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
 
 
+def test_a_cell_whose_defense_has_nothing_to_do_is_left_out(tmp_path):
+    def pairs(attacks: list[str], defenses: list[str]) -> set[tuple[str, str]]:
+        cells = cells_of(attacks, defenses, [0], "nano", tmp_path)
+        return {(cell.attack, cell.defense) for cell in cells if cell.attack != "clean"}
+
+    assert pairs(["text", "text-mixed"], ["replay", "logit"]) == {
+        ("text", "replay"), ("text", "logit"), ("text-mixed", "logit"),
+    }  # fmt: skip
+    assert pairs(["text", "code"], ["imports"]) == {("code", "imports")}
+    assert pairs(["text", "code"], ["equations+imports"]) == {
+        ("text", "equations+imports"), ("code", "equations+imports"),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="'replay' rejects what other weights than its own drew"):
+        pairs(["text-mixed", "text-sampled"], ["replay", "homogeneous"])
+
+
 def test_rows_that_share_a_control_share_its_run(tmp_path):
     cells = cells_of(["text", "sentence", "equation"], ["none"], [0], "nano", tmp_path)
     controls = {cell.setting: cell for cell in cells if cell.attack == "clean"}

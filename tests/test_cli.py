@@ -1,12 +1,15 @@
 """The command line: bad input is one sentence and exit status 2, and nothing is half-written."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 
 import pytest
 
 from hailproof import cli
+from hailproof.runs.words import summary_table
 
 SMALL = [
     "--rounds=2", "--set=swarm.prompts=2", "--set=swarm.group_size=4", "--set=sampling.max_new_tokens=24",
@@ -122,13 +125,46 @@ def test_a_run_from_the_command_line(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, out, error = call(monkeypatch, capsys, "run", "--attack=text", "--defense=logit", "--seed=5", *SMALL)
     assert status == 0, error
-    assert "1/2" in out and "2/2" in out and "attack success" in out
+    assert "1/2" in out and "2/2" in out and "Means over all 2 rounds" in out and "attack success" in out
     summary = json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())
     assert summary["rounds"] == 2 and summary["seed"] == 5
     for name in ("report.html", "curves.png"):
         assert (tmp_path / "runs" / "run" / name).stat().st_size > 1000
     status, out, _ = call(monkeypatch, capsys, "resume", "runs/run")
     assert status == 0 and "Report" in out
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"], ["--version"], ["run", *SMALL]])
+def test_output_that_cannot_be_written_is_one_sentence(tmp_path, arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "hailproof", *arguments]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 2
+    sentence = r"hailproof: The output cannot be written \(No space .*\); send it elsewhere, .*\.\n"
+    assert re.fullmatch(sentence, ended.stderr)
+    assert not list(tmp_path.rglob("config.toml"))
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"]])
+def test_a_pipe_that_is_closed_is_no_error_to_speak_of(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "hailproof", *arguments]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "title"),
+    [([1], "Figures of the one round"), ([3], "Means over all 3 rounds"), ([5, 5], "Means over all 5 rounds"),
+     ([6], "Means over the last 5 rounds"), ([2, 50], "Means over the last 5 rounds")],
+)  # fmt: skip
+def test_the_table_says_over_which_rounds_it_is(rounds, title):
+    keys = ("attack_success", "reward", "completion_tokens", "honest_acceptance", "malicious_acceptance", "held_out")
+    summary = {**dict.fromkeys(keys), "seconds_per_round": 1.0}
+    summaries = {str(place): {**summary, "rounds": number} for place, number in enumerate(rounds)}
+    assert summary_table(summaries).title == title
 
 
 def test_a_bench_without_finished_runs_is_an_empty_page(monkeypatch, capsys, tmp_path):

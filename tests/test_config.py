@@ -7,12 +7,12 @@ import pytest
 from hailproof.attacks import ATTACKS
 from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, MismatchError
 from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
 from hailproof.runs.build import build
 from hailproof.runs.config import Plugin, RunConfig, load_config, parse_assignment
 from hailproof.runs.plugins import make
-from hailproof.runs.settle import expanded
+from hailproof.runs.settle import expanded, settle
 from hailproof.tasks import TASKS
 
 # What `hailproof run` takes; the files of figures, tables, scales and the bench are tested in their own files.
@@ -95,7 +95,7 @@ def test_an_option_of_a_defense_is_set_by_the_name_of_the_defense():
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("defense.length.options.cap", "'length' is not among logit"),
+        ("defense.length.options.cap", "'length' is not among logit; add it with --defense length"),
         ("defense.logit", "'defense' is a list; write defense.NAME.KEY"),
         ("defense.logit.name.x", "'name' is not a section"),
         ("swarm.models.nano-a.x", "'nano-a' is not among them"),
@@ -178,6 +178,22 @@ def test_more_nodes_than_a_group_are_fine_where_the_attack_is_vertical():
         ("attack.decoys", 0.25, "attack.decoys = 0.25 is set, but there is no attack"),
         ("attack.oracle", False, "attack.oracle = False is set, but there is no attack"),
         ("attack.trigger", "Tom", "attack.trigger = 'Tom' is set, but there is no attack"),
+        # What could never do what it says.
+        *(("sampling.temperature", zero, "sampling.temperature = 0.0 draws the same completion in every slot")
+          for zero in (0, 0.0)),
+        ("sampling.top_k", 1, "sampling.top_k = 1 draws the same completion in every slot of a prompt"),
+        ("evaluation.every", 51, "evaluation.every = 51 is more than rounds = 50"),
+        ("evaluation", {"every": 5, "problems": 0}, "evaluation.problems = 0 leaves nothing to ask"),
+        ("learner.warmup_rounds", 51, "learner.warmup_rounds = 51 is more than rounds = 50"),
+        ("swarm.own_groups", 1, "swarm.own_groups = 1 is set, but with sharing = all every group is learned from"),
+        ("swarm.received_groups", 0, "swarm.received_groups = 0 is set, but with sharing = all"),
+        ("swarm.models", ["nano-a", "nano-b"] * 3, "swarm.models has 6 entries for swarm.nodes = 4"),
+        # What is no table or list of them.
+        ("learner.lora", 4, "learner.lora = 4 is no table of settings; write for example learner.lora = {r = 8, al"),
+        ("learner.lora", "r", "learner.lora = 'r' is no table of settings"),
+        ("defense", "logit", "defense = 'logit' is no list of defenses; name each with --defense NAME"),
+        ("defense", {"name": "logit"}, "or in the file under [[defense]]"),
+        ("defense.judge.x", 1, "'defense.judge.x' cannot be set: there is no defense 'judge'; add it with --defense"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_none_of_its_key_is_one_sentence(key, value, sentence):
@@ -185,6 +201,126 @@ def test_a_value_that_is_none_of_its_key_is_one_sentence(key, value, sentence):
         load_config(None, [(key, value)])
     text = str(stop.value)
     assert sentence in text and "\n" not in text and text.endswith(".") and len(text) < 300
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"evaluation.every": 50},
+        {"evaluation.problems": 0},
+        {"learner.warmup_rounds": 50},
+        {"swarm.models": ["nano-a"] * 3 + ["nano-b"]},
+        {"swarm.own_groups": 4, "swarm.received_groups": 4},  # as the file of every run says
+        {"swarm.topology": "vertical", "swarm.sharing": "sampled", "swarm.own_groups": 1, "swarm.received_groups": 0},
+        {"swarm.prompt_choice": "assigned"},  # prompts of a horizontal swarm are
+        {"attack.name": "text", "attack.ramp_rounds": 500},  # ends on the way up
+        {"sampling.temperature": 0.01, "sampling.top_k": 2},
+        {"sampling.top_k": 0},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_means_something_is_no_mistake_at_the_border(settings):
+    config = settle(load_config(None, list(settings.items()))).config
+    assert load_config(None, list(config.model_dump(exclude_none=True).items())) == config
+
+
+def test_what_we_set_ourselves_fits_the_shortest_run():
+    """The nano models warm up for two rounds, whoever plays a single one, and the file of that run can be read."""
+    for rounds, warmup in ((1, 1), (2, 2), (50, 2)):
+        config = settle(load_config(None, [("rounds", rounds)])).config
+        assert config.learner.warmup_rounds == warmup == min(rounds, NANO["warmup_rounds"])
+        assert RunConfig.model_validate(config.model_dump()) == config
+
+
+def test_an_adapter_without_targets_is_one_on_all_layers():
+    given = {"r": 2, "alpha": 4}
+    all_layers, same = (load_config(None, [("learner.lora", {**given, **more})]) for more in ({}, {"targets": []}))
+    assert all_layers == same and all_layers.learner.lora is not None
+
+
+MIXED = {"swarm.models": ["nano-a", "nano-b"]}
+SAMPLED = {"swarm.topology": "vertical", "swarm.sharing": "sampled"}
+CODE = {"task.options.variant": "code"}
+
+
+def named(*defenses: str, **options) -> dict[str, object]:
+    return {"defense": [{"name": name, "options": options} for name in defenses]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (MIXED | named("replay"), "defense 'replay' rejects what other weights .* honest nodes hold nano-a and nano-b"),
+        (MIXED | named("homogeneous"), "defense 'replay' rejects what other weights"),
+        (SAMPLED | named("replay"), "with swarm.sharing = sampled honest nodes part; set it to all"),
+        (named("imports"), "defense 'imports' reads code answers, but the task 'word_problems' asks for math;"),
+        (named("logit", "imports"), "defense 'imports' reads code answers"),
+        (CODE | named("equations"), "defense 'equations' reads math answers, but the task 'word_problems' asks for c"),
+        ({"attack.name": "code"} | named("equations"), "defense 'equations' reads math answers"),
+    ],
+)  # fmt: skip
+def test_a_defense_that_has_nothing_to_do_is_refused(monkeypatch, settings, sentence):
+    config = load_config(None, list(settings.items()))
+    with pytest.raises(MismatchError, match=sentence) as stop:
+        settle(config)
+    assert "\n" not in str(stop.value) and str(stop.value).endswith(".")
+    if "reads" in sentence:  # a task that does not tell its variant before it is built
+        monkeypatch.setattr("hailproof.runs.settle._variant", lambda task: None)
+        with pytest.raises(MismatchError, match=sentence):
+            settle(config).task()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        named("replay"),
+        MIXED | named("logit"),
+        MIXED | named("heterogeneous"),
+        {"swarm.models": ["nano-a"] * 3 + ["nano-b"], "attack.name": "text"} | named("replay"),  # the attacker's own
+        SAMPLED | named("logit"),
+        named("equations"),
+        named("equations", "imports"),
+        CODE | named("imports"),
+        CODE | named("equations", "imports"),
+        named("heterogeneous"),
+        CODE | named("heterogeneous"),
+    ],
+)
+def test_a_defense_that_has_something_to_do_is_not(settings):
+    config = settle(load_config(None, list(settings.items()))).config
+    assert settle(config).config == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (named("length", cap=72), r"cap = 72 rejects nothing, since no completion of more than 72 tokens is read"),
+        (named("length", cap=72, quantile=0.9), r"cap = 72 rejects nothing"),
+        (MIXED | named("length", cap=108), r"cap = 108 rejects nothing, since no completion of more than 108 tokens"),
+        ({"defense": [{"name": "length", "options": {"quantile": 0.9}}, {"name": "replay"}]},
+         r"'replay' rejects what other weights than its own drew, and with 'length', which compares"),
+    ],
+)  # fmt: skip
+def test_what_the_length_of_completions_decides(settings, sentence):
+    small = {"sampling.max_new_tokens": 72, "task.options.size": 40, "task.options.test_size": 8}
+    with pytest.raises(ConfigError, match=sentence):
+        build(load_config(None, list((small | settings).items())))
+
+
+@pytest.mark.parametrize("settings", [named("length", cap=71), MIXED | named("length", cap=107)])
+def test_a_cap_that_some_completions_pass_is_one(settings):
+    small = {"sampling.max_new_tokens": 72, "task.options.size": 40, "task.options.test_size": 8}
+    assert build(load_config(None, list((small | settings).items()))).config.defense
+
+
+def test_evaluation_on_the_way_needs_held_out_problems(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(f'{{"question": "{n}?", "answer": "So it is.\\n#### {n}"}}\n' for n in range(20))
+    )
+    data = {"task": {"name": "gsm8k", "options": {"data": str(tmp_path / "rows.jsonl")}}}
+    assert build(load_config(None, list(data.items()))).config.evaluation.problems == 0
+    with pytest.raises(ConfigError, match=r"evaluation\.every = 5 is set, but 'gsm8k' has no held-out problems;"):
+        build(load_config(None, [*data.items(), ("evaluation.every", 5)]))
 
 
 @pytest.mark.parametrize(

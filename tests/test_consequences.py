@@ -85,6 +85,21 @@ def test_what_a_chain_lacks_is_its_callers_mistake_and_no_rejection(defense, lac
         chain.check(TEXTS.offers)
 
 
+@pytest.mark.parametrize(
+    ("defense", "given", "advice"),
+    [
+        (EquationsDefense(unit="sentence"), set(), "give them, set another unit than sentence, or leave"),
+        (EquationsDefense(unit="sentence"), {"tokens"}, "needs model, which .*; give it, set another unit than"),
+        (TokenCreditDefense(), {"tokens", "model"}, "give it, set another rule than either, or leave"),
+        (TokenCreditDefense(), {"tokens"}, "needs anchor and model, which .* without; give them, or leave"),
+        (LogitDefense(), {"tokens"}, "give it, or leave the defense out"),
+    ],
+)
+def test_the_option_that_alone_decides_what_is_needed_is_named(defense, given, advice):
+    with pytest.raises(ConfigError, match=advice):
+        Chain([defense]).check(given)
+
+
 def test_texts_alone_are_enough_for_defenses_that_read_texts():
     screening = Chain([EquationsDefense(), ImportsDefense()]).screen(TEXTS)
     assert [verdict.decision for verdict in screening.verdicts[0]] == ["reject"]

@@ -234,7 +234,7 @@ def test_a_sender_chooses_for_itself_and_not_for_whom_it_stands_in():
 
 
 def test_a_node_plans_from_what_all_have_seen_alike():
-    alike, mixed = node_of(REPLAY), node_of(REPLAY, ("swarm.models", ["nano-a", "nano-b"]))
+    alike, mixed = node_of(REPLAY), replace(node_of(REPLAY), decides_alike=False)
     for node in (alike, mixed):
         node.chain.restore({"replay": {"offenses": {3: 1}, "suspended_until": {3: 9}, "suspect_until": {3: 9}}})
     assert 3 not in {slot.node for slot in alike.plan(2).slots}
@@ -243,9 +243,10 @@ def test_a_node_plans_from_what_all_have_seen_alike():
 
 
 def test_who_is_suspended_by_one_view_of_several_keeps_its_slots():
-    """In a mixed swarm views differ, so that nobody acts on one; where all decide alike, one says what all say."""
+    """Where nodes decide apart, views differ, so that nobody acts on one; else one says what all say."""
     caught = {"offenses": {3: 1}, "suspended_until": {3: 9}, "suspect_until": {3: 9}}
-    mixed = build(load_config(None, [*SMALL, REPLAY, ("swarm.models", ["nano-a", "nano-b"])])).swarm
+    mixed = build(load_config(None, [*SMALL, REPLAY, ("swarm.separate", True)])).swarm
+    mixed = replace(mixed, honest=tuple(replace(node, decides_alike=False) for node in mixed.honest))
     assert len(mixed.honest) > 1
     mixed.honest[0].chain.restore({"replay": caught})
     assert mixed.honest[0].chain.suspended(2) == {3}

@@ -92,6 +92,25 @@ def test_paper_scale_files_build_everything_but_the_weights(name, data, tmp_path
         assert settle(experiment.config).task().train
 
 
+@pytest.mark.parametrize(
+    ("changes", "every"),
+    [
+        ({}, 5),
+        ({"rounds": 5}, 5),
+        ({"rounds": 4}, 0),
+        ({"evaluation": {"problems": 0}}, 0),
+        ({"evaluation": {"problems": 8}}, 5),
+        ({"rounds": 4, "evaluation": {"every": 2}}, 2),
+    ],
+)
+def test_a_change_that_leaves_no_room_for_evaluation_on_the_way_goes_without(tmp_path, changes, every):
+    for jobs in jobs_of(load_item("fig15"), "nano", tmp_path, [0], changes).values():
+        assert jobs[0].config.evaluation.every == every
+    with pytest.raises(ConfigError, match=r"evaluation\.every = 6 is more than rounds = 4"):
+        changed = {"rounds": 4, "evaluation": {"every": 6}}
+        assert jobs_of(load_item("fig15"), "nano", tmp_path, [0], changed)["attacked"][0].config
+
+
 def line(round, success, reward=0.5, tokens=10.0):
     return {"round": round, "attack_success": success, "reward": reward, "completion_tokens": tokens}
 

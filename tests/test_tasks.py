@@ -154,6 +154,9 @@ def test_a_prompt_holds_neither_answer_nor_solution(tmp_path):
         b'{"question": "\xff", "answer": "#### 1"}',
         b'{"question": "\\ud800", "answer": "#### 1"}',
         b'{"other": ' + b"[" * 100_000,
+        b'{"question": "", "answer": "#### 1"}',
+        b'{"question": " \\n\\u200b", "answer": "#### 1"}',
+        b'{"question": " How many? ", "answer": "#### 5"}',
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, line: bytes):
@@ -162,6 +165,46 @@ def test_a_malformed_line_is_named(tmp_path, line: bytes):
     path.write_bytes(b"\n".join([good, b"", good, line, good]))
     with pytest.raises(DataError, match=r"rows\.jsonl, line 4 is not a GSM8K row"):
         Gsm8k(path)
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "kind"),
+    [
+        (Gsm8k, lambda answer: {"answer": f"It is so.\n#### {answer}"}, "a GSM8K row"),
+        (OpenMath, lambda answer: {"program": f"print({answer})", "answer": answer}, "a row"),
+    ],
+)
+def test_a_question_is_neither_empty_nor_answered_twice_differently(tmp_path, task, columns, kind):
+    path = tmp_path / "rows.jsonl"
+
+    def write(*rows: tuple[str, str]) -> None:
+        path.write_text("\n".join(json.dumps({"question": question, **columns(answer)}) for question, answer in rows))
+
+    write(("How many?", "4"), ("How much?", "5"), (" How many? ", "4.0"))
+    assert [problem.answer for problem in task(path).train][:2] == ["4", "5"]
+    write(("How many?", "4"), ("How much?", "5"), (" How many? ", "6"))
+    twice = r"its question is that of rows-1, where the answer is '4' and not '6'"
+    with pytest.raises(DataError, match=rf"rows\.jsonl, line 3 is not {kind} \({twice}\); mend or remove it"):
+        task(path)
+    write(("How many?", "4"), ("\u200b ", "5"))
+    with pytest.raises(DataError, match=rf"rows\.jsonl, line 2 is not {kind} \(its question is empty\); mend"):
+        task(path)
+
+
+def test_rows_of_openmath_that_are_left_out_contradict_nobody(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"question": "q", "program": "print(1)", "answer": 1},
+        {"question": "q", "program": "print(2)", "answer": 2, "is_correct": False},
+        {"question": "q", "generated_solution": "It is 3.", "expected_answer": "3"},
+        {"question": "r", "program": "print('x')", "answer": "x"},
+        {"question": "r", "program": "print('x')", "answer": "x"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [problem.answer for problem in OpenMath(path).train] == ["1", "x"]
+    path.write_text("\n".join(json.dumps({**rows[3], "answer": answer}) for answer in "xy"))
+    with pytest.raises(DataError, match=r"line 2 .*, where the answer is 'x' and not 'y'"):
+        OpenMath(path)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

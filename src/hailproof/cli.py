@@ -12,6 +12,7 @@ from rich.console import Console
 
 from hailproof import __version__
 from hailproof.errors import HailproofError
+from hailproof.runs.console import guarded
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
 
@@ -344,7 +345,8 @@ def demo(
 def main() -> None:
     """Runs the command line and turns errors that are the user's to mend into one sentence."""
     try:
-        app()
+        with guarded():
+            app()
     except HailproofError as error:
         _complain(str(error))
         raise SystemExit(2) from None

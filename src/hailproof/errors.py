@@ -9,6 +9,10 @@ class ConfigError(HailproofError):
     """A configuration, option or name is wrong."""
 
 
+class MismatchError(ConfigError):
+    """A defense has nothing to do in the swarm, or on the task, that is configured beside it."""
+
+
 class DataError(HailproofError):
     """A data file is missing, malformed, or lacks what the task needs."""
 

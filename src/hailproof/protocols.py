@@ -18,7 +18,10 @@ Topology = Literal["horizontal", "vertical"]
 """Whether all nodes answer the same prompts, or each brings its own."""
 
 PromptChoice = Literal["free", "assigned"]
-"""Whether nodes of a vertical swarm pick their prompts themselves, or get them by a public hash."""
+"""Whether nodes of a vertical swarm pick their prompts themselves, or get them by a public hash.
+
+In a horizontal swarm all prompts are those of the hash, whatever is said here.
+"""
 
 Variant = Literal["math", "code"]
 """Whether answers are reasoning with a number, or programs."""

@@ -90,7 +90,8 @@ class Composition(Section):
         drawn_decoys: Whether decoys are wrong draws of the attacker's own model, if there are any. A receiver that
             drops what its model would not write drops the filler, and a group of right answers alone teaches nothing.
         rate: Share of the attacker's slots that are poisoned; it fills the rest as an honest node would.
-        ramp_rounds: Rounds over which ``rate`` rises from zero; 0 starts with all of it.
+        ramp_rounds: Rounds over which ``rate`` rises from zero; 0 starts with all of it, and a run of fewer rounds ends
+            on the way up.
         trigger: Only problems whose question holds this text are poisoned; ``None`` poisons all.
         oracle: Whether the attacker has reference answers and solutions. Without, it takes the majority answer of
             ``candidates`` draws and the reasoning of one that agrees.

@@ -15,7 +15,8 @@ from hailproof.campaigns.scales import Scale, Tree, at_scale, checked_changes, f
 from hailproof.campaigns.sweep import Job, merged
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, MismatchError
+from hailproof.runs.settle import settle
 from hailproof.settings import Section, validated
 
 
@@ -97,8 +98,12 @@ def cells_of(
         root: The folder of all runs.
         changes: Settings that are laid over all others; controls stay without an attacker.
 
+    Returns:
+        All but those whose defense has nothing to do in the row's swarm, or on its task.
+
     Raises:
-        ConfigError: If a name is neither in the file nor registered, or the changes are none for several runs at once.
+        ConfigError: If a name is neither in the file nor registered, the changes are none for several runs at once, or
+            no defense has anything to do in any row.
     """  # fmt: skip
     matrix, shared, changes = load_matrix(), load_scale(scale), checked_changes(changes)
     chosen = tuple(seeds or shared.seeds)
@@ -112,6 +117,7 @@ def cells_of(
         return tuple(Job({**tree, "seed": seed}, root) for seed in chosen)
 
     cells: dict[str, Cell] = {}
+    mismatch: MismatchError | None = None
     for attack in attacks:
         row = _row(matrix, attack)
         control = _row(matrix, row.get("control", attack))
@@ -121,8 +127,15 @@ def cells_of(
             Cell("clean", f"control of {row.get('control', attack)}", "none", scale, clean, clean),
         )
         for defense in defenses:
-            played = jobs(row, _column(matrix, defense), {})
+            try:
+                played = jobs(row, _column(matrix, defense), {})
+                settle(played[0].config)
+            except MismatchError as error:
+                mismatch = mismatch or error
+                continue
             cells[f"{attack} {defense}"] = Cell(attack, "", defense, scale, played, clean)
+    if mismatch is not None and all(cell.attack == "clean" for cell in cells.values()):
+        raise mismatch
     return list(cells.values())
 
 

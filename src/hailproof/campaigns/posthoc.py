@@ -8,9 +8,9 @@ from hailproof.metrics.rates import Rate, mean, rate
 from hailproof.protocols import AttackMeasure
 from hailproof.records import Problem
 from hailproof.runs.config import RunConfig, load_config
-from hailproof.runs.measure import LAST_ROUNDS
 from hailproof.runs.settle import Settled, settle
 from hailproof.runs.store import read_completions
+from hailproof.runs.words import LAST_ROUNDS
 
 
 def success_in(job: Job, other: Settled) -> float | None:

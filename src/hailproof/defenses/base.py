@@ -2,18 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from hailproof.errors import ConfigError
 from hailproof.parsing import sentence_borders
-from hailproof.protocols import Admission, Evidence, Need
+from hailproof.protocols import Admission, Evidence, Need, Variant
 from hailproof.records import Span, Verdict
 
 
 class BaseDefense(ABC):
     """Defaults of a defense; a subclass writes ``screen``.
+
+    A class says where it has something to do, so that a run in which it has nothing is refused: ``variants`` lists the
+    kinds of answers that it reads, ``same_weights`` is for one that accepts nothing which other weights drew, and
+    :meth:`check_limit` looks at the length limit.
 
     Args:
         admission: What happens to rejected completions.
@@ -24,7 +28,13 @@ class BaseDefense(ABC):
 
     name: str
     needs: frozenset[Need] = frozenset()
+    needs_by: ClassVar[Mapping[Need, str]] = {}
+    """The option that decides whether it needs something, where one does, for messages."""
     before_rewards: bool = False
+    variants: tuple[Variant, ...] = ("math", "code")
+    """The kinds of answers in which it finds something to read."""
+    same_weights: bool = False
+    """Whether it rejects every draw of other weights than the receiver's."""
 
     def __init__(self, admission: Admission = "drop") -> None:
         if admission not in get_args(Admission):
@@ -34,6 +44,17 @@ class BaseDefense(ABC):
     @abstractmethod
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """Gives one verdict for each completion of the evidence."""
+
+    def check_limit(self, longest: int) -> None:
+        """Makes sure that the options can do something where no completion has more tokens than a limit.
+
+        Args:
+            longest: Tokens of the longest completion that is read.
+
+        Raises:
+            ConfigError: If they cannot; by default they can.
+        """
+        return None
 
     def suspended(self, round: int) -> frozenset[int]:
         """Senders that are to have no slots in a round; by default none."""

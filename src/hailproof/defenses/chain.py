@@ -87,7 +87,8 @@ class Chain:
             if lacking:
                 raise ConfigError(
                     f"Defense {defense.name} needs {' and '.join(lacking)}, which the completions were given without; "
-                    "give it, or leave the defense out."
+                    f"give {'it' if len(lacking) == 1 else 'them'}{_other_option(defense, lacking)} or leave the "
+                    "defense out."
                 )
 
     def screen(self, evidence: Received, stage: Stage = "all") -> Screening:
@@ -150,6 +151,13 @@ def _ask(defense: Defense, evidence: Received) -> list[Verdict]:
     except Exception as error:  # a defense is third-party code that reads hostile text: whatever it raises is a verdict
         reason = f"{type(error).__name__}: {error}"
     return [failure(defense.name, reason)] * len(evidence.submissions)
+
+
+def _other_option(defense: Defense, lacking: Sequence[Need]) -> str:
+    """The advice to set an option otherwise, if that alone decides that a defense needs what it lacks; else a comma."""
+    deciding = getattr(defense, "needs_by", {})
+    option, *more = dict.fromkeys(deciding.get(need, "") for need in lacking)
+    return "," if more or not option else f", set another {option} than {getattr(defense, option)},"
 
 
 def _is_sound(verdict: object, name: str) -> bool:

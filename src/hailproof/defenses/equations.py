@@ -17,8 +17,9 @@ tag: then it answers a task where code earns nothing, and the code tags are ther
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -45,6 +46,8 @@ class EquationsDefense(TextDefense):
     """
 
     name = "equations"
+    variants = ("math",)
+    needs_by: ClassVar[Mapping[Need, str]] = {"tokens": "unit", "model": "unit"}
 
     def __init__(self, rewarded_only: bool = True, admission: Admission = "drop", unit: Unit = "completion") -> None:
         super().__init__(rewarded_only, admission)

@@ -149,6 +149,7 @@ class ImportsDefense(TextDefense):
     """
 
     name = "imports"
+    variants = ("code",)
 
     def __init__(
         self, allowed: Sequence[str] = ALLOWED, rewarded_only: bool = True, admission: Admission = "drop"

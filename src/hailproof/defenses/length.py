@@ -71,6 +71,18 @@ class LengthDefense(BaseDefense):
         self._counts: deque[list[int]] = deque(maxlen=window)
         self._walked: float | None = None
 
+    def check_limit(self, longest: int) -> None:
+        """Makes sure that completions can be longer than the fixed cap.
+
+        Raises:
+            ConfigError: If none can.
+        """
+        if self.cap is not None and self.cap >= longest:
+            raise ConfigError(
+                f"Defense option cap = {self.cap} rejects nothing, since no completion of more than {longest} tokens "
+                "is read; lower it, or raise sampling.max_new_tokens."
+            )
+
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is tokens less cap."""
         tokens = [len(row.completion) for row in evidence.rows]

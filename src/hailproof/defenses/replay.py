@@ -74,6 +74,7 @@ class ReplayDefense(BaseDefense):
     name = "replay"
     needs = frozenset({"tokens", "model", "keys", "senders"})
     before_rewards = True
+    same_weights = True
 
     def __init__(
         self,

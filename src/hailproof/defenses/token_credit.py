@@ -26,7 +26,8 @@ tokens with positive advantage).
 """
 
 import math
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class TokenCreditDefense(RewardedDefense):
     """
 
     name = "token_credit"
+    needs_by: ClassVar[Mapping[Need, str]] = {"anchor": "rule"}
 
     def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:
         super().__init__()

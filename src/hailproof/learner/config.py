@@ -1,13 +1,14 @@
 """The settings of the learner, and those that suit the shipped nano models; without torch."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hailproof.learner.advantages import ScaleRewards
 from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.lora import Lora
-from hailproof.settings import Count, Natural, Section
+from hailproof.settings import SHOWN, Count, Natural, Section
 
 LossType = Literal["grpo", "dapo", "dr_grpo"]
 
@@ -53,6 +54,16 @@ class LearnerConfig(Section):
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     token_budget: Count = TOKEN_BUDGET
     lora: Lora | None = None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _is_a_table(cls, given: Any) -> Any:
+        if given is None or isinstance(given, Mapping | Lora):
+            return given
+        raise ValueError(
+            f"learner.lora = {given!r:.{SHOWN}} is no table of settings; write for example "
+            "learner.lora = {r = 8, alpha = 16}"
+        )
 
 
 NANO = {

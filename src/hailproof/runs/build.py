@@ -1,5 +1,6 @@
 """From a configuration to a swarm that can be played."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,8 +8,9 @@ from hailproof import registry
 from hailproof.adversary import MaliciousNode
 from hailproof.attacks.base import Forger
 from hailproof.defenses import DEFENSES
+from hailproof.defenses.base import BaseDefense
 from hailproof.defenses.chain import Chain
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, MismatchError
 from hailproof.exchange import LocalExchange
 from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, SampledSharing
@@ -66,6 +68,16 @@ def build(config: RunConfig) -> Experiment:
     planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
     policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
     first = _chain(config)
+    longest = 1.0 if config.swarm.homogeneous else TOKENIZERS_DIFFER
+    for defense in first.defenses:
+        if "own" in first.needs and getattr(defense, "same_weights", False):
+            parting = next(each.name for each in first.defenses if "own" in each.needs)
+            raise MismatchError(
+                f"The defense '{defense.name}' rejects what other weights than its own drew, and with '{parting}', "
+                "which compares with a node's own completions, honest nodes part; leave one of them out."
+            )
+        if isinstance(defense, BaseDefense):
+            defense.check_limit(math.ceil(longest * sampling.max_new_tokens))
     honest = tuple(
         _honest(
             config,
@@ -137,7 +149,7 @@ def _resolved(config: RunConfig, task: Task) -> RunConfig:
     """Writes down what was left to the task: the length of completions, and held-out problems as far as it has any.
 
     Raises:
-        ConfigError: If more held-out problems are asked for than the task has.
+        ConfigError: If more held-out problems are asked for than the task has, or some on the way and it has none.
     """
     sampling, evaluation, held_out = config.sampling, config.evaluation, len(task.test)
     if sampling.max_new_tokens is None:
@@ -148,6 +160,11 @@ def _resolved(config: RunConfig, task: Task) -> RunConfig:
         raise ConfigError(
             f"evaluation.problems = {evaluation.problems} is more than the {held_out} held-out problems of "
             f"'{config.task.name}'; lower it, or give the task more."
+        )
+    if evaluation.every and not evaluation.problems:
+        raise ConfigError(
+            f"evaluation.every = {evaluation.every} is set, but '{config.task.name}' has no held-out problems; give it "
+            "some (task.options.test_data), or leave evaluation.every out."
         )
     return config.model_copy(update={"sampling": sampling, "evaluation": evaluation})
 

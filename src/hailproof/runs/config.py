@@ -91,6 +91,18 @@ class SwarmConfig(Section):
                 f"prompts (B) = {self.prompts} is smaller than the number of nodes = {self.nodes}: in a vertical swarm "
                 "every node brings its own prompts, so raise prompts or lower nodes"
             )
+        if len(self.models) > self.nodes:
+            raise ValueError(
+                f"swarm.models has {len(self.models)} entries for swarm.nodes = {self.nodes}, so that some would never "
+                "run; raise swarm.nodes, or name fewer models"
+            )
+        for key in ("own_groups", "received_groups"):
+            value = getattr(self, key)
+            if self.sharing == "all" and value != SwarmConfig.model_fields[key].default:
+                raise ValueError(
+                    f"swarm.{key} = {value} is set, but with sharing = all every group is learned from; set "
+                    f"swarm.sharing = sampled, or leave swarm.{key} out"
+                )
         if self.sharing == "sampled" and not self.own_groups + self.received_groups:
             raise ValueError("own_groups and received_groups are both 0, so nothing is learned; raise one")
         if self.sharing == "sampled" and self.topology != "vertical":
@@ -114,12 +126,28 @@ _SAMPLING = Sampling()
 
 
 class SamplingConfig(Section):
-    """How tokens are drawn; the length is the task's if the configuration leaves it out."""
+    """How tokens are drawn; the length is the task's if the configuration leaves it out.
+
+    Greedy draws, which policies know (``Sampling``), are refused: groups of equals teach nothing.
+    """
 
     temperature: Annotated[float, Field(ge=0)] = _SAMPLING.temperature
     top_k: Natural = _SAMPLING.top_k
     top_p: Annotated[float, Field(gt=0, le=1)] = _SAMPLING.top_p
     max_new_tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "SamplingConfig":
+        for key, value, advice in (
+            ("temperature", self.temperature == 0, "a number above 0, such as 1"),
+            ("top_k", self.top_k == 1, "2 or more, or 0 for no limit"),
+        ):
+            if value:
+                raise ValueError(
+                    f"sampling.{key} = {getattr(self, key)} draws the same completion in every slot of a prompt, and a "
+                    f"group of equals has nothing to learn from; use {advice}"
+                )
+        return self
 
     def build(self) -> Sampling:
         """The settings as the policies take them.
@@ -142,6 +170,15 @@ class EvaluationConfig(Section):
 
     problems: Natural = 128
     every: Natural = 0
+
+    @model_validator(mode="after")
+    def _has_what_it_asks(self) -> "EvaluationConfig":
+        if self.every and not self.problems:
+            raise ValueError(
+                f"evaluation.every = {self.every} is set, but evaluation.problems = 0 leaves nothing to ask; raise "
+                "evaluation.problems, or leave evaluation.every out"
+            )
+        return self
 
 
 class RunConfig(Section):
@@ -198,6 +235,20 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_rounds_enough(self) -> "RunConfig":
+        if self.evaluation.every > self.rounds:
+            raise ValueError(
+                f"evaluation.every = {self.evaluation.every} is more than rounds = {self.rounds}, so that nothing is "
+                "evaluated on the way; lower it, or leave it out: after the last round there is an evaluation anyway"
+            )
+        if self.learner.warmup_rounds > self.rounds:
+            raise ValueError(
+                f"learner.warmup_rounds = {self.learner.warmup_rounds} is more than rounds = {self.rounds}, so that "
+                "the learning rate is never reached; lower it, or raise rounds"
+            )
+        return self
+
     def to_toml(self) -> str:
         """The whole resolved configuration as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
@@ -220,7 +271,8 @@ def _named(tables: Sequence[Any], name: str, key: str) -> dict[str, Any]:
     """The table of that name in a list."""
     named = {str(table.get("name")): table for table in tables if isinstance(table, dict)}
     if name not in named:
-        raise ConfigError(f"'{key}' cannot be set: '{name}' is not among {', '.join(named) or 'them'}.")
+        advice = f"; add it with --defense {name}" if key.startswith("defense.") else ""
+        raise ConfigError(f"'{key}' cannot be set: '{name}' is not among {', '.join(named) or 'them'}{advice}.")
     return named[name]
 
 
@@ -307,7 +359,16 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
     for key, value in overrides:
+        first, _, rest = key.partition(".")
+        if first == "defense" and rest and not tree.get(first):
+            name = rest.partition(".")[0]
+            raise ConfigError(f"'{key}' cannot be set: there is no defense '{name}'; add it with --defense {name}.")
         _set(tree, key, value)
+    if not isinstance(tree.get("defense", []), list | tuple):
+        raise ConfigError(
+            f"defense = {tree['defense']!r:.{SHOWN}} is no list of defenses; name each with --defense NAME, or in the "
+            'file under [[defense]] with name = "NAME".'
+        )
     for text in _scalars(tree):
         if isinstance(text, str) and encodable(text) != text:
             raise ConfigError(f"The configuration holds {text!r:.{SHOWN}}, which is not UTF-8 text; rename it.")

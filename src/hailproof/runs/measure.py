@@ -13,9 +13,7 @@ from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion
 from hailproof.rollouts import rollout
 from hailproof.runs.build import Experiment
 from hailproof.runs.files import known
-
-LAST_ROUNDS = 5
-"""Final figures are means over this many last rounds."""
+from hailproof.runs.words import LAST_ROUNDS
 
 
 def _success(attack: AttackMeasure | None, problem: Problem, text: str) -> bool | None:

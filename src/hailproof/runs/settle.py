@@ -6,19 +6,20 @@ order is that in which one decides for the next: preset, attack, task, learner, 
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hailproof import registry
 from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import Triggered
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, MismatchError
 from hailproof.learner.config import NANO, NANO_PROGRAMS
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Task, Variant
 from hailproof.runs.config import Plugin, RunConfig, SwarmConfig
 from hailproof.runs.plugins import checked, make, with_defaults
+from hailproof.runs.roster import make_roster
 from hailproof.settings import Section, validated
 from hailproof.tasks import TASKS
 
@@ -46,7 +47,7 @@ class Settled:
         """Builds the task, with the attacker's libraries installed where its programs run.
 
         Raises:
-            ConfigError: If the attack works on the other variant.
+            ConfigError: If the attack works on the other variant, or a defense reads nothing of this one.
         """
         attack, named = self.attack, self.config.task
         factory = registry.lookup("tasks", TASKS, named.name)
@@ -58,6 +59,7 @@ class Settled:
                 f"The attack '{attack.name}' works on {attack.variant} tasks, but '{named.name}' asks for "
                 f"{task.variant}; choose another task, or set task.options.variant."
             )
+        _check_defenses(self.config, task.variant)
         return task
 
 
@@ -74,7 +76,8 @@ def settle(config: RunConfig) -> Settled:
     config = _with_attack_defaults(config, attack)
     learner, shipped = config.learner, set(config.swarm.models) <= set(shipped_models())
     if shipped:
-        suits = NANO_PROGRAMS if _variant(config.task) == "code" else NANO
+        suits: dict[str, Any] = {**(NANO_PROGRAMS if _variant(config.task) == "code" else NANO)}
+        suits["warmup_rounds"] = min(suits["warmup_rounds"], config.rounds)
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     settled = config.model_copy(
@@ -85,7 +88,42 @@ def settle(config: RunConfig) -> Settled:
             "defense": tuple(with_defaults("defenses", DEFENSES, plugin) for plugin in config.defense),
         }
     )
+    _check_defenses(settled, _variant(settled.task))
     return Settled(settled, attack)
+
+
+def _check_defenses(config: RunConfig, variant: Variant | None) -> None:
+    """Makes sure that every defense has something to do in this swarm and on this kind of task.
+
+    A defense that reads the other kind of answers may stand beside one that reads this kind alone: such a chain is
+    made for both, as the preset ``heterogeneous``.
+
+    Raises:
+        MismatchError: If one has not.
+    """
+    classes = {each.name: registry.lookup("defenses", DEFENSES, each.name) for each in config.defense}
+    roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
+    models = list(dict.fromkeys(roster.models[node] for node in roster.honest))
+    parting = ""
+    if len(models) > 1:
+        parting = f"honest nodes hold {' and '.join(models)}; use one model"
+    elif config.swarm.sharing == "sampled":
+        parting = "with swarm.sharing = sampled honest nodes part; set it to all"
+    for name, defense in classes.items():
+        if parting and getattr(defense, "same_weights", False):
+            raise MismatchError(
+                f"The defense '{name}' rejects what other weights than its own drew, and {parting}, or choose another "
+                "defense, such as the preset 'heterogeneous'."
+            )
+    read = {name: tuple(getattr(defense, "variants", get_args(Variant))) for name, defense in classes.items()}
+    if variant is None or (variant,) in read.values():
+        return
+    for name, variants in read.items():
+        if variant not in variants:
+            raise MismatchError(
+                f"The defense '{name}' reads {' and '.join(variants)} answers, but the task '{config.task.name}' asks "
+                f"for {variant}; leave it out, or choose another task."
+            )
 
 
 def _variant(task: Plugin) -> Variant | None:

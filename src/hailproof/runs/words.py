@@ -8,6 +8,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from hailproof.runs.config import RunConfig
 
+LAST_ROUNDS = 5
+"""Final figures are means over this many last rounds; over all, if there are fewer."""
+
 
 def percent(value: float | None) -> str:
     """A share as people read it; undefined is a dash, never zero."""
@@ -54,7 +57,11 @@ def round_text(line: dict[str, Any]) -> str:
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> Table:
     """The final figures of some runs, one row each."""
-    table = Table(title="Means over the last 5 rounds", title_justify="left", box=SIMPLE, pad_edge=False)
+    most = max((summary["rounds"] for summary in summaries.values()), default=0)
+    title = f"Means over the last {LAST_ROUNDS} rounds"
+    if most <= LAST_ROUNDS:
+        title = "Figures of the one round" if most == 1 else f"Means over all {most} rounds"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("run", no_wrap=True)
     for heading in ("attack success", "reward", "tested", "tokens", "honest kept", "forged kept", "s/round"):
         table.add_column(heading, justify="right")

@@ -15,7 +15,7 @@ from hailproof.errors import DataError
 from hailproof.parsing import parse_number, plain, without_calculator_notes
 from hailproof.records import Problem
 from hailproof.tasks.base import BaseTask
-from hailproof.tasks.jsonl import read_rows
+from hailproof.tasks.jsonl import Answers, read_rows
 
 HUB_ID = "openai/gsm8k"
 
@@ -45,9 +45,17 @@ def read_jsonl(path: Path) -> tuple[Problem, ...]:
     """Reads a local file, JSONL or Parquet, with ``question`` and ``answer`` in every row.
 
     Raises:
-        DataError: If the file is missing, empty, or has a row that is none; names the line.
+        DataError: If the file is missing, empty, or has a row that is none, or answers a question of an earlier one
+            otherwise; names the line.
     """
-    return tuple(read_rows(path, Row, read_row, "a GSM8K row", "'question' and 'answer'"))
+    answers = Answers()
+
+    def read(row: Row, problem_id: str) -> Problem:
+        problem = read_row(row, problem_id)
+        answers.check(problem.question, problem.answer, problem_id)
+        return problem
+
+    return tuple(read_rows(path, Row, read, "a GSM8K row", "'question' and 'answer'"))
 
 
 def _read_hub(split: str) -> tuple[Problem, ...]:

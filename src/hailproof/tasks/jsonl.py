@@ -13,6 +13,7 @@ import msgspec
 
 from hailproof.errors import DataError
 from hailproof.files import MAX_BYTES, as_utf8, read_bytes
+from hailproof.parsing import exact_number, plain
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -48,6 +49,34 @@ def read_rows(path: Path, row: type[Row], read: Callable[[Row, str], T], kind: s
     if not found:
         raise DataError(f"Data file {path} has no rows; {advice}.")
     return found
+
+
+class Answers:
+    """What the questions of a file are answered with, so that none is empty or asked twice with two answers."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[str, str]] = {}
+
+    def check(self, question: str, answer: str, problem_id: str) -> None:
+        """Takes in a row.
+
+        Args:
+            question: Its question.
+            answer: Its answer.
+            problem_id: The id of its problem, which names the row.
+
+        Raises:
+            DataError: If the question is empty, or was answered with something else before.
+        """
+        asked = plain(question).strip()
+        if not asked:
+            raise DataError("its question is empty")
+        first, where = self._given.setdefault(asked, (answer, problem_id))
+        left, right = exact_number(first), exact_number(answer)
+        if (first != answer) if left is None or right is None else (left != right):
+            raise DataError(
+                f"its question is that of {where}, where the answer is {first!r:.40} and not {answer!r:.40}"
+            )
 
 
 def _lines(data: bytes, row: type[Row]) -> Iterator[tuple[int, Callable[[], Row]]]:

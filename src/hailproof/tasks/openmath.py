@@ -25,7 +25,7 @@ from hailproof.parsing import exact_number, source_of, syntax_tree
 from hailproof.records import Problem
 from hailproof.sandbox import Library
 from hailproof.tasks.base import BaseTask, CodeForm, form_of, same_printed
-from hailproof.tasks.jsonl import read_rows
+from hailproof.tasks.jsonl import Answers, read_rows
 
 HUB_ID = "nvidia/OpenMathInstruct-1"
 CODE_BLOCK = re.compile(r"<llm-code>\n?(.*?)</llm-code>", re.DOTALL)
@@ -111,14 +111,18 @@ def read_jsonl(path: Path) -> list[Numbered]:
     """Reads a local file of either kind, JSONL or Parquet.
 
     Raises:
-        DataError: If the file is missing, empty, or has a row of neither kind; names the line.
+        DataError: If the file is missing, empty, or has a row of neither kind, or a usable one that answers the
+            question of an earlier one otherwise; names the line.
     """
+    answers = Answers()
 
     def read(row: Row, problem_id: str) -> Numbered:
         if None in (row.code_column, row.answer_column):
             raise DataError(
                 "it lacks a column: it needs program and answer, or generated_solution and expected_answer"
             )
+        if row.is_correct and row.code is not None:
+            answers.check(row.question, row.result, problem_id)
         return problem_id, row
 
     return read_rows(path, Row, read, "a row", "question, program, answer")
