@@ -47,7 +47,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["run", "--set=defense=[{name='replay', options={mandatory='abc'}}]"], r"'mandatory' of the defense 'replay'"),
         (["run", "--defense=homogenous"], r"Unknown defense 'homogenous' \(did you mean 'homogeneous'"),
         (["run", "--attack=text", "--set=attack.malicious=4"], r"leaves no honest node"),
-        (["run", "missing.toml"], r"missing\.toml cannot be read"),
+        (["run", "missing.toml"], r"missing\.toml does not exist; check the path"),
         (["run", "broken.toml"], r"broken\.toml is not valid TOML"),
         (["run", "--out=used"], r"Output folder used is in use"),
         (["run", "--out=broken.toml"], r"broken\.toml is in use"),

@@ -345,7 +345,7 @@ def test_a_whole_number_may_stand_for_any():
         (b"rounds = 9223372036854775808", r"holds an integer of more than 64 bits"),
         (b"[task.options]\nx = " + b"[" * 3000 + b"]" * 3000, r"is nested too deeply; nest at most 32"),
         (b"[task.options]\nx = " + b"[" * 40 + b"]" * 40, r"is nested too deeply; nest at most 32"),
-        (b"name = '\xff'", r"cannot be read \(it is not UTF-8 text\)"),
+        (b"name = '\xff'", r"config\.toml, line 1 is not UTF-8 .*; save it as UTF-8, or check the path"),
         (b"rounds = ", r"is not valid TOML"),
         (b"rounds = 'three'", r"config\.toml: Configuration key 'rounds'"),
         (b"\xef\xbb\xbfrounds = 3", ""),

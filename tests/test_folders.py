@@ -616,7 +616,7 @@ def test_a_report_of_a_run_whose_configuration_is_no_text(whole):
         assert "\ufffd\ufffd# hailproof" in write_report(whole).read_text()
     with pytest.raises(RunError, match=r"config\.toml is damaged \(UnicodeDecodeError\)"):
         versions_of(whole)
-    with pytest.raises(ConfigError, match="it is not UTF-8 text"):
+    with pytest.raises(ConfigError, match="is encoded in UTF-16"):
         load_config(whole / "config.toml")
 
 

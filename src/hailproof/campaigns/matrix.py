@@ -11,11 +11,12 @@ from typing import Any
 
 from hailproof import registry
 from hailproof.attacks import ATTACKS
-from hailproof.campaigns.scales import Scale, Tree, at_scale, checked_changes, folder_of_items, load_scale, read_toml
+from hailproof.campaigns.scales import Scale, Tree, at_scale, checked_changes, folder_of_items, load_scale
 from hailproof.campaigns.sweep import Job, merged
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError, MismatchError
+from hailproof.runs.config import read_toml
 from hailproof.runs.settle import settle
 from hailproof.settings import Section, validated
 

@@ -1,6 +1,5 @@
 """The sizes in which runs are played, ``experiments/scales.toml``, and the folder of such files."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from hailproof.campaigns.sweep import merged
 from hailproof.errors import ConfigError
-from hailproof.runs.config import parsed
+from hailproof.runs.config import read_toml
 from hailproof.settings import Section, validated
 
 Scale = Literal["nano", "paper"]
@@ -33,20 +32,6 @@ def folder_of_items() -> Path:
     here = Path(__file__).resolve()
     installed = here.parent / "files"
     return installed if installed.is_dir() else here.parents[3] / "experiments"
-
-
-def read_toml(path: Path) -> Tree:
-    """Reads a TOML file.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
-    try:
-        return parsed(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 
 def checked_changes(changes: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -18,11 +18,11 @@ from hailproof.campaigns.scales import (
     checked_changes,
     folder_of_items,
     load_scale,
-    read_toml,
 )
 from hailproof.campaigns.sweep import Job, merged
 from hailproof.errors import ConfigError
 from hailproof.protocols import Variant
+from hailproof.runs.config import read_toml
 from hailproof.settings import Section, validated
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
+from hailproof.files import read_text
 from hailproof.learner.config import LearnerConfig
 from hailproof.parsing import encodable
 from hailproof.protocols import PromptChoice, Sampling, Topology
@@ -339,6 +340,19 @@ def tree_of(assignments: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        ConfigError: If it is missing, no text, or not TOML.
+    """
+    text = read_text(path, "check the path", ConfigError)
+    try:
+        return parsed(text, str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+
+
 def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] = ()) -> RunConfig:
     """Reads a configuration file and applies overrides.
 
@@ -349,15 +363,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
     Raises:
         ConfigError: If the file is missing or not TOML, a key is unknown, or a value is out of range.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = parsed(path.read_text(encoding="utf-8-sig"), f"Configuration {path}")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigError(f"Configuration {path} cannot be read ({reason}); check the path.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"Configuration {path} is not valid TOML: {error}.") from error
+    tree = {} if path is None else read_toml(path)
     for key, value in overrides:
         first, _, rest = key.partition(".")
         if first == "defense" and rest and not tree.get(first):
