@@ -21,14 +21,21 @@ class Trainable:
         dtype: What passes compute in; anything but float32 runs under autocast.
         shares_prompts: Whether a prompt is read once for all its completions; not all architectures can
             (:func:`hailproof.policies.checks.shares_prompts`).
+        cascades: Whether completions that are drawn may attend to a prompt that lies in memory once
+            (:func:`hailproof.policies.checks.cascades`).
     """
 
     def __init__(
-        self, model: PreTrainedModel, dtype: torch.dtype = torch.float32, shares_prompts: bool = True
+        self,
+        model: PreTrainedModel,
+        dtype: torch.dtype = torch.float32,
+        shares_prompts: bool = True,
+        cascades: bool = False,
     ) -> None:
         self.model = model
         self.dtype = dtype
         self.shares_prompts = shares_prompts
+        self.cascades = cascades
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +67,7 @@ class Trainable:
     def copied(self) -> "Trainable":
         """The same weights once more; those that are not trained are shared."""
         shared = {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad}
-        return Trainable(copy.deepcopy(self.model, shared), self.dtype, self.shares_prompts)
+        return Trainable(copy.deepcopy(self.model, shared), self.dtype, self.shares_prompts, self.cascades)
 
     def frozen(self) -> "Trainable":
         """A copy that is not trained."""
