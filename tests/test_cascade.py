@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from hailproof.policies.cache import growing_cache
 from hailproof.policies.cascade import SharedPrompts, attend
+from hailproof.policies.load import load
 
 LAYER: Any = SimpleNamespace(layer_idx=0)
 OWNER = torch.tensor([1, 0, 1, 1])
@@ -51,3 +52,8 @@ def test_a_mask_or_several_queries_are_refused(shared):
     for tokens, mask in ((1, torch.ones(4, 1, 1, 3)), (2, None)):
         with pytest.raises(ValueError, match="another kind of attention"):
             attend(LAYER, torch.randn(4, 2, tokens, 4), key, key, mask, shared=shared[0])
+
+
+@pytest.mark.parametrize(("dtype", "cascades"), [("float32", True), ("bfloat16", False)])
+def test_it_serves_full_precision(dtype, cascades):
+    assert load("nano-a", "cpu", dtype).trainable.cascades == cascades

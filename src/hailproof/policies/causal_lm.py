@@ -50,7 +50,7 @@ class CausalLM:
         barred = set(self.codec.barred(rows))
         usable = [token for token in range(rows) if token not in barred] or [self.codec.end_ids[0]]
         shares = shares_prompts(name, model, usable)
-        self.trainable = Trainable(model, dtype, shares, shares and cascades(model, usable))
+        self.trainable = Trainable(model, dtype, shares, shares and cascades(model, dtype, usable))
         self.engine = engine(self.trainable, self.codec)
         self._engine_factory = engine
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hailproof.errors import ModelError
-from hailproof.policies.reading import CachedReader, CascadeMemory, Reader, WholeReader
+from hailproof.policies.reading import CachedReader, CascadeMemory, Reader, RowMemory, WholeReader
 from hailproof.policies.scoring import forward, forward_whole
 from hailproof.policies.trainable import Trainable
 from hailproof.records import Row
@@ -224,7 +224,8 @@ def shares_prompts(name: str, model: PreTrainedModel, ids: Sequence[int]) -> boo
             alone = [forward_whole(model, [row], [0]).logits[0] for row in rows]
         except Exception as error:
             raise ModelError(f"Model {name}: a {type(model).__name__} does not run ({first_line(error)}).") from error
-        for shared, read, reader in ((True, forward, CachedReader), (False, forward_whole, WholeReader)):
+        shared_reader = partial(CachedReader, memory=RowMemory)
+        for shared, read, reader in ((True, forward, shared_reader), (False, forward_whole, WholeReader)):
             try:
                 off = max(_apart(alone, read(model, rows, [0, 1, 2]).logits), _stepwise(alone, reader, model, rows))
             except Exception as error:  # each architecture fails in its own way
@@ -239,16 +240,20 @@ def shares_prompts(name: str, model: PreTrainedModel, ids: Sequence[int]) -> boo
     )
 
 
-def cascades(model: PreTrainedModel, ids: Sequence[int]) -> bool:
+def cascades(model: PreTrainedModel, dtype: torch.dtype, ids: Sequence[int]) -> bool:
     """Tries whether a model that shares prompts also draws right from prompts that lie in memory once.
 
     That exchanges its attention (``policies/cascade.py``), which not all architectures allow, and those do not that
-    look at a window, cap their scores or mix in anything else. On accelerators the library's own attention is faster.
+    look at a window, cap their scores or mix in anything else. On accelerators the library's own attention is faster,
+    and in low precision it rounds less.
 
     Args:
         model: The model.
+        dtype: What passes compute in.
         ids: Ids to make the rows of.
     """
+    if model.device.type != "cpu" or {dtype, model.dtype} != {torch.float32}:
+        return False
     rows = _probe(ids)
     with torch.inference_mode(), Trainable(model).passes() as model:
         alone = [forward_whole(model, [row], [0]).logits[0] for row in rows]
@@ -256,7 +261,7 @@ def cascades(model: PreTrainedModel, ids: Sequence[int]) -> bool:
             off = _stepwise(alone, partial(CachedReader, memory=CascadeMemory), model, rows)
         except Exception:  # each architecture fails in its own way
             return False
-    return model.device.type == "cpu" and off <= TOLERANCE.get(model.dtype, ROUGH_TOLERANCE)
+    return off <= TOLERANCE[model.dtype]
 
 
 def first_line(error: Exception) -> str:

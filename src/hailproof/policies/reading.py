@@ -46,10 +46,10 @@ class CachedReader:
     """
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], memory: "type[Memory] | None" = None
+        self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], memory: "type[Memory]"
     ) -> None:
         distinct = list(dict.fromkeys(prompts))
-        self.memory = (memory or RowMemory)(model, distinct)
+        self.memory = memory(model, distinct)
         self.logits = self.memory.logits
         place = {prompt: index for index, prompt in enumerate(distinct)}
         self.branch = torch.tensor([place[prompt] for prompt in prompts], device=model.device)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from hailproof.errors import RunError
-from hailproof.policies.scoring import Batch, forward, forward_whole
+from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_batches
 from hailproof.records import Row
 
 
@@ -63,6 +64,23 @@ class Trainable:
         """Runs some rows in one batch, with gradient if it is switched on."""
         with self.passes() as model:
             return (forward if self.shares_prompts else forward_whole)(model, rows, indices)
+
+    def batches(self, rows: Sequence[Row], token_budget: int) -> Iterator[Batch]:
+        """Runs rows with gradient; the caller goes backward through each batch before it asks for the next.
+
+        Args:
+            rows: The rows; each is in one batch.
+            token_budget: Padded tokens of one pass.
+        """
+        if self.keeps_prompts:
+            return training_batches(self.passes, rows, token_budget)
+        return (self.forward(rows, indices) for indices in batches(rows, token_budget))
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether a prompt that was read is keys and values alone, which many passes can go on from."""
+        layers = DynamicCache(config=self.model.config).layers
+        return self.shares_prompts and all(isinstance(layer, DynamicLayer) for layer in layers)
 
     def copied(self) -> "Trainable":
         """The same weights once more; those that are not trained are shared."""
