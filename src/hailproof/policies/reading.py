@@ -29,10 +29,29 @@ class Reader(Protocol):
     branch: Int[Tensor, " N"]
     """The branch that each row is on."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
-
     def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
         """Reads the next token of some of the rows, which are the rows from now on."""
+        ...
+
+
+class Memory(Protocol):
+    """Keys and values of M branches, each of which begins as one of P prompts."""
+
+    logits: Float[Tensor, "P V"]
+    """What the model says of the token after each prompt."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
+
+    def copy(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"], branches: int) -> None:
+        """Copies branches whose rows part, to others or behind the last; there are so many branches afterwards."""
+        ...
+
+    def keep(self, branches: Int[Tensor, " K"]) -> None:
+        """Cuts out the other branches."""
+        ...
+
+    def read(self, tokens: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
+        """Reads the next token of every branch; returns what the model says of the one after it."""
         ...
 
 
@@ -45,9 +64,7 @@ class CachedReader:
         memory: How keys and values are kept.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], memory: "type[Memory]"
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], memory: type[Memory]) -> None:
         distinct = list(dict.fromkeys(prompts))
         self.memory = memory(model, distinct)
         self.logits = self.memory.logits
@@ -74,27 +91,6 @@ class CachedReader:
             branches, slots = len(pairs), torch.arange(len(pairs), device=slots.device)
         self.branch = slots[group]
         self.logits = self.memory.read(fed.new_zeros(branches).index_copy_(0, slots, fed))
-
-
-class Memory(Protocol):
-    """Keys and values of M branches, each of which begins as one of P prompts."""
-
-    logits: Float[Tensor, "P V"]
-    """What the model says of the token after each prompt."""
-
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
-
-    def copy(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"], branches: int) -> None:
-        """Copies branches whose rows part, to others or behind the last; there are so many branches afterwards."""
-        ...
-
-    def keep(self, branches: Int[Tensor, " K"]) -> None:
-        """Cuts out the other branches."""
-        ...
-
-    def read(self, tokens: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
-        """Reads the next token of every branch; returns what the model says of the one after it."""
-        ...
 
 
 class RowMemory:
