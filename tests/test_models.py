@@ -18,6 +18,8 @@ from tiny_runs import TINY
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -297,6 +299,9 @@ def architectures(base_policy):
     heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
     return {
         "sliding": tiny(MistralForCausalLM, MistralConfig(**SMALL, **heads, sliding_window=8), base_policy),
+        "grouped": tiny(LlamaForCausalLM, LlamaConfig(**SMALL, **heads), base_policy),
+        "windowed": tiny(MistralForCausalLM, MistralConfig(**SMALL, **heads, sliding_window=512), base_policy),
+        "capped": tiny(Gemma2ForCausalLM, Gemma2Config(**SMALL, **heads, head_dim=8, sliding_window=512), base_policy),
         "mamba": tiny(MambaForCausalLM, MambaConfig(**SMALL, state_size=4), base_policy),
         "rwkv": tiny(RwkvForCausalLM, RwkvConfig(**SMALL, attention_hidden_size=32), base_policy),
     }
@@ -309,11 +314,15 @@ def plain_logits(policy: CausalLM, row: Row) -> torch.Tensor:
     return logits[len(row.prompt) - 1 : -1]
 
 
-@pytest.mark.parametrize(("name", "shares"), [("sliding", True), ("mamba", False), ("rwkv", False)])
-def test_an_architecture_draws_scores_and_learns_what_plain_passes_say(architectures, name, shares):
+@pytest.mark.parametrize(
+    ("name", "shares", "cascades"),
+    [("grouped", True, True), ("sliding", True, False), ("windowed", True, False), ("capped", True, False),
+     ("mamba", False, False), ("rwkv", False, False)],
+)  # fmt: skip
+def test_an_architecture_draws_scores_and_learns_what_plain_passes_say(architectures, name, shares, cascades):
     """Prompts of different length and rows that end at different times, beyond a sliding window."""
     policy, sampling = architectures[name], Sampling(max_new_tokens=20, top_k=5)
-    assert policy.trainable.shares_prompts == shares
+    assert (policy.trainable.shares_prompts, policy.trainable.cascades) == (shares, cascades)
     prompts = [tuple(range(10, 31)), (40, 41, 42), tuple(range(10, 31))]
     drawn = policy.engine.draw(prompts, [1, 2, 3], sampling)
     rows = [Row(*pair) for pair in zip(prompts, drawn, strict=True)]

@@ -13,7 +13,6 @@ from hailproof.learner.advantages import advantages
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, objective, token_weights
-from hailproof.policies.scoring import batches
 from hailproof.policies.trainable import Trainable
 from hailproof.records import Group, Row, ScoredCompletion, UpdateStats
 
@@ -84,9 +83,8 @@ class Learner:
         self.steps += 1
         self.optimizer.zero_grad(set_to_none=True)
         loss, divergence, tokens = 0.0, 0.0, 0
-        for indices in batches(weighted.rows, self.config.token_budget):
-            batch = self.trainable.forward(weighted.rows, indices)
-            logprobs, reference = batch.logprobs, None
+        for batch in self.trainable.batches(weighted.rows, self.config.token_budget):
+            indices, logprobs, reference = batch.indices, batch.logprobs, None
             if self.reference is not None:
                 with torch.no_grad():
                     reference = self.reference.forward(weighted.rows, indices).logprobs

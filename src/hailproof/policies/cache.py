@@ -17,6 +17,12 @@ class GrowingLayer(DynamicLayer):
     _store: tuple[torch.Tensor, torch.Tensor]
     """Keys and values, ``[rows and room, heads, tokens and room, width]``."""
 
+    @property
+    def held(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, ``[N, heads, tokens, width]``, of a layer that something was written to."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hailproof.policies.checks import check_model, rows_of, shares_prompts
+from hailproof.policies.checks import cascades, check_model, rows_of, shares_prompts
 from hailproof.policies.codec import TokenizerCodec
 from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.trainable import Trainable
@@ -49,7 +49,8 @@ class CausalLM:
         self.codec = TokenizerCodec(name, tokenizer, _listed_ends(model), rows)
         barred = set(self.codec.barred(rows))
         usable = [token for token in range(rows) if token not in barred] or [self.codec.end_ids[0]]
-        self.trainable = Trainable(model, dtype, shares_prompts(name, model, usable))
+        shares = shares_prompts(name, model, usable)
+        self.trainable = Trainable(model, dtype, shares, shares and cascades(model, dtype, usable))
         self.engine = engine(self.trainable, self.codec)
         self._engine_factory = engine
 

@@ -8,6 +8,7 @@ how the model reads rows. (The codec tries the chat template: ``policies/templat
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hailproof.errors import ModelError
-from hailproof.policies.reading import CachedReader, Reader, WholeReader
+from hailproof.policies.reading import CachedReader, CascadeMemory, Reader, RowMemory, WholeReader
 from hailproof.policies.scoring import forward, forward_whole
 from hailproof.policies.trainable import Trainable
 from hailproof.records import Row
@@ -223,7 +224,8 @@ def shares_prompts(name: str, model: PreTrainedModel, ids: Sequence[int]) -> boo
             alone = [forward_whole(model, [row], [0]).logits[0] for row in rows]
         except Exception as error:
             raise ModelError(f"Model {name}: a {type(model).__name__} does not run ({first_line(error)}).") from error
-        for shared, read, reader in ((True, forward, CachedReader), (False, forward_whole, WholeReader)):
+        shared_reader = partial(CachedReader, memory=RowMemory)
+        for shared, read, reader in ((True, forward, shared_reader), (False, forward_whole, WholeReader)):
             try:
                 off = max(_apart(alone, read(model, rows, [0, 1, 2]).logits), _stepwise(alone, reader, model, rows))
             except Exception as error:  # each architecture fails in its own way
@@ -236,6 +238,30 @@ def shares_prompts(name: str, model: PreTrainedModel, ids: Sequence[int]) -> boo
         f"Model {name}: a {type(model).__name__} reads a row in a batch otherwise than alone ({reasons[-1]}), so no "
         "draw could be repeated; take a model of another architecture."
     )
+
+
+def cascades(model: PreTrainedModel, dtype: torch.dtype, ids: Sequence[int]) -> bool:
+    """Tries whether a model that shares prompts also draws right from prompts that lie in memory once.
+
+    That exchanges its attention (``policies/cascade.py``), which not all architectures allow, and those do not that
+    look at a window, cap their scores or mix in anything else. On accelerators the library's own attention is faster,
+    and in low precision it rounds less.
+
+    Args:
+        model: The model.
+        dtype: What passes compute in.
+        ids: Ids to make the rows of.
+    """
+    if model.device.type != "cpu" or {dtype, model.dtype} != {torch.float32}:
+        return False
+    rows = _probe(ids)
+    with torch.inference_mode(), Trainable(model).passes() as model:
+        alone = [forward_whole(model, [row], [0]).logits[0] for row in rows]
+        try:
+            off = _stepwise(alone, partial(CachedReader, memory=CascadeMemory), model, rows)
+        except Exception:  # each architecture fails in its own way
+            return False
+    return off <= TOLERANCE[model.dtype]
 
 
 def first_line(error: Exception) -> str:
@@ -260,7 +286,9 @@ def _apart(expected: Iterable[Tensor], found: Iterable[Tensor]) -> float:
     return float(torch.cat(parts).max())
 
 
-def _stepwise(alone: Sequence[Tensor], reader: type[Reader], model: PreTrainedModel, rows: Sequence[Row]) -> float:
+def _stepwise(
+    alone: Sequence[Tensor], reader: Callable[..., Reader], model: PreTrainedModel, rows: Sequence[Row]
+) -> float:
     """The same of rows that are read token by token, of which one is left out on the way."""
     reading = reader(model, [row.prompt for row in rows])
     tokens = torch.tensor([row.completion for row in rows], device=model.device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hailproof.policies.reading import CachedReader, Reader, WholeReader
+from hailproof.policies.reading import CachedReader, CascadeMemory, Reader, RowMemory, WholeReader
 from hailproof.policies.sampling import draw, gap_below_allowed, top
 from hailproof.policies.scoring import Batch, batches
 from hailproof.policies.trainable import Trainable
@@ -97,7 +97,9 @@ class TransformersEngine:
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
 
     def _reader(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> Reader:
-        return (CachedReader if self.trainable.shares_prompts else WholeReader)(model, prompts)
+        if not self.trainable.shares_prompts:
+            return WholeReader(model, prompts)
+        return CachedReader(model, prompts, CascadeMemory if self.trainable.cascades else RowMemory)
 
     def _bar(self, logits: Tensor) -> None:
         """Keeps the tokens that the codec bars out of the draw, in place."""

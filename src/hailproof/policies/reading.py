@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from hailproof.policies.budget import TOKEN_BUDGET
 from hailproof.policies.cache import cache_argument, copy_rows, growing_cache
+from hailproof.policies.cascade import SharedPrompts, cascade
 from hailproof.policies.scoring import padded_right, prefill
 
 KEEP_SHARE = 0.75
@@ -28,10 +29,29 @@ class Reader(Protocol):
     branch: Int[Tensor, " N"]
     """The branch that each row is on."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
-
     def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
         """Reads the next token of some of the rows, which are the rows from now on."""
+        ...
+
+
+class Memory(Protocol):
+    """Keys and values of M branches, each of which begins as one of P prompts."""
+
+    logits: Float[Tensor, "P V"]
+    """What the model says of the token after each prompt."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None: ...
+
+    def copy(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"], branches: int) -> None:
+        """Copies branches whose rows part, to others or behind the last; there are so many branches afterwards."""
+        ...
+
+    def keep(self, branches: Int[Tensor, " K"]) -> None:
+        """Cuts out the other branches."""
+        ...
+
+    def read(self, tokens: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
+        """Reads the next token of every branch; returns what the model says of the one after it."""
         ...
 
 
@@ -41,16 +61,15 @@ class CachedReader:
     Args:
         model: The model.
         prompts: Token ids of each row.
+        memory: How keys and values are kept.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], memory: type[Memory]) -> None:
         distinct = list(dict.fromkeys(prompts))
-        self.cache, self.logits, self.mask = prefill(model, distinct, growing_cache(model.config))
+        self.memory = memory(model, distinct)
+        self.logits = self.memory.logits
         place = {prompt: index for index, prompt in enumerate(distinct)}
         self.branch = torch.tensor([place[prompt] for prompt in prompts], device=model.device)
-        self.lengths = self.mask.sum(dim=1)
-        self.cached = {cache_argument(model): self.cache}
 
     def feed(self, kept: Int[Tensor, " K"], tokens: Int[Tensor, " K"]) -> None:
         """Reads the next token of some of the rows, which are the rows from now on."""
@@ -64,33 +83,86 @@ class CachedReader:
         added = torch.arange(branches, branches + len(pairs), device=sources.device)
         slots = sources.clone()
         slots[parted] = torch.cat([unused.nonzero().squeeze(-1), added])[: int(parted.sum())]
-        self._part(slots[parted], sources[parted])
-        if len(pairs) < KEEP_SHARE * len(self.mask):
-            self.cache.batch_select_indices(slots)
-            self.mask, self.lengths = self.mask[slots], self.lengths[slots]
-            slots = torch.arange(len(pairs), device=slots.device)
+        if parted.any():
+            branches = max(branches, int(slots.max()) + 1)
+            self.memory.copy(slots[parted], sources[parted], branches)
+        if len(pairs) < KEEP_SHARE * branches:
+            self.memory.keep(slots)
+            branches, slots = len(pairs), torch.arange(len(pairs), device=slots.device)
         self.branch = slots[group]
-        self._read(torch.zeros(len(self.mask), dtype=fed.dtype, device=fed.device).index_copy_(0, slots, fed))
+        self.logits = self.memory.read(fed.new_zeros(branches).index_copy_(0, slots, fed))
 
-    def _part(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"]) -> None:
+
+class RowMemory:
+    """Keys and values of prompt and completion side by side, as ``transformers`` keeps them: for any cache."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.model = model
+        self.cache, self.logits, self.mask = prefill(model, prompts, growing_cache(model.config))
+        self.lengths = self.mask.sum(dim=1)
+
+    def copy(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"], branches: int) -> None:
         """Copies branches whose rows part."""
-        if len(targets):
-            selection = torch.arange(max(len(self.mask), int(targets.max()) + 1), device=targets.device)
-            selection[targets] = sources
-            copy_rows(self.cache, targets, sources, selection)
-            self.mask, self.lengths = self.mask[selection], self.lengths[selection]
+        selection = torch.arange(branches, device=targets.device).index_copy_(0, targets, sources)
+        copy_rows(self.cache, targets, sources, selection)
+        self.mask, self.lengths = self.mask[selection], self.lengths[selection]
 
-    def _read(self, tokens: Int[Tensor, " M"]) -> None:
+    def keep(self, branches: Int[Tensor, " K"]) -> None:
+        """Cuts out the other branches."""
+        self.cache.batch_select_indices(branches)
+        self.mask, self.lengths = self.mask[branches], self.lengths[branches]
+
+    def read(self, tokens: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
+        """Reads the next token of every branch."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-        output = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.lengths[:, None],
-            use_cache=True,
-            **self.cached,
-        )
+        read = {"attention_mask": self.mask, cache_argument(self.model): self.cache}
+        output = self.model(input_ids=tokens[:, None], position_ids=self.lengths[:, None], use_cache=True, **read)
         self.lengths = self.lengths + 1
-        self.logits = output.logits[:, -1].float()
+        return output.logits[:, -1].float()
+
+
+class CascadeMemory:
+    """Keys and values of each prompt once, and those of each branch's completion: less to fetch, less to copy.
+
+    All completions are equally long, so nothing is masked but the padding of prompts.
+
+    Raises:
+        TypeError: If the model has no such cache.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.model = model
+        cache, self.logits, mask = prefill(model, prompts, growing_cache(model.config))
+        self.shared = SharedPrompts(cache, mask)
+        self.cache = growing_cache(model.config)
+        self.lengths = mask.sum(dim=1)
+        self._now(torch.arange(len(prompts), device=model.device))
+
+    def _now(self, owner: Int[Tensor, " M"]) -> None:
+        """Takes note of which prompt each branch continues."""
+        self.owner = owner
+        self.shared.arrange(owner)
+
+    def copy(self, targets: Int[Tensor, " P"], sources: Int[Tensor, " P"], branches: int) -> None:
+        """Copies branches whose rows part."""
+        selection = torch.arange(branches, device=targets.device).index_copy_(0, targets, sources)
+        if self.cache.get_seq_length():
+            copy_rows(self.cache, targets, sources, selection)
+        self._now(self.owner[selection])
+
+    def keep(self, branches: Int[Tensor, " K"]) -> None:
+        """Cuts out the other branches."""
+        if self.cache.get_seq_length():
+            self.cache.batch_select_indices(branches)
+        self._now(self.owner[branches])
+
+    def read(self, tokens: Int[Tensor, " M"]) -> Float[Tensor, "M V"]:
+        """Reads the next token of every branch."""
+        places = self.lengths[self.owner] + self.cache.get_seq_length()
+        read = {"shared": self.shared, cache_argument(self.model): self.cache}
+        with cascade(self.model):
+            output = self.model(input_ids=tokens[:, None], position_ids=places[:, None], use_cache=True, **read)
+        return output.logits[:, -1].float()
 
 
 class WholeReader:

@@ -1,7 +1,9 @@
 """Teacher-forced passes over prompt and completion, batched by length: for screening, for learning, for measuring."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -94,34 +96,113 @@ def batches(rows: Sequence[Row], token_budget: int = TOKEN_BUDGET) -> list[list[
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Prompts that went through the model: their cache, logits of the token after each, attention mask, and places."""
+
+    cache: DynamicCache
+    logits: Float[Tensor, "P V"]
+    mask: Int[Tensor, "P L"]
+    place: dict[tuple[int, ...], int]
+
+
+def _read_prompts(model: PreTrainedModel, rows: Sequence[Row]) -> _Read:
+    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    place = {prompt: index for index, prompt in enumerate(prompts)}
+    return _Read(*prefill(model, prompts, DynamicCache(config=model.config)), place)
+
+
 def forward(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> Batch:
     """Runs one batch; prompts are padded on the left, completions on the right.
 
     A prompt goes through the model once, however many completions it has: its keys and values are handed to all of
     them, gradients included. The logits of a completion's first token come from the end of its prompt.
     """
+    return _go_on(model, _read_prompts(model, [rows[index] for index in indices]), rows, indices)
+
+
+def _go_on(model: PreTrainedModel, read: _Read, rows: Sequence[Row], indices: list[int]) -> Batch:
+    """Runs the completions of some rows behind their prompts; uses up the prompts' cache."""
     device = model.device
     chosen = [rows[index] for index in indices]
-    prompts = list(dict.fromkeys(row.prompt for row in chosen))
-    place = {prompt: index for index, prompt in enumerate(prompts)}
-    owner = torch.tensor([place[row.prompt] for row in chosen], device=device)
-    cache, first, prompt_mask = prefill(model, prompts, DynamicCache(config=model.config))
-    cache.batch_select_indices(owner)
+    owner = torch.tensor([read.place[row.prompt] for row in chosen], device=device)
+    read.cache.batch_select_indices(owner)
     targets = pad_sequence([torch.tensor(row.completion) for row in chosen], batch_first=True).to(device)
     lengths = torch.tensor([len(row.completion) for row in chosen], device=device)
     mask = torch.arange(targets.shape[1], device=device) < lengths[:, None]
-    logits = first[owner, None]
+    logits = read.logits[owner, None]
     if targets.shape[1] > 1:
-        attention = torch.cat([prompt_mask[owner], mask[:, :-1].long()], dim=1)
+        attention = torch.cat([read.mask[owner], mask[:, :-1].long()], dim=1)
         rest = model(
             input_ids=targets[:, :-1],
             attention_mask=attention,
-            position_ids=(attention.cumsum(dim=1) - 1)[:, prompt_mask.shape[1] :],
+            position_ids=(attention.cumsum(dim=1) - 1)[:, read.mask.shape[1] :],
             use_cache=True,
-            **{cache_argument(model): cache},
+            **{cache_argument(model): read.cache},
         ).logits.float()
         logits = torch.cat([logits, rest], dim=1)
     return Batch(indices, logits, targets, mask)
+
+
+def training_batches(
+    passes: Callable[[], AbstractContextManager[PreTrainedModel]], rows: Sequence[Row], token_budget: int
+) -> Iterator[Batch]:
+    """Runs rows with gradient, batch by batch, each prompt once for all batches.
+
+    The caller goes backward through every batch before it asks for the next. That ends at the prompts' keys, values and
+    last logits, where the gradients of all batches add up; it goes on from there after the last of them.
+
+    Args:
+        passes: Gives the model, ready for a pass.
+        rows: The rows.
+        token_budget: Padded tokens of one pass, over prompts or over rows.
+    """
+    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    for places in batches([Row(prompt, ()) for prompt in prompts], token_budget):
+        some = {prompts[place] for place in places}
+        group = [row for row in rows if row.prompt in some]
+        origin = [index for index, row in enumerate(rows) if row.prompt in some]
+        with passes() as model:
+            cut = _Cut(_read_prompts(model, group))
+        for indices in batches(group, token_budget):
+            with passes() as model:
+                batch = _go_on(model, cut.read(), group, indices)
+            yield replace(batch, indices=[origin[index] for index in indices])
+        cut.backward()
+
+
+class _Cut:
+    """A place at which backward passes stop and their gradients add up, behind prompts."""
+
+    def __init__(self, read: _Read) -> None:
+        self._read = read
+        self._outputs: list[Tensor] = []
+        self._leaves: list[Tensor] = []
+        self._logits = self._behind(read.logits)
+        self._layers = [copy.copy(layer) for layer in read.cache.layers]
+        for layer in self._layers:
+            for name in ("keys", "values"):
+                setattr(layer, name, self._behind(getattr(layer, name)))
+
+    def _behind(self, output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            return output
+        self._outputs.append(output)
+        self._leaves.append(output.detach().requires_grad_())
+        return self._leaves[-1]
+
+    def read(self) -> _Read:
+        """The prompts once more, for another batch."""
+        cache = copy.copy(self._read.cache)
+        cache.layers = [copy.copy(layer) for layer in self._layers]
+        return replace(self._read, cache=cache, logits=self._logits)
+
+    def backward(self) -> None:
+        """Goes on with what has added up."""
+        reached = [place for place, leaf in enumerate(self._leaves) if leaf.grad is not None]
+        if reached:
+            outputs = [self._outputs[place] for place in reached]
+            torch.autograd.backward(outputs, [self._leaves[place].grad for place in reached])
 
 
 def forward_whole(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> Batch:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from hailproof.errors import RunError
-from hailproof.policies.scoring import Batch, forward, forward_whole
+from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_batches
 from hailproof.records import Row
 
 
@@ -21,14 +22,21 @@ class Trainable:
         dtype: What passes compute in; anything but float32 runs under autocast.
         shares_prompts: Whether a prompt is read once for all its completions; not all architectures can
             (:func:`hailproof.policies.checks.shares_prompts`).
+        cascades: Whether completions that are drawn may attend to a prompt that lies in memory once
+            (:func:`hailproof.policies.checks.cascades`).
     """
 
     def __init__(
-        self, model: PreTrainedModel, dtype: torch.dtype = torch.float32, shares_prompts: bool = True
+        self,
+        model: PreTrainedModel,
+        dtype: torch.dtype = torch.float32,
+        shares_prompts: bool = True,
+        cascades: bool = False,
     ) -> None:
         self.model = model
         self.dtype = dtype
         self.shares_prompts = shares_prompts
+        self.cascades = cascades
 
     @property
     def device(self) -> torch.device:
@@ -57,10 +65,27 @@ class Trainable:
         with self.passes() as model:
             return (forward if self.shares_prompts else forward_whole)(model, rows, indices)
 
+    def batches(self, rows: Sequence[Row], token_budget: int) -> Iterator[Batch]:
+        """Runs rows with gradient; the caller goes backward through each batch before it asks for the next.
+
+        Args:
+            rows: The rows; each is in one batch.
+            token_budget: Padded tokens of one pass.
+        """
+        if self.keeps_prompts:
+            return training_batches(self.passes, rows, token_budget)
+        return (self.forward(rows, indices) for indices in batches(rows, token_budget))
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether a prompt that was read is keys and values alone, which many passes can go on from."""
+        layers = DynamicCache(config=self.model.config).layers
+        return self.shares_prompts and all(isinstance(layer, DynamicLayer) for layer in layers)
+
     def copied(self) -> "Trainable":
         """The same weights once more; those that are not trained are shared."""
         shared = {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad}
-        return Trainable(copy.deepcopy(self.model, shared), self.dtype, self.shares_prompts)
+        return Trainable(copy.deepcopy(self.model, shared), self.dtype, self.shares_prompts, self.cascades)
 
     def frozen(self) -> "Trainable":
         """A copy that is not trained."""
