@@ -108,7 +108,7 @@ def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_
         row(1, "muted beyond its sender's tokens", True, tokens=2, weight=1.0, verdicts=said((0, 1, 2))),
     ]
     folder = run(tmp_path / "some", [], rows)
-    assert learned(folder) == {"honest": Learned(pytest.approx((10 + 7 + 0 + 5) / 40), 4), "malicious": Learned(0.0, 1)}
+    assert learned(folder) == {"honest": Learned((10 + 7 + 0 + 5) / 40, 4), "malicious": Learned(0.0, 1)}
     nothing = {"honest": Learned(None, 0), "malicious": Learned(None, 0)}
     assert learned(run(tmp_path / "none", [], rows[4:6])) == nothing
 
@@ -210,7 +210,8 @@ def test_a_cell_by_hand(tmp_path):
     for measure, ends in expected_ends.items():
         assert (record[f"{measure}_low"], record[f"{measure}_high"]) == pytest.approx(ends), measure
     # Of 0 of 2 right forged completions on 2 seeds: 1 - 0.05 ** (1 / 2), both ways.
-    assert record["forged_learned_upper_completion"] == record["forged_learned_upper_seed"] == pytest.approx(0.7764, abs=1e-4)
+    for unit in ("completion", "seed"):
+        assert record[f"forged_learned_upper_{unit}"] == pytest.approx(0.7764, abs=1e-4)
     assert "attack_success_upper_seed" not in record
     assert (record["learned_margin"], record["stopped_margin"], record["no_worse_margin"]) == (0.1, 0.05, 0.03)
     assert record["learned_p"] == beyond_p([0.5, 0.25], 0.1, "greater") and record["stopped_p"] == 1.0
@@ -249,9 +250,10 @@ def made(cell, success, clean_success, held, clean_held, tokens=10.0, **changes)
         asked = {"reward": held[place], "problems": 64, "attack_success": success[place], "eligible": 64}
         figures = {"attack_success": success[place], "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
         finished(job, lines, figures | changes, [])
-        control = [line(number, clean_success[place], seconds=SECONDS, completion_tokens=10.0) for number in range(1, 11)]
-        asked = {"reward": clean_held[place], "problems": 64, "attack_success": clean_success[place], "eligible": 64}
-        figures = {"attack_success": clean_success[place], "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
+        found = clean_success[place]
+        control = [line(number, found, seconds=SECONDS, completion_tokens=10.0) for number in range(1, 11)]
+        asked = {"reward": clean_held[place], "problems": 64, "attack_success": found, "eligible": 64}
+        figures = {"attack_success": found, "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
         finished(cell.controls[place], control, figures, [])
     record = measured(cell)
     assert record is not None
@@ -334,7 +336,8 @@ def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_
 
 SOUND = {
     "attack": "text", "defense": "none", "topology": "horizontal", "setting": "", "seeds": [0, 1], "rounds": 5,
-    "format": FORMAT, "config": {}, "versions": {}, "reward_mean": 0.5, "reward_low": None, "reward_high": 1, "reward_seeds": [0.5, None],
+    "format": FORMAT, "config": {}, "versions": {},
+    "reward_mean": 0.5, "reward_low": None, "reward_high": 1, "reward_seeds": [0.5, None],
 }  # fmt: skip
 
 
@@ -371,7 +374,7 @@ def test_a_cell_of_another_format_is_refused_since_its_numbers_mean_something_el
     (tmp_path / "cells").mkdir()
     cell = {key: value for key, value in SOUND.items() if key != "format"} | ({"format": version} if version else {})
     (tmp_path / "cells" / "old.json").write_text(json.dumps(cell))
-    with pytest.raises(ConfigError, match=rf"old\.json is a cell of format {version or 1}, .* delete it and run the bench"):
+    with pytest.raises(ConfigError, match=rf"old\.json is a cell of format {version or 1}, .* delete it and run the b"):
         read_cells(tmp_path)
 
 
@@ -447,10 +450,10 @@ def test_a_damaged_cell_is_named(tmp_path):
         read_cells(tmp_path)
 
 
-def test_a_cell_of_an_older_version_stays_in_the_table():
+def test_a_measure_that_a_cell_lacks_is_a_dash_in_the_table():
     old = {"attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0]}
-    row = table_of([{**old, "reward_seeds": [0.5]}]).splitlines()[-1]
-    assert "| 50.0 |" in row and row.count("| - ") == 11
+    row = table_of([{**old, "reward_mean": 0.5}]).splitlines()[-1]
+    assert "| 50.0 |" in row and row.count("| - ") == 14 + 3
 
 
 def test_names_in_the_table_are_text():

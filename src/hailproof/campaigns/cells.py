@@ -17,6 +17,7 @@ from hailproof.metrics.established import (
     NO_WORSE_MARGIN,
     SHORTENED_MARGIN,
     STOPPED_MARGIN,
+    Side,
     beyond_p,
     same_p,
 )
@@ -46,6 +47,7 @@ SETTLED = 0.4
 """Lengths are means over the rounds after this share of a run: they swing, and the last rounds say little."""
 ENDINGS = ("_mean", "_low", "_high", "_seeds", "_upper_completion", "_upper_seed", "_p", "_margin")
 """How the keys of a cell end that hold numbers, or a list of them over seeds."""
+SIDES_OF_A_MARGIN: tuple[Side, Side] = ("greater", "less")
 
 Kind = Literal["share", "difference", "ratio", "number"]
 
@@ -139,14 +141,12 @@ def _tests(record: Mapping[str, Any], attacked: bool) -> Iterator[tuple[str, flo
     yield from _test("no_worse", same_p(losses, NO_WORSE_MARGIN) if None not in losses else None, NO_WORSE_MARGIN)
     if not attacked:
         return
-    if any(value is not None for value in excess):
-        values, margins = excess, (LEARNED_MARGIN, STOPPED_MARGIN)
-    else:  # an attack on length
-        values = [None if ratio is None else math.log(ratio) for ratio in ratios]
-        margins = (LENGTHENED_MARGIN, SHORTENED_MARGIN)
-    for claim, side, margin in zip(("learned", "stopped"), ("greater", "less"), margins, strict=True):
-        against = margin if values is excess else math.log(margin)
-        yield from _test(claim, None if None in values else beyond_p(values, against, side), margin)
+    on_length = all(value is None for value in excess)
+    values, scale = (ratios, math.log) if on_length else (excess, float)
+    known = [scale(value) for value in values if value is not None]
+    margins = (LENGTHENED_MARGIN, SHORTENED_MARGIN) if on_length else (LEARNED_MARGIN, STOPPED_MARGIN)
+    for claim, side, margin in zip(("learned", "stopped"), SIDES_OF_A_MARGIN, margins, strict=True):
+        yield from _test(claim, beyond_p(known, scale(margin), side) if len(known) == len(values) else None, margin)
 
 
 def _test(claim: str, p: float | None, margin: float) -> Iterator[tuple[str, float | None]]:

@@ -52,7 +52,7 @@ def _t_p(values: Sequence[float], margin: float, side: Side) -> float:
     if stdev(values) < ALIKE:  # a limit that scipy computes with a warning
         away = fmean(values) - margin
         return float(not (away > 0 if side == "greater" else away < 0))
-    return float(stats.ttest_1samp(values, margin, alternative=side).pvalue)
+    return float(stats.ttest_1samp(values, margin, alternative=side)[1])
 
 
 def _sign_p(values: Sequence[float], margin: float, side: Side) -> float:
@@ -103,8 +103,8 @@ def holm(p_values: Mapping[int, float]) -> dict[int, float]:
 
     if not p_values:
         return {}
-    corrected = multipletests(list(p_values.values()), method="holm")[1]
-    return {row: float(p) for row, p in zip(p_values, corrected, strict=True)}
+    corrected = np.asarray(multipletests(list(p_values.values()), method="holm")[1], dtype=float).tolist()
+    return dict(zip(p_values, corrected, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

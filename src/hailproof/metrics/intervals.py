@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.95
 METHOD = (
-    "95 %, seeds as the independent units: shares by Student's t on the logit scale of their mean, paired differences by "
-    "Student's t, ratios by Student's t of their logarithms; where nothing at all was seen, Clopper-Pearson by completion"
+    "95 %, seeds as the independent units: shares by Student's t on the logit scale of their mean, paired differences "
+    "by Student's t, ratios by that of their logarithms; where no seed showed anything, Clopper-Pearson by completion"
 )
 
 ROUNDING = 1e-9
@@ -91,8 +92,9 @@ def share_interval(
 def _exact(successes: float, trials: float, level: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(successes, trials, alpha=1 - level, method="beta")
-    return float(low), float(high)
+    ends = proportion_confint(successes, trials, alpha=1 - level, method="beta")
+    low, high = np.asarray(ends, dtype=float).tolist()
+    return low, high
 
 
 def counted_interval(share: float, trials: float, level: float = LEVEL) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def learned(folder: Path) -> dict[str, Learned]:
             table = ParquetFile(path, page_checksum_verification=True).read(columns=names)
             rows = table.select([name.partition(".")[0] for name in names]).to_pylist()
         for row in rows:
-            if row["raw_reward"] and row["verdicts"]:  # what was refused before it was rewarded is not known to be right
+            if row["raw_reward"] and row["verdicts"]:  # what was refused unrewarded is not known to be right
                 side = "malicious" if row["malicious"] else "honest"
                 muted = len({token for verdict in row["verdicts"] for token in verdict["muted"]})
                 heard[side] += max(0, row["tokens"] - muted) * row["weight"] if row["admitted"] else 0.0
