@@ -2,6 +2,7 @@
 
 import math
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ from hailproof.metrics.intervals import (
     upper_bound,
     upper_bounds,
 )
+
+
+def t_test_p(values: list[float], margin: float, side: str) -> float:
+    found: Any = stats.ttest_1samp(values, margin, alternative=side)
+    return float(found.pvalue)
+
 
 SHARES = st.lists(st.floats(0, 1).map(lambda value: round(value, 4)), min_size=2, max_size=8)
 DIFFERENCES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 4)), min_size=2, max_size=8)
@@ -144,16 +151,16 @@ def test_ratios_are_averaged_and_bounded_on_the_log_scale():
 
 def test_a_mean_beyond_a_margin_is_tested_twice_and_the_larger_p_counts():
     values = [0.5, 0.6, 0.7, 0.8, 0.9]
-    t_test = float(stats.ttest_1samp(values, 0.1, alternative="greater")[1])
+    t_test = t_test_p(values, 0.1, "greater")
     assert t_test < 0.5**5  # so that the sign test of five of five is the larger
     assert beyond_p(values, 0.1, "greater") == pytest.approx(0.5**5)
     values = [0.12, 0.9, 0.2, 0.15, 0.13, 0.9]
-    t_test = float(stats.ttest_1samp(values, 0.1, alternative="greater")[1])
+    t_test = t_test_p(values, 0.1, "greater")
     assert beyond_p(values, 0.1, "greater") == pytest.approx(t_test) and t_test > 0.5**6
     assert beyond_p([0.0] * 5, 0.05, "less") == pytest.approx(0.5**5)
     assert beyond_p([0.05] * 5, 0.05, "less") == beyond_p([0.05] * 5, 0.05, "greater") == 1.0
     assert beyond_p([0.0, 0.0, 0.0, 0.0, 0.4], 0.05, "less") == pytest.approx(
-        float(stats.ttest_1samp([0.0, 0.0, 0.0, 0.0, 0.4], 0.05, alternative="less")[1])
+        float(t_test_p([0.0, 0.0, 0.0, 0.0, 0.4], 0.05, "less"))
     )
     assert beyond_p([0.5], 0.1, "greater") is None
 
@@ -176,8 +183,8 @@ def test_equivalence_passes_exactly_if_the_interval_of_90_percent_lies_inside_th
 
 def test_equivalence_is_two_one_sided_tests():
     values = [0.01, -0.02, 0.015, 0.005, -0.01, 0.0]
-    above = stats.ttest_1samp(values, -0.03, alternative="greater")[1]
-    below = stats.ttest_1samp(values, 0.03, alternative="less")[1]
+    above = t_test_p(values, -0.03, "greater")
+    below = t_test_p(values, 0.03, "less")
     assert equivalence_p(values, 0.03) == pytest.approx(max(above, below))
     assert equivalence_p([0.0] * 5, 0.03) == 0.0 and equivalence_p([0.03] * 5, 0.03) == 1.0
     assert equivalence_p([0.0], 0.03) is None is same_p([0.0], 0.03)

@@ -9,7 +9,7 @@ So fewer than five seeds establish nothing: the sign test cannot give less than 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -52,7 +52,8 @@ def _t_p(values: Sequence[float], margin: float, side: Side) -> float:
     if stdev(values) < ALIKE:  # a limit that scipy computes with a warning
         away = fmean(values) - margin
         return float(not (away > 0 if side == "greater" else away < 0))
-    return float(stats.ttest_1samp(values, margin, alternative=side)[1])
+    found: Any = stats.ttest_1samp(values, margin, alternative=side)
+    return float(found.pvalue)
 
 
 def _sign_p(values: Sequence[float], margin: float, side: Side) -> float:
