@@ -267,6 +267,9 @@ def test_an_attack_that_shows_on_no_seed_has_bounds_and_a_test_that_seeds_alone_
     assert record["attack_success_upper_completion"] == pytest.approx(1 - 0.05 ** (1 / 250))  # 5 seeds * 5 rounds * 10
     ends = record["excess_success_low"], record["excess_success_high"]
     assert ends == pytest.approx(difference_of_counts(0.0, 250, 0.0, 250)) and ends[0] < 0 < ends[1] < 0.02
+    certain = made(cell, [1.0] * 5, [0.0] * 5, [0.5] * 5, [0.5] * 5)
+    ends = certain["excess_success_low"], certain["excess_success_high"]
+    assert ends == pytest.approx(difference_of_counts(1.0, 250, 0.0, 250)) and 0.97 < ends[0] < 1.0 == ends[1]
     assert record["stopped_p"] == pytest.approx(0.5**5) and record["learned_p"] == 1.0
     assert record["no_worse_p"] < 0.05 and NO_WORSE_MARGIN == 0.03
     again = made(cell, [0.0] * 5, [0.0] * 5, [0.9, 0.8, 0.85, 0.9, 0.95], [0.8, 0.9, 0.95, 0.8, 0.94])

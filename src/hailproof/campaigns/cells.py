@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from hailproof.campaigns.matrix import Cell, load_matrix
@@ -12,6 +12,7 @@ from hailproof.campaigns.sweep import Job
 from hailproof.errors import ConfigError
 from hailproof.metrics.detection import SIDES
 from hailproof.metrics.established import (
+    ALIKE,
     LEARNED_MARGIN,
     LENGTHENED_MARGIN,
     NO_WORSE_MARGIN,
@@ -59,12 +60,14 @@ class Figure(NamedTuple):
         value: ``None`` where it is undefined.
         kind: What its interval is: that of a share, of a paired difference, of a paired ratio, or of a plain number.
         trials: How many of the smallest units that could be independent stand behind a share; 0 if nobody knows.
-        control_trials: The same of the control, where both shares are 0.
+        shares: What a difference of shares is of: those of the run and of its control.
+        control_trials: The trials of the control's share.
     """
 
     value: float | None
     kind: Kind
     trials: int = 0
+    shares: tuple[float, float] = (0.0, 0.0)
     control_trials: int = 0
 
 
@@ -124,8 +127,9 @@ def _interval(values: Sequence[float], figures: Sequence[Figure]) -> tuple[float
             return share_interval(values, trials or None)
         case "ratio":
             return ratio_interval(values)
-        case "difference" if all(figure.control_trials for figure in figures) and not any(values):
-            return difference_of_counts(0.0, trials, 0.0, control_trials)
+        case "difference" if trials and control_trials and stdev(values) < ALIKE:  # no spread, such as of 0 and 0
+            own, other = (fmean(each) for each in zip(*(figure.shares for figure in figures), strict=True))
+            return difference_of_counts(own, trials, other, control_trials)
         case "difference":
             low, high = interval(values)
             return max(low, -1.0), min(high, 1.0)
@@ -184,10 +188,11 @@ def _success(own: Found, without: Found) -> Iterator[tuple[str, Figure]]:
 
 
 def _excess(own: Found, without: Found) -> Figure:
-    """A paired difference of shares; the trials count where both are 0, and no spread is known."""
-    value = None if own.share is None or without.share is None else own.share - without.share
-    quiet = own.share == 0 == without.share
-    return Figure(value, "difference", *((own.eligible, without.eligible) if quiet else ()))
+    """A paired difference of shares; their trials count where all seeds have the same one, and no spread is known."""
+    if own.share is None or without.share is None:
+        return Figure(None, "difference")
+    shares = own.share, without.share
+    return Figure(own.share - without.share, "difference", own.eligible, shares, without.eligible)
 
 
 def _held_out(
