@@ -121,7 +121,7 @@ def difference_of_counts(
     low, high = confint_proportions_2indep(
         share * trials, trials, other * other_trials, other_trials, method="newcomb", compare="diff", alpha=1 - level
     )
-    return float(low), float(high)
+    return max(float(low), -1.0), min(float(high), 1.0)
 
 
 def ratio_interval(ratios: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
