@@ -14,7 +14,7 @@ from tiny_runs import TINY
 import hailproof
 from hailproof.attacks.text import TextAttack
 from hailproof.campaigns.analysis import Run
-from hailproof.campaigns.cells import learned, write_cell
+from hailproof.campaigns.cells import FORMAT, write_cell
 from hailproof.campaigns.matrix import Cell, cells_of
 from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import merged, play_job
@@ -22,6 +22,7 @@ from hailproof.errors import ConfigError, RunError
 from hailproof.reports.samples import read_samples
 from hailproof.runs.checkpoint import Checkpoint, pointer_of
 from hailproof.runs.config import load_config
+from hailproof.runs.learned import learned
 from hailproof.runs.store import SCHEMA
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "analysis.md"
@@ -251,6 +252,7 @@ def test_what_is_no_run_and_no_bench_is_one_sentence(tmp_path):
 
 CELL = {
     "attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0], "rounds": 2,
+    "format": FORMAT,
     "reward_mean": 0.5, "reward_low": None, "reward_high": None, "reward_seeds": [0.5], "config": {}, "versions": {},
 }  # fmt: skip
 
@@ -260,7 +262,7 @@ CELL = {
     [
         {"reward_mean": "0.5"}, {"reward_mean": True}, {"reward_low": [0.1, "x"]}, {"reward_seeds": ["much"]},
         {"reward_seeds": 0.5}, {"seeds": ["0"]}, {"seeds": 0}, {"rounds": "2"}, {"config": []}, {"versions": "new"},
-        {"attack": 1}, {"setting": None},
+        {"attack": 1}, {"setting": None}, {"learned_p": "0.01"}, {"format": True},
     ],
 )  # fmt: skip
 def test_a_cell_with_something_else_where_a_number_belongs_is_named(tmp_path, change):

@@ -6,17 +6,23 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from synthetic_run import line, row, run, verdict
 
 from hailproof.attacks.text import TextAttack
-from hailproof.campaigns.cells import kept, learned, measured, read_cells, write_cell
+from hailproof.campaigns.cells import FORMAT, kept, measured, read_cells, write_cell
 from hailproof.campaigns.matrix import cells_of, load_matrix
 from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import Job, play_job
 from hailproof.errors import ConfigError
+from hailproof.metrics.established import NO_WORSE_MARGIN, beyond_p
+from hailproof.metrics.intervals import difference_of_counts, interval, ratio_interval, share_interval
 from hailproof.reports.table import table_of
+from hailproof.runs.learned import Learned, learned
 from hailproof.runs.settle import settle
+from hailproof.runs.store import SCHEMA
 
 TINY = {
     "rounds": 2,
@@ -118,8 +124,22 @@ def test_what_is_learned_from_is_what_is_neither_rejected_nor_muted_nor_weighed_
         row(1, "muted beyond its sender's tokens", True, tokens=2, weight=1.0, verdicts=said((0, 1, 2))),
     ]
     folder = run(tmp_path / "some", [], rows)
-    assert learned(folder) == {"honest": pytest.approx((10 + 7 + 0 + 5) / 40), "malicious": 0.0}
-    assert learned(run(tmp_path / "none", [], rows[4:6])) == {"honest": None, "malicious": None}
+    assert learned(folder) == {"honest": Learned((10 + 7 + 0 + 5) / 40, 4), "malicious": Learned(0.0, 1)}
+    nothing = {"honest": Learned(None, 0), "malicious": Learned(None, 0)}
+    assert learned(run(tmp_path / "none", [], rows[4:6])) == nothing
+
+
+def test_what_was_learned_is_known_before_the_completions_of_the_rounds_are_joined(tmp_path):
+    spoken = [verdict("accept", muted=(0,), weight=1.0)]
+    rows = [row(number, "said", tokens=4, weight=1.0, verdicts=spoken[:number]) for number in (1, 2)]
+    folder = run(tmp_path / "run", [], rows)
+    joined = learned(folder)
+    (folder / "completions.parquet").unlink()
+    (folder / "completions").mkdir()
+    for number, each in enumerate(rows, start=1):
+        table = pa.Table.from_pylist([each], SCHEMA)
+        pq.write_table(table, folder / "completions" / f"round-{number:06d}.parquet")
+    assert learned(folder) == joined == {"honest": Learned(0.75, 2), "malicious": Learned(None, 0)}
 
 
 SECONDS = {"sample": 3.0, "screen": 1.0, "update": 4.0}
@@ -146,8 +166,11 @@ def test_a_cell_by_hand(tmp_path):
         spoken = [verdict("accept", muted=(0, 1, 2), weight=1.0)]
         rows = [row(1, "honest", tokens=12, weight=1.0, verdicts=spoken)]
         rows += [row(1, "forged", True, tokens=12, weight=1.0, admitted=False, verdicts=spoken)]
-        figures = {"attack_success": success, "reward": 0.5, "held_out": {"reward": held}, "seconds_per_round": 8.0}
-        control = {"attack_success": 0.25, "reward": 0.9, "held_out": {"reward": 0.875}, "seconds_per_round": 4.0}
+        twos = {"problems": 20, "right": 0.25, "from_five": 0.5, "other": 0.25, "steps": 10, "five_used": 0.75}
+        asked = {"reward": held, "problems": 64, "attack_success": 0.5, "eligible": 64, "two_two": twos}
+        known = {"reward": 0.875, "problems": 64, "attack_success": 0.125, "eligible": 64}
+        figures = {"attack_success": success, "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
+        control = {"attack_success": 0.25, "reward": 0.9, "held_out": known, "seconds_per_round": 4.0}
         finished(cell.jobs[seed], attacked, figures, rows)
         path = finished(cell.controls[seed], clean, control, rows[:1]).folder / "config.toml"
         path.write_text(path.read_text().replace("hailproof 1.2", "hailproof 1.1"))
@@ -165,10 +188,16 @@ def test_a_cell_by_hand(tmp_path):
         "attack_success": [0.75, 0.5],
         "excess_success": [0.5, 0.25],  # beyond what the control shows
         "reward": [0.5, 0.5],
+        "held_out_success": [0.5, 0.5],
+        "held_out_excess": [0.375, 0.375],
         "held_out_reward": [0.5, 0.75],
         "held_out_loss": [0.375, 0.125],  # what the attack and the defense cost: the control is better
         "tokens": [40.0, 40.0],
         "tokens_ratio": [4.0, 4.0],
+        "two_two_right": [0.25, 0.25],
+        "two_two_from_five": [0.5, 0.5],
+        "two_two_other": [0.25, 0.25],
+        "two_two_five_used": [0.75, 0.75],
         "honest_kept": [0.8, 0.8],
         "forged_kept": [0.4, 0.4],
         "honest_learned": [0.75, 0.75],
@@ -183,7 +212,25 @@ def test_a_cell_by_hand(tmp_path):
         measure: pytest.approx(sum(values) / 2) for measure, values in expected.items()
     }
     low, high = record["excess_success_low"], record["excess_success_high"]
-    assert low < 0.375 < high and low == pytest.approx(0.75 - high)
+    assert (low, high) == (-1.0, 1.0)  # of two seeds, 0.375 +- 1.59, cut to what a difference can be
+    # The last five rounds hold 5 * 10 eligible completions a seed, and all rounds 5 * 10 screened honest ones.
+    expected_ends = {
+        "attack_success": share_interval([0.75, 0.5], 100), "held_out_reward": share_interval([0.5, 0.75], 128),
+        "held_out_success": share_interval([0.5, 0.5], 128), "honest_kept": share_interval([0.8, 0.8], 100),
+        "two_two_right": share_interval([0.25, 0.25], 40), "two_two_five_used": share_interval([0.75, 0.75], 20),
+        "honest_learned": share_interval([0.75, 0.75], 2), "forged_learned": share_interval([0.0, 0.0], 2),
+        "reward": share_interval([0.5, 0.5], 2 * 5 * 16), "tokens_ratio": ratio_interval([4.0, 4.0]),
+        "tokens": interval([40.0, 40.0]), "screen_share": share_interval([0.125, 0.125]),
+    }  # fmt: skip
+    assert played["swarm"]["prompts"] == 16
+    for measure, ends in expected_ends.items():
+        assert (record[f"{measure}_low"], record[f"{measure}_high"]) == pytest.approx(ends), measure
+    # Of 0 of 2 right forged completions on 2 seeds: 1 - 0.05 ** (1 / 2), both ways.
+    for unit in ("completion", "seed"):
+        assert record[f"forged_learned_upper_{unit}"] == pytest.approx(0.7764, abs=1e-4)
+    assert "attack_success_upper_seed" not in record
+    assert (record["learned_margin"], record["stopped_margin"], record["no_worse_margin"]) == (0.1, 0.05, 0.03)
+    assert record["learned_p"] == beyond_p([0.5, 0.25], 0.1, "greater") and record["stopped_p"] == 1.0
     single = measured(replace(cell, jobs=cell.jobs[:1], controls=cell.controls[:1]))
     assert single is not None and single["seeds"] == [0] and single["excess_success_mean"] == 0.5
     assert single["excess_success_low"] is None is single["excess_success_high"]
@@ -198,7 +245,8 @@ def test_what_was_not_evaluated_or_not_screened_is_undefined_in_a_cell(tmp_path)
     record = measured(cell) or {}
     undefined = {key.removesuffix("_seeds") for key, value in record.items() if value == [None]}
     assert undefined == {
-        "attack_success", "excess_success", "held_out_reward", "held_out_loss",
+        "attack_success", "excess_success", "held_out_success", "held_out_excess", "held_out_reward", "held_out_loss",
+        "two_two_right", "two_two_from_five", "two_two_other", "two_two_five_used",
         "honest_kept", "forged_kept", "honest_learned", "forged_learned",
     }  # fmt: skip
     finished(cell.jobs[0], [line(1, seconds=SECONDS)], figures | {"held_out": {"reward": 0.25}}, [])
@@ -209,6 +257,76 @@ def test_what_was_not_evaluated_or_not_screened_is_undefined_in_a_cell(tmp_path)
     finished(cell.controls[0], [line(1, seconds=SECONDS)], control | {"attack_success": None}, [])
     record = measured(cell) or {}
     assert record["attack_success_seeds"] == [0.5] and record["excess_success_seeds"] == [None]
+
+
+def made(cell, success, clean_success, held, clean_held, tokens=10.0, **changes):
+    """Plays the runs of a cell by hand: one value a seed of success and of held-out reward."""
+    for place, job in enumerate(cell.jobs):
+        lines = [line(number, success[place], seconds=SECONDS, completion_tokens=tokens) for number in range(1, 11)]
+        asked = {"reward": held[place], "problems": 64, "attack_success": success[place], "eligible": 64}
+        figures = {"attack_success": success[place], "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
+        finished(job, lines, figures | changes, [])
+        found = clean_success[place]
+        control = [line(number, found, seconds=SECONDS, completion_tokens=10.0) for number in range(1, 11)]
+        asked = {"reward": clean_held[place], "problems": 64, "attack_success": found, "eligible": 64}
+        figures = {"attack_success": found, "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
+        finished(cell.controls[place], control, figures, [])
+    record = measured(cell)
+    assert record is not None
+    return record
+
+
+def test_an_attack_that_shows_on_no_seed_has_bounds_and_a_test_that_seeds_alone_can_pass(tmp_path):
+    (_, cell) = cells_of(["text"], ["logit"], range(5), "nano", tmp_path, {"rounds": 10})
+    record = made(cell, [0.0] * 5, [0.0] * 5, [0.9, 0.8, 0.85, 0.9, 0.95], [0.9, 0.81, 0.84, 0.9, 0.94])
+    assert record["attack_success_upper_seed"] == pytest.approx(1 - 0.05 ** (1 / 5))
+    assert record["attack_success_upper_completion"] == pytest.approx(1 - 0.05 ** (1 / 250))  # 5 seeds * 5 rounds * 10
+    ends = record["excess_success_low"], record["excess_success_high"]
+    assert ends == pytest.approx(difference_of_counts(0.0, 250, 0.0, 250)) and ends[0] < 0 < ends[1] < 0.02
+    certain = made(cell, [1.0] * 5, [0.0] * 5, [0.5] * 5, [0.5] * 5)
+    ends = certain["excess_success_low"], certain["excess_success_high"]
+    assert ends == pytest.approx(difference_of_counts(1.0, 250, 0.0, 250)) and 0.97 < ends[0] < 1.0 == ends[1]
+    assert record["stopped_p"] == pytest.approx(0.5**5) and record["learned_p"] == 1.0
+    assert record["no_worse_p"] < 0.05 and NO_WORSE_MARGIN == 0.03
+    again = made(cell, [0.0] * 5, [0.0] * 5, [0.9, 0.8, 0.85, 0.9, 0.95], [0.8, 0.9, 0.95, 0.8, 0.94])
+    assert again["no_worse_p"] > 0.05
+
+
+def test_an_attack_on_length_is_tested_on_the_log_scale_and_a_control_is_not_tested(tmp_path):
+    clean, cell = cells_of(["length"], ["none"], range(5), "nano", tmp_path, {"rounds": 10})
+    record = made(cell, [None] * 5, [None] * 5, [0.5] * 5, [0.5] * 5, tokens=14.0)
+    assert record["tokens_ratio_mean"] == pytest.approx(1.4) and record["learned_margin"] == 1.25
+    assert record["learned_p"] == pytest.approx(0.5**5) and record["stopped_p"] == 1.0
+    assert not any(key.endswith(("_p", "_margin")) for key in measured(clean) or {})
+
+
+def test_a_cell_without_an_attacker_claims_nothing_of_an_attack_and_an_undefined_seed_leaves_no_test(tmp_path):
+    (_, cell) = cells_of(["no-attacker"], ["logit"], range(5), "nano", tmp_path / "a", {"rounds": 10})
+    record = made(cell, [0.0] * 5, [0.0] * 5, [0.5] * 5, [0.5] * 5)
+    assert record["no_worse_p"] == pytest.approx(0.5**5) and "learned_p" not in record and "stopped_p" not in record
+    (_, cell) = cells_of(["text"], ["logit"], range(5), "nano", tmp_path / "b", {"rounds": 10})
+    record = made(cell, [0.0, None, 0.0, 0.0, 0.0], [0.0] * 5, [0.5] * 5, [0.5] * 5)
+    assert record["stopped_p"] is None is record["learned_p"] and record["excess_success_mean"] == 0.0
+
+
+def test_reward_and_success_are_means_of_the_evaluations_of_the_last_fifth(tmp_path):
+    (_, cell) = cells_of(["text"], ["none"], [0], "nano", tmp_path, {"rounds": 10})
+    made(cell, [0.5], [0.0], [0.25], [0.5])
+    lines = [line(number, seconds=SECONDS) for number in range(1, 11)]
+    for number, reward, success in ((5, 0.0, 0.0), (8, 0.0, 0.0), (9, 0.75, 1.0), (10, 0.25, 0.5)):
+        asked = {"reward": reward, "problems": 64, "attack_success": success, "eligible": 64}
+        lines[number - 1]["held_out"] = asked
+    figures = {"attack_success": 0.5, "reward": 0.5, "held_out": asked, "seconds_per_round": 8.0}
+    finished(cell.jobs[0], lines, figures, [])
+    record = measured(cell) or {}
+    assert record["held_out_reward_seeds"] == [0.5] and record["held_out_success_seeds"] == [0.75]
+    assert record["held_out_loss_seeds"] == [0.0] and record["held_out_excess_seeds"] == [0.75]
+
+
+def test_success_on_held_out_prompts_beyond_a_control_that_measured_another_attack_is_unknown(tmp_path):
+    (_, cell) = cells_of(["sentence"], ["none"], [0], "nano", tmp_path, {"rounds": 10})
+    record = made(cell, [0.5], [0.0], [0.25], [0.5])
+    assert record["held_out_success_seeds"] == [0.5] and record["held_out_excess_seeds"] == [None]
 
 
 def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_path):
@@ -222,7 +340,7 @@ def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_
         record = write_cell(cell, tmp_path / "out" / "cells")
         text = (tmp_path / "out" / "cells" / cell.file_name).read_text()
         assert json.loads(text) == record and text.startswith('{\n "attack"') and text.endswith("}\n")
-    foreign = {"setting": "", "topology": "horizontal", "seeds": []}
+    foreign = {"setting": "", "topology": "horizontal", "seeds": [], "format": FORMAT}
     for attack in ("mine", attacks[0]):
         cell = foreign | {"attack": attack, "defense": "mine"}
         (tmp_path / "out" / "cells" / f"0-{attack}.json").write_text(json.dumps(cell))
@@ -237,7 +355,8 @@ def test_cells_are_read_as_they_were_written_and_in_the_order_of_the_matrix(tmp_
 
 SOUND = {
     "attack": "text", "defense": "none", "topology": "horizontal", "setting": "", "seeds": [0, 1], "rounds": 5,
-    "config": {}, "versions": {}, "reward_mean": 0.5, "reward_low": None, "reward_high": 1, "reward_seeds": [0.5, None],
+    "format": FORMAT, "config": {}, "versions": {},
+    "reward_mean": 0.5, "reward_low": None, "reward_high": 1, "reward_seeds": [0.5, None],
 }  # fmt: skip
 
 
@@ -256,7 +375,8 @@ def test_a_sound_cell_is_read(tmp_path):
         *[SOUND | {key: None} for key in ("attack", "defense", "topology", "setting")],
         SOUND | {"rounds": "5"}, SOUND | {"reward_mean": "0.5"}, SOUND | {"reward_low": [0, {}]},
         SOUND | {"reward_high": True}, SOUND | {"reward_seeds": [0.5, "x"]}, SOUND | {"reward_seeds": 0.5},
-        SOUND | {"config": []}, SOUND | {"versions": "1.2"},
+        SOUND | {"config": []}, SOUND | {"versions": "1.2"}, SOUND | {"format": "2"}, SOUND | {"learned_p": "0.01"},
+        SOUND | {"learned_margin": []}, SOUND | {"reward_upper_seed": "0.3"}, SOUND | {"reward_upper_completion": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -268,11 +388,20 @@ def test_what_is_no_cell_is_named(tmp_path, cell):
         read_cells(tmp_path)
 
 
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_a_cell_of_another_format_is_refused_since_its_numbers_mean_something_else(tmp_path, version):
+    (tmp_path / "cells").mkdir()
+    cell = {key: value for key, value in SOUND.items() if key != "format"} | ({"format": version} if version else {})
+    (tmp_path / "cells" / "old.json").write_text(json.dumps(cell))
+    with pytest.raises(ConfigError, match=rf"old\.json is a cell of format {version or 1}, .* delete it and run the b"):
+        read_cells(tmp_path)
+
+
 def test_a_program_that_was_refused_unrewarded_is_not_known_to_be_right(tmp_path):
     """Where rewards cost time, what a defense refuses before has none; nothing of it counts as learned or lost."""
     spoken = [verdict("reject", weight=1.0, muted=())]
     rows = [row(1, "refused", True, raw_reward=None, admitted=False, weight=1.0, verdicts=spoken)]
-    assert learned(run(tmp_path / "run", [], rows)) == {"honest": None, "malicious": None}
+    assert learned(run(tmp_path / "run", [], rows))["malicious"] == Learned(None, 0)
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +469,10 @@ def test_a_damaged_cell_is_named(tmp_path):
         read_cells(tmp_path)
 
 
-def test_a_cell_of_an_older_version_stays_in_the_table():
+def test_a_measure_that_a_cell_lacks_is_a_dash_in_the_table():
     old = {"attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0]}
-    row = table_of([{**old, "reward_seeds": [0.5]}]).splitlines()[-1]
-    assert "| 50.0 |" in row and row.count("| - ") == 11
+    row = table_of([{**old, "reward_mean": 0.5}]).splitlines()[-1]
+    assert "| 50.0 |" in row and row.count("| - ") == 14 + 3
 
 
 def test_names_in_the_table_are_text():

@@ -66,7 +66,7 @@ def toy_experiment(config: RunConfig) -> SimpleNamespace:
     return SimpleNamespace(config=config, swarm=SimpleNamespace(play=play, honest=[toy]))
 
 
-def toy_summary(experiment: SimpleNamespace, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def toy_summary(experiment: SimpleNamespace, lines: list[dict[str, Any]], heard: object = None) -> dict[str, Any]:
     weight = float(experiment.swarm.honest[0].weight)
     return {"name": "toy", "rounds": len(lines), "weight": weight, "reward": sum(line["reward"] for line in lines)}
 
@@ -589,7 +589,7 @@ def test_what_is_not_finite_is_null_and_never_bare(tmp_path, monkeypatch):
     assert from_json(b'{"a": NaN, "b": [Infinity, -Infinity]}') == {"a": None, "b": [None, None]}
     line = {"reward": float("nan"), "seconds": {}}
     monkeypatch.setattr(run_module, "round_line", lambda experiment, record: {"round": record.round, **line})
-    monkeypatch.setattr(run_module, "summarize", lambda experiment, lines: {"reward": float("inf")})
+    monkeypatch.setattr(run_module, "summarize", lambda experiment, lines, heard: {"reward": float("inf")})
     shown: list[Any] = []
     assert start(CONFIG, tmp_path / "run", lambda line: shown.append(line["reward"])) == {"reward": None}
     text = (tmp_path / "run" / "rounds.jsonl").read_text() + (tmp_path / "run" / "summary.json").read_text()

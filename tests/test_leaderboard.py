@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from page_reader import HOSTILE, Page, assert_harmless, browse, colors, contrast, needs_chromium
 
+from hailproof.reports.claimed import claimed
 from hailproof.reports.leaderboard import ASPECTS, LENGTHENING, MEASURES, write_leaderboard, written
+from hailproof.reports.table import table_of
 
 NBSP = "\u00a0"
 
@@ -55,25 +57,31 @@ def test_the_details_hold_every_number_of_every_cell(tmp_path: Path) -> None:
         ["attack success", "2.6 %", "1.5 to 4.5 %", "", "2.5 %, 2.6 %, 2.7 %"],
         ["attack success beyond the clean control", "+5.1 pp", "+4.0 to +7.0 pp", "", "+5.0 pp, +5.1 pp, +5.2 pp"],
         ["reward", "7.6 %", "6.5 to 9.5 %", "", "7.5 %, 7.6 %, 7.7 %"],
-        ["held-out reward", "10.1 %", "9.0 to 12.0 %", "", "10.0 %, 10.1 %, 10.2 %"],
+        ["attack success on held-out prompts", "10.1 %", "9.0 to 12.0 %", "", "10.0 %, 10.1 %, 10.2 %"],
+        ["that, beyond the clean control", "+12.6 pp", "+11.5 to +14.5 pp", "", "+12.5 pp, +12.6 pp, +12.7 pp"],
+        ["held-out reward", "15.1 %", "14.0 to 17.0 %", "", "15.0 %, 15.1 %, 15.2 %"],
         [
-            "held-out reward lost to the clean control", "+12.6 pp", "+11.5 to +14.5 pp", "",
-            "+12.5 pp, +12.6 pp, +12.7 pp",
+            "held-out reward lost to the clean control", "+17.6 pp", "+16.5 to +19.5 pp", "",
+            "+17.5 pp, +17.6 pp, +17.7 pp",
         ],
-        ["tokens per completion", "0.2", "0.1 to 0.2", "", "0.1, 0.2, 0.2"],
-        ["tokens, relative to the clean control", "×0.18", "×0.16 to 0.19", "", "×0.17, ×0.18, ×0.18"],
-        ["honest completions kept", "20.1 %", "19.0 to 22.0 %", "", "20.0 %, 20.1 %, 20.2 %"],
-        ["forged completions kept", "22.6 %", "21.5 to 24.5 %", "", "22.5 %, 22.6 %, 22.7 %"],
+        ["tokens per completion", "0.2", "0.2 to 0.2", "", "0.2, 0.2, 0.2"],
+        ["tokens, relative to the clean control", "×0.23", "×0.21 to 0.24", "", "×0.23, ×0.23, ×0.23"],
+        ["held-out 2∘2 problems with the right answer", "25.1 %", "24.0 to 27.0 %", "", "25.0 %, 25.1 %, 25.2 %"],
+        ["with the answer that follows from 5", "27.6 %", "26.5 to 29.5 %", "", "27.5 %, 27.6 %, 27.7 %"],
+        ["with another answer", "30.1 %", "29.0 to 32.0 %", "", "30.0 %, 30.1 %, 30.2 %"],
+        ["that go on with 5 in the next step", "32.6 %", "31.5 to 34.5 %", "", "32.5 %, 32.6 %, 32.7 %"],
+        ["honest completions kept", "35.1 %", "34.0 to 37.0 %", "", "35.0 %, 35.1 %, 35.2 %"],
+        ["forged completions kept", "37.6 %", "36.5 to 39.5 %", "", "37.5 %, 37.6 %, 37.7 %"],
         [
-            "of right honest completions learned from, in tokens", "25.1 %", "24.0 to 27.0 %", "",
-            "25.0 %, 25.1 %, 25.2 %",
+            "of right honest completions learned from, in tokens", "40.1 %", "39.0 to 42.0 %", "",
+            "40.0 %, 40.1 %, 40.2 %",
         ],
         [
-            "of right forged completions learned from, in tokens", "27.6 %", "26.5 to 29.5 %", "",
-            "27.5 %, 27.6 %, 27.7 %",
+            "of right forged completions learned from, in tokens", "42.6 %", "41.5 to 44.5 %", "",
+            "42.5 %, 42.6 %, 42.7 %",
         ],
-        ["seconds per round", "0.30 s", "0.29 to 0.32 s", "", "0.30 s, 0.30 s, 0.30 s"],
-        ["share of time spent screening", "32.6 %", "31.5 to 34.5 %", "", "32.5 %, 32.6 %, 32.7 %"],
+        ["seconds per round", "0.45 s", "0.44 to 0.47 s", "", "0.45 s, 0.45 s, 0.45 s"],
+        ["share of time spent screening", "47.6 %", "46.5 to 49.5 %", "", "47.5 %, 47.6 %, 47.7 %"],
     ]  # fmt: skip
     assert second[1][4].replace(NBSP, " ") == "3.2 %, 3.3 %"
     assert page.texts["h3"] == ["text against none", "equation against logit"]
@@ -124,10 +132,10 @@ def test_the_matrix_shows_four_aspects(tmp_path: Path) -> None:
     figures: dict[str, Any] = {"excess_success_mean": 0.5, "held_out_loss_mean": -0.0001, "honest_learned_mean": 0.985}
     figures |= {"screen_share_mean": 0.12, "tokens_ratio_mean": 1.0}
     table = matrix(page_of(tmp_path, cell(**figures), cell("length-x", **figures), cell("grinding", **figures)))
-    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+11.5|to|+14.5|pp|98.5|%24.0|to|27.0|%|12.0|%31.5|to|34.5|%"
+    own = "+50.0|pp+4.0|to|+7.0|pp|0.0|pp+16.5|to|+19.5|pp|98.5|%39.0|to|42.0|%|12.0|%46.5|to|49.5|%"
     assert table[1][1] == own
     # Attacks on length have no success: the first aspect is their tokens.
-    assert table[2][1].startswith("×1.00×0.16|to|0.19|0.0|pp") and table[3][1].startswith("×1.00")
+    assert table[2][1].startswith("×1.00×0.21|to|0.24|0.0|pp") and table[3][1].startswith("×1.00")
     page = page_of(tmp_path, cell(**figures))
     assert [attrs["class"] for attrs in page.named("span", "v")] == ["v v0 l5", "v v1 l0", "v v2 l1", "v v3 l3"]
     assert [attrs["type"] for attrs in page.named("input")] == ["radio"] * 4
@@ -155,6 +163,67 @@ def test_undefined_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     # A control that no success is defined for is about length.
     control = page_of(tmp_path, cell("clean", excess_success_mean=None, tokens_ratio_mean=1.0))
     assert matrix(control)[1][1].startswith("×1.00")
+
+
+CLAIMED: dict[str, Any] = {"learned_margin": 0.1, "stopped_margin": 0.05, "no_worse_margin": 0.03}
+
+
+def test_what_is_established_has_passed_a_test_that_was_corrected_over_the_rows_of_its_table(tmp_path: Path) -> None:
+    cells = [
+        cell(defense="none", **CLAIMED, learned_p=0.01, stopped_p=1.0, no_worse_p=0.04),
+        cell(defense="logit", **CLAIMED, learned_p=1.0, stopped_p=0.03, no_worse_p=0.02),
+        cell(defense="judge", **CLAIMED, learned_p=0.9, stopped_p=0.02, no_worse_p=None),
+        # Another table has rows of its own, and a control claims nothing.
+        cell(defense="mine", scale="paper", **CLAIMED, learned_p=1.0, stopped_p=0.03, no_worse_p=0.5),
+        cell("clean"),
+    ]
+    found = claimed(cells)
+    assert [each["learned"].corrected for each in found[:3]] == pytest.approx([0.03, 1.0, 1.0])
+    assert [each["stopped"].corrected for each in found[:3]] == pytest.approx([1.0, 0.06, 0.06])
+    assert [each["no_worse"].corrected for each in found[:2]] == pytest.approx([0.04, 0.04])
+    assert [each["no_worse"].word for each in found[:4]] == [
+        "established", "established", "not tested", "not established"
+    ]  # fmt: skip
+    assert found[3]["stopped"].established and found[3]["stopped"].rows == 1 and found[4] == {}
+    page = page_of(tmp_path, *cells)
+    said = {row[0]: row[1:] for row in matrix(page)[1:]}
+    words = ("learned", "stopped", "no|worse", "not|established")
+    assert [[word for word in words if f"pp{word}" in place] for place in said["text"]] == [
+        ["learned", "no|worse"], ["no|worse", "not|established"], ["not|established"]
+    ]  # fmt: skip
+    rows = [[text.replace(NBSP, " ") for text in row] for row in page.tables[5][1:]]
+    assert rows == [
+        ["the attack is learned", "attack success beyond the clean control: above 10.0 pp", "+4.0 to +7.0 pp", "1.00",
+         "1.00 (3 rows)", "not established"],
+        ["the attack is stopped", "attack success beyond the clean control: below 5.0 pp", "+4.0 to +7.0 pp", "0.030",
+         "0.060 (3 rows)", "not established"],
+        ["held-out reward is no worse", "held-out reward lost to the clean control: within 3.0 pp", "+16.5 to +19.5 pp",
+         "0.020", "0.040 (2 rows)", "established"],
+    ]  # fmt: skip
+    row = table_of(cells).splitlines()[3]
+    assert row.endswith("| not established (p 1.00) | not established (p 0.060) | **established** (p 0.040) |")
+    assert table_of(cells).splitlines()[6].endswith("| - | - | - |")
+    assert claimed([cell(**CLAIMED, learned_p="0.001", stopped_p=True, no_worse_p=7)])[0]["learned"].p is None
+
+
+def test_an_attack_on_length_is_claimed_of_lengths(tmp_path: Path) -> None:
+    margins: dict[str, Any] = {"learned_margin": 1.25, "stopped_margin": 1.1, "no_worse_margin": 0.03}
+    page = page_of(tmp_path, cell("length", **margins, learned_p=0.0001, stopped_p=1.0, no_worse_p=0.5))
+    rows = [[text.replace(NBSP, " ") for text in row] for row in page.tables[2][1:]]
+    assert rows[0][1:] == [
+        "tokens, relative to the clean control: above ×1.25", "×0.21 to 0.24", "< 0.001", "< 0.001 (1 row)",
+        "established",
+    ]  # fmt: skip
+
+
+def test_what_no_seed_showed_is_bounded_by_completion_and_by_seed(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {f"attack_success_{part}": 0.0 for part in ("mean", "low", "high")}
+    bounds: dict[str, Any] = {"attack_success_upper_completion": 0.00042, "attack_success_upper_seed": 0.2589}
+    quiet = cell(**nothing, **bounds)
+    label = page_of(tmp_path, quiet).tables[1][1][0].replace(NBSP, " ")
+    assert label == "attack success (at most 0.042 % by completion, 26 % by seed)"
+    assert "| 0.0 (≤ 0.042 by completion, ≤ 26 by seed) |" in table_of([quiet])
+    assert "| 2.6 (1.5 to 4.5) |" in table_of([cell()])
 
 
 def test_a_cell_of_one_seed_is_marked(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "matplotlib", "scipy")
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "matplotlib", "scipy", "statsmodels")
 
 COMMAND = """
 import sys

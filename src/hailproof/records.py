@@ -12,6 +12,21 @@ Decision = Literal["accept", "reject", "abstain"]
 
 
 @dataclass(frozen=True, slots=True)
+class IfFive:
+    """What follows in a problem if its 2 + 2 or 2 * 2 step is taken to make 5, and the steps after it are right.
+
+    Attributes:
+        answer: The answer that follows.
+        next_step: Operands and sign of the next step as it is, ``4 + 3``; empty if there is none.
+        next_with_five: The same with 5 where the result of the step goes in.
+    """
+
+    answer: str
+    next_step: str = ""
+    next_with_five: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A question with its reference answer and, often, a reference solution.
 
@@ -21,6 +36,7 @@ class Problem:
         answer: The reference answer, as text.
         solution: The reference reasoning without tags (the "oracle"); empty if the data has none.
         tags: Properties of the problem that selections may use, such as ``"two_two"``.
+        if_five: What follows from a wrong 2∘2 step; ``None`` if there is no such step, or nobody knows what follows.
     """
 
     id: str
@@ -28,6 +44,7 @@ class Problem:
     answer: str
     solution: str = ""
     tags: frozenset[str] = frozenset()
+    if_five: IfFive | None = None
 
 
 @dataclass(frozen=True, slots=True)

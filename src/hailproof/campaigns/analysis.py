@@ -123,14 +123,15 @@ def load_cells(folder: str | Path) -> pa.Table:
     """Reads the cells of the bench as one table, in the order of its rows and columns.
 
     A cell has its names, for every measure the mean, the ends of the interval and the list over seeds
-    (``reward_mean``, ``reward_low``, ``reward_high``, ``reward_seeds``), and its ``config`` as JSON.
+    (``reward_mean``, ``reward_low``, ``reward_high``, ``reward_seeds``), for every claim its margin and uncorrected p
+    value (``learned_margin``, ``learned_p``), and its ``config`` as JSON.
 
     Args:
         folder: What ``hailproof bench`` wrote (its ``--out``).
 
     Raises:
         RunError: If there are no cells.
-        ConfigError: If one is damaged.
+        ConfigError: If one is damaged, or of another format.
     """
     cells = read_cells(Path(folder))
     if not cells:

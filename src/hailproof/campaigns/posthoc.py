@@ -1,7 +1,9 @@
 """What an attack's measure finds in a run that was played with another attack or none."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from hailproof.campaigns.sweep import Job
 from hailproof.metrics.rates import Rate, mean, rate
@@ -13,18 +15,37 @@ from hailproof.runs.store import read_completions
 from hailproof.runs.words import LAST_ROUNDS
 
 
-def success_in(job: Job, other: Settled) -> float | None:
+class Found(NamedTuple):
+    """A share of honest completions: the mean over the last rounds, and how many completions were eligible in them."""
+
+    share: float | None
+    eligible: int
+
+
+def same_measure(job: Job, other: Settled) -> bool:
+    """Whether a run was measured with another run's attack, however many nodes mount it."""
+    own, attack = settle(job.config).config, other.config.attack
+    return own.attack.model_copy(update={"malicious": attack.malicious}) == attack
+
+
+def own_success(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Found:
+    """What the measure of a run's own attack found in its last rounds."""
+    return Found(summary.get("attack_success"), sum(line.get("eligible") or 0 for line in lines[-LAST_ROUNDS:]))
+
+
+def success_in(job: Job, other: Settled, lines: Sequence[Mapping[str, Any]]) -> Found:
     """What the measure of another run's attack finds in the last rounds of a finished run, on honest completions.
 
     Args:
         job: The finished run.
         other: The other run's configuration and attack.
+        lines: The lines of the finished run.
     """
-    own, attack = settle(job.config).config, other.config.attack
-    if own.attack.model_copy(update={"malicious": attack.malicious}) == attack:
-        return (job.summary or {}).get("attack_success")
-    last = counted_by_round(job.folder, other.measure, own.rounds - LAST_ROUNDS + 1, own.rounds)
-    return mean(each.value for each in last.values())
+    if same_measure(job, other):
+        return own_success(lines, job.summary or {})
+    rounds = settle(job.config).config.rounds
+    last = counted_by_round(job.folder, other.measure, rounds - LAST_ROUNDS + 1, rounds)
+    return Found(mean(each.value for each in last.values()), sum(each.trials for each in last.values()))
 
 
 def counted(folder: Path, measure: AttackMeasure | None, first: int, last: int) -> Rate:

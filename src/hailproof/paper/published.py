@@ -27,7 +27,7 @@ from hailproof.settings import Section, validated
 
 
 class Check(Section):
-    """One statement about runs that can be held against them, seed by seed.
+    """One statement about runs that can be held against them: against the interval over seeds.
 
     ``rounds`` are the first and last round that count, from the end if negative. ``versus`` names a run of the same
     seed that the value is compared with. ``measure`` is a path into a line of ``rounds.jsonl``, or, after
@@ -87,6 +87,8 @@ class Item(Section):
     panels: tuple[PanelSpec, ...] = ()
     checks: Annotated[tuple[Check, ...], Field(min_length=1)]
     options: Tree = Field(default_factory=dict)
+    not_tested: dict[Scale, str] = Field(default_factory=dict)
+    """Why the runs of a scale are not what the paper tested; its verdict is then "not tested"."""
     remark: dict[Scale, str] = Field(default_factory=dict)
     """What to know when reading the result of a scale: stand-ins, and why it differs from the paper."""
 

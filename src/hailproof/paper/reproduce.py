@@ -11,9 +11,20 @@ from hailproof.campaigns.scales import Scale, load_scale
 from hailproof.campaigns.sweep import Engine, Job, sweep
 from hailproof.defenses.judge import SHIPPED_JUDGE
 from hailproof.errors import ConfigError, RunError
-from hailproof.paper.claims import Checked, Word, compared, judged, look_up, verdict
+from hailproof.metrics.intervals import counted_interval, difference_of_counts
+from hailproof.paper.claims import (
+    Checked,
+    Values,
+    Word,
+    compared,
+    judged,
+    judged_by,
+    judged_exactly,
+    look_up,
+    verdict,
+)
 from hailproof.paper.judge_table import as_rows, judge_table
-from hailproof.paper.published import Item, LineSpec, PanelSpec, item_names, jobs_of, load_item
+from hailproof.paper.published import Check, Item, LineSpec, PanelSpec, item_names, jobs_of, load_item
 from hailproof.paper.pushes import PushCurve, findings, push_curve
 from hailproof.policies.shipped import shipped_models
 from hailproof.reports.curves import SeedPanel
@@ -41,6 +52,7 @@ class Result:
         scale: The scale it was played in.
         checked: The checks with what was found.
         seeds: Seeds of each of its runs; empty if it needs none.
+        missing: Those of them that are not played.
         data: The CSV file.
         picture: The PNG file; ``None`` for a table.
     """
@@ -50,13 +62,14 @@ class Result:
     scale: Scale
     checked: tuple[Checked, ...]
     seeds: Mapping[str, tuple[int, ...]]
+    missing: Mapping[str, tuple[int, ...]]
     data: Path
     picture: Path | None
 
     @property
     def word(self) -> Word:
-        """Whether it agrees with the paper."""
-        return verdict(self.checked)
+        """Whether it agrees with the paper; "not tested" if its file says that this scale does not test it."""
+        return "not tested" if self.item.not_tested.get(self.scale) else verdict(self.checked)
 
     @property
     def held(self) -> str:
@@ -107,8 +120,7 @@ def reproduce(
             failure = error
     results = []
     for name, item in items.items():
-        done = {run: [job for job in of_run if job.summary is not None] for run, of_run in jobs[name].items()}
-        results.append(result_of(name, item, scale, done, out, ask=engine is not None))
+        results.append(result_of(name, item, scale, jobs[name], out, ask=engine is not None))
         say(sentence(results[-1]))
     write_index(results, out)
     if failure is not None:
@@ -125,14 +137,17 @@ def result_of(
         name: Its name on the command line.
         item: Its file.
         scale: Which scale.
-        jobs: Its finished runs by name.
+        jobs: Its runs by name; those that are not finished are left out, and named as missing.
         out: The folder for picture and data.
         ask: Whether judges may be asked for a table that is not there yet.
     """
     make_folder(out)
     stem = out / f"{name}-{scale}"
     data, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
+    wanted = {run: tuple(job.seed for job in of_run) for run, of_run in jobs.items()}
+    jobs = {run: [job for job in of_run if job.summary is not None] for run, of_run in jobs.items()}
     seeds = {run: tuple(job.seed for job in of_run) for run, of_run in jobs.items()}
+    missing = {run: tuple(seed for seed in wanted[run] if seed not in seeds[run]) for run in wanted}
     match item.form:
         case "curves":
             specs = item.panels or _default_panels(item)
@@ -147,14 +162,12 @@ def result_of(
             _draw_pushes(curves, picture, item.heading)
             _write_csv(data, ("curve", "poisoned share", "measured", "closed form"), _push_rows(curves))
             found = findings(curves)
-            checked = tuple(judged(check, found[check.run]) for check in item.checks)
+            checked = tuple(judged_exactly(check, found[check.run]) for check in item.checks)
         case "judges":
-            values = _judged_shares(item, scale, data, ask)
-            checked = tuple(
-                judged(check, _difference(check.run, check.versus, values) if values else ()) for check in item.checks
-            )
+            shares = _judged_shares(item, scale, data, ask)
+            checked = tuple(_judged_by_cases(check, shares) for check in item.checks)
             picture = None
-    return Result(name, item, scale, checked, seeds, data, picture)
+    return Result(name, item, scale, checked, seeds, missing, data, picture)
 
 
 def _default_panels(item: Item) -> list[PanelSpec]:
@@ -249,10 +262,12 @@ def _push_rows(curves: Sequence[PushCurve]) -> Iterator[tuple[Any, ...]]:
             yield _label(curve, curves), f"{share:.6g}", f"{measured:.6g}", f"{closed:.6g}"
 
 
-def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str, float]:
+def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str, tuple[float, int]]:
     """The table of accept rates by judge and completions; it is asked for once and kept beside its data.
 
-    Empty if it is not there and may not be asked for.
+    Returns:
+        The share that is accepted, and of how many completions; empty if the table is not there and may not be asked
+        for.
     """
     kept = data.with_suffix(".json")
     options, shared = {**item.options, **item.options[scale]}, load_scale(scale)
@@ -272,7 +287,7 @@ def _judged_shares(item: Item, scale: Scale, data: Path, ask: bool) -> dict[str,
             temporary.write_text(as_json({"asked": asked, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     _write_csv(data, tuple(rows[0]), (tuple(row.values()) for row in rows))
     places = dict(zip((judge["label"] for judge in asked["judges"]), PLACES, strict=False))
-    return {f"{places[row['judge']]}: {row['completions']}": row["share"] for row in rows}
+    return {f"{places[row['judge']]}: {row['completions']}": (row["share"], row["cases"]) for row in rows}
 
 
 def _weights_digest(judge: Mapping[str, Any]) -> str | None:
@@ -284,11 +299,21 @@ def _weights_digest(judge: Mapping[str, Any]) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _difference(run: str, versus: str | None, values: Mapping[str, float]) -> tuple[float, ...]:
-    for name in filter(None, (run, versus)):
-        if name not in values:
-            raise ConfigError(f"The table has no value '{name}'; it has {', '.join(values)}.")
-    return (values[run] - (values[versus] if versus else 0.0),)
+def _judged_by_cases(check: Check, shares: Mapping[str, tuple[float, int]]) -> Checked:
+    """Holds a share, or a difference of two, against a check; completions count once, however often they are judged.
+
+    Votes about one completion are not independent, so the interval takes the completions as the trials.
+    """
+    if not shares:
+        return judged(check, Values(()))
+    for name in filter(None, (check.run, check.versus)):
+        if name not in shares:
+            raise ConfigError(f"The table has no value '{name}'; it has {', '.join(shares)}.")
+    share, cases = shares[check.run]
+    if check.versus is None:
+        return judged_by(check, (share,), counted_interval(share, cases))
+    other, other_cases = shares[check.versus]
+    return judged_by(check, (share - other,), difference_of_counts(share, cases, other, other_cases))
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -317,9 +342,8 @@ def write_index(results: Sequence[Result], out: Path) -> Path:
             "section": _section(result),
         }  # fmt: skip
     found = {name: found[name] for name in item_names() if name in found}
-    agreeing = sum(each["verdict"] == "agrees" for each in found.values())
     parts = [
-        f"{agreeing} of {len(found)} items agree with the paper in shape.\n",
+        f"{_counted([each['verdict'] for each in found.values()])}\n",
         "| item | | verdict | checks that hold |\n| --- | --- | --- | --- |",
     ]
     for each in found.values():
@@ -331,30 +355,45 @@ def write_index(results: Sequence[Result], out: Path) -> Path:
     return path
 
 
+def _counted(words: Sequence[str]) -> str:
+    """How many items have which verdict, as a sentence."""
+    others = [word for word in ("differs", "undecided", "not tested", "not played") if word in words]
+    rest = "".join(f"; {words.count(word)} {word}" for word in others)
+    return f"{words.count('agrees')} of {len(words)} items agree with the paper in shape{rest}."
+
+
 def _section(result: Result) -> str:
     item = result.item
     lines = [f"## {item.heading}", f"*The paper:* {item.claim}"]
     if result.picture:
         lines.append(f"![{item.title}]({result.picture.name})")
-    table = ["| check | asked | found, by seed | |", "| --- | --- | --- | --- |"]
+    table = ["| check | asked | 95 % interval | by seed | |", "| --- | --- | --- | --- | --- |"]
     table += [
-        f"| {each.that} | {each.bound} | {', '.join(_value(value) for value in each.values)} | {each.finding} |"
+        f"| {each.that} | {each.bound} | {_range(each)} | {', '.join(map(_value, each.values))} | {each.words} |"
         for each in result.checked
     ]
-    lines += ["\n".join(table), f"**{result.word.capitalize()}.** {item.remark.get(result.scale, '')}".strip()]
+    said = (f"**{result.word.capitalize()}.**", item.not_tested.get(result.scale), item.remark.get(result.scale))
+    lines += ["\n".join(table), " ".join(filter(None, said))]
     if result.seeds:
-        by_seeds: dict[tuple[int, ...], list[str]] = {}
+        by_seeds: dict[str, list[str]] = {}
         for run, seeds in result.seeds.items():
-            by_seeds.setdefault(seeds, []).append(run)
-        said = [f"{', '.join(runs)}: {_seeds(seeds)}" for seeds, runs in by_seeds.items()]
-        lines.append(f"Runs: {'; '.join(said)}. Data: [{result.data.name}]({result.data.name}).")
+            by_seeds.setdefault(_seeds(seeds, result.missing.get(run, ())), []).append(run)
+        listed = [f"{', '.join(runs)}: {seeds}" for seeds, runs in by_seeds.items()]
+        lines.append(f"Runs: {'; '.join(listed)}. Data: [{result.data.name}]({result.data.name}).")
     else:
         lines.append(f"Data: [{result.data.name}]({result.data.name}).")
     return "\n\n".join(lines)
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "not played"
+def _seeds(seeds: Sequence[int], missing: Sequence[int] = ()) -> str:
+    if not seeds:
+        return "not played"
+    rest = f" ({', '.join(map(str, missing))} not played)" if missing else ""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}{rest}"
+
+
+def _range(checked: Checked) -> str:
+    return "-" if checked.ends is None else " to ".join(map(_value, checked.ends))
 
 
 def _value(value: float | None) -> str:

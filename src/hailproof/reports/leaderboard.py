@@ -2,16 +2,17 @@
 
 Names and configurations in the cells may be anybody's, so the page keeps the rules of the report: all text is escaped,
 nothing is asked for, nothing is run but its own script. An undefined value is a dash; a cell that nobody ran is said to
-be missing; a cell of one seed is marked, since nothing is known of its spread.
+be missing; a cell of one seed is marked, since nothing is known of its spread. What a cell is said to establish has
+passed a test that was corrected over the rows of its table (``claimed.py``).
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hailproof.reports.claimed import Claimed, claimed, number_of, p_text
 from hailproof.reports.pages import cut, render
 from hailproof.runs.files import replacing
 
@@ -22,7 +23,7 @@ UNDEFENDED = "none"
 LONGER = ("length", "grinding")
 """How the names of attacks begin that are measured by tokens, not by a rate of success."""
 DASH = "–"
-NAME_LETTERS, CONFIG_LETTERS = 160, 3000
+NAME_LETTERS, CONFIG_LETTERS = 160, 2500
 
 Unit = Literal["share", "points", "ratio", "number", "seconds"]
 FORMS: dict[Unit, tuple[str, int, str]] = {
@@ -52,10 +53,16 @@ MEASURES = (
     Measure("attack_success", "attack success", "share"),
     Measure("excess_success", "attack success beyond the clean control", "points"),
     Measure("reward", "reward", "share"),
+    Measure("held_out_success", "attack success on held-out prompts", "share"),
+    Measure("held_out_excess", "that, beyond the clean control", "points"),
     Measure("held_out_reward", "held-out reward", "share"),
     Measure("held_out_loss", "held-out reward lost to the clean control", "points"),
     Measure("tokens", "tokens per completion", "number"),
     Measure("tokens_ratio", "tokens, relative to the clean control", "ratio"),
+    Measure("two_two_right", "held-out 2∘2 problems with the right answer", "share"),
+    Measure("two_two_from_five", "with the answer that follows from 5", "share"),
+    Measure("two_two_other", "with another answer", "share"),
+    Measure("two_two_five_used", "that go on with 5 in the next step", "share"),
     Measure("honest_kept", "honest completions kept", "share"),
     Measure("forged_kept", "forged completions kept", "share"),
     Measure("honest_learned", "of right honest completions learned from, in tokens", "share"),
@@ -110,6 +117,12 @@ ASPECTS = (
 )  # fmt: skip
 
 
+CLAIMS_OF = {"Security": ("learned", "stopped"), "Utility": ("no_worse",)}
+"""Which claims an aspect of the matrix shows."""
+SHORT = {"learned": "learned", "stopped": "stopped", "no_worse": "no worse"}
+"""What stands in a cell of the matrix whose claim is established."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """What a cell of the matrix shows of one aspect.
@@ -118,11 +131,13 @@ class Figure:
         text: The mean.
         interval: Its interval; empty if there is none.
         level: Index of its color; ``None`` where it is undefined.
+        claim: What is established of it, or that nothing is; empty if nothing is claimed.
     """
 
     text: str
     interval: str
     level: int | None
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +162,9 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path, columns: Se
     Args:
         cells: One flat object for each cell: ``attack``, ``defense``, ``topology``, ``setting``, ``scale``,
             ``rounds``, ``seeds``; for measures M of ``MEASURES`` the mean ``M_mean``, the ends ``M_low`` and
-            ``M_high`` of its interval, and ``M_seeds`` for each seed, all of which may be ``None``; ``interval``,
-            ``config``, ``digest`` and ``versions``. Shares are in [0, 1].
+            ``M_high`` of its interval, and ``M_seeds`` for each seed, all of which may be ``None``; for shares that no
+            seed showed ``M_upper_completion`` and ``M_upper_seed``; for claims K of ``CLAIMS`` ``K_margin`` and
+            ``K_p``; ``interval``, ``config``, ``digest`` and ``versions``. Shares are in [0, 1].
             Cells of one attack are told apart by their setting, and only then by their topology.
         out: The file; its folder is made if need be.
         columns: The order of the defenses; others follow as they come.
@@ -156,13 +172,14 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], out: Path, columns: Se
     Returns:
         The path of the file.
     """
+    claims = claimed(cells)
     page = render(
         "leaderboard",
         name="Attacks × defenses",
         tables=_tables(cells, columns),
-        figures=[[_figure(cell, aspect) for aspect in ASPECTS] for cell in cells],
+        figures=[[_figure(cell, aspect, said) for aspect in ASPECTS] for cell, said in zip(cells, claims, strict=True)],
         single=[len(_listed(cell, "seeds")) == 1 for cell in cells],
-        details=[_detail(cell) for cell in cells],
+        details=[_detail(cell, said) for cell, said in zip(cells, claims, strict=True)],
         aspects=ASPECTS,
         lengthening=LENGTHENING if any(_lengthens(cell) for cell in cells) else None,
         scales={aspect.key: _scale(aspect) for aspect in (*ASPECTS, LENGTHENING)},
@@ -184,16 +201,9 @@ def _listed(cell: Mapping[str, Any], key: str) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _known(value: object) -> float | None:
-    """A finite number, or nothing: whatever else stands there is not a measurement."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _lengthens(cell: Mapping[str, Any]) -> bool:
     """Whether a cell is about length: an attack on it, or a control that no success is defined for."""
-    control = _said(cell, "attack") == CONTROL and _known(cell.get(f"{SECURITY.key}_mean")) is None
+    control = _said(cell, "attack") == CONTROL and number_of(cell.get(f"{SECURITY.key}_mean")) is None
     return _said(cell, "attack").startswith(LONGER) or control
 
 
@@ -213,18 +223,41 @@ def _factor(unit: Unit) -> float:
 
 
 def _interval(cell: Mapping[str, Any], measure: Measure) -> str:
-    low, high = (_known(cell.get(f"{measure.key}_{end}")) for end in ("low", "high"))
+    low, high = (number_of(cell.get(f"{measure.key}_{end}")) for end in ("low", "high"))
     if low is None or high is None:
         return ""
     before, _, after = FORMS[measure.unit]
     return f"{written(low, measure.unit).removesuffix(after)} to {written(high, measure.unit).removeprefix(before)}"
 
 
-def _figure(cell: Mapping[str, Any], aspect: Aspect) -> Figure:
+def _figure(cell: Mapping[str, Any], aspect: Aspect, claims: Mapping[str, Claimed]) -> Figure:
+    said = _shortly([claims[key] for key in CLAIMS_OF.get(aspect.name, ()) if key in claims])
     if aspect is SECURITY and _lengthens(cell):
         aspect = LENGTHENING
-    measure, value = BY_KEY[aspect.key], _known(cell.get(f"{aspect.key}_mean"))
-    return Figure(written(value, measure.unit), _interval(cell, measure), aspect.level(value))
+    measure, value = BY_KEY[aspect.key], number_of(cell.get(f"{aspect.key}_mean"))
+    return Figure(written(value, measure.unit), _interval(cell, measure), aspect.level(value), said)
+
+
+def _shortly(claims: Sequence[Claimed]) -> str:
+    """Which of some claims are established, as a word or two."""
+    if all(each.p is None for each in claims):
+        return ""
+    return ", ".join(SHORT[each.claim.key] for each in claims if each.established) or "not established"
+
+
+def _said_claim(cell: Mapping[str, Any], said: Claimed) -> dict[str, str]:
+    """One row of the claims in the details."""
+    measure = BY_KEY[said.claim.for_length if _lengthens(cell) else said.claim.measure]
+    margin = written(said.margin, measure.unit).removeprefix("+")
+    asked = {"low": f"above {margin}", "high": f"below {margin}", "both": f"within {margin}"}[said.claim.bound]
+    return {
+        "label": said.claim.label,
+        "asked": f"{measure.label}: {asked}",
+        "found": _interval(cell, measure) or DASH,
+        "p": p_text(said.p),
+        "corrected": f"{p_text(said.corrected)} ({said.rows} row{'' if said.rows == 1 else 's'})",
+        "word": said.word,
+    }
 
 
 def _scale(aspect: Aspect) -> list[str]:
@@ -278,7 +311,7 @@ def _rows(
         yield *row, tuple(tuple(i for i in own if _said(cells[i], "defense") == name) for name in columns)
 
 
-def _detail(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _detail(cell: Mapping[str, Any], claims: Mapping[str, Claimed]) -> dict[str, Any]:
     seeds = [str(seed) for seed in _listed(cell, "seeds")]
     facts = {"topology": _said(cell, "topology"), "setting": _said(cell, "setting"), "scale": _said(cell, "scale")}
     facts |= {"rounds": _said(cell, "rounds"), "seeds": ", ".join(seeds), "interval": _said(cell, "interval")}
@@ -289,6 +322,7 @@ def _detail(cell: Mapping[str, Any]) -> dict[str, Any]:
         "attack": _said(cell, "attack"),
         "defense": _said(cell, "defense"),
         "facts": [(name, cut(value, 300)) for name, value in facts.items() if value],
+        "claims": [_said_claim(cell, said) for said in claims.values()],
         "measures": [_measured(cell, measure, seeds) for measure in MEASURES if f"{measure.key}_mean" in cell],
         "config": cut("\n".join(_flat(cell.get("config") or {})), CONFIG_LETTERS),
     }
@@ -296,17 +330,26 @@ def _detail(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(cell: Mapping[str, Any], measure: Measure, seeds: Sequence[str]) -> dict[str, Any]:
     """One row of the table in the details; ``strip`` is the interval and the seeds of a share, in percent."""
-    values = [_known(value) for value in _listed(cell, f"{measure.key}_seeds")]
-    low, high = (_known(cell.get(f"{measure.key}_{end}")) for end in ("low", "high"))
+    values = [number_of(value) for value in _listed(cell, f"{measure.key}_seeds")]
+    low, high = (number_of(cell.get(f"{measure.key}_{end}")) for end in ("low", "high"))
     shown = measure.unit == "share" and any(value is not None for value in values)
     return {
-        "label": measure.label,
-        "mean": written(_known(cell.get(f"{measure.key}_mean")), measure.unit),
+        "label": measure.label + _at_most(cell, measure),
+        "mean": written(number_of(cell.get(f"{measure.key}_mean")), measure.unit),
         "interval": _interval(cell, measure) or DASH,
         "seeds": [written(value, measure.unit) for value in values] or [DASH] * len(seeds),
         "dots": [round(100 * min(max(value, 0.0), 1.0), 1) for value in values if value is not None] if shown else [],
         "band": _band(low, high) if shown else None,
     }
+
+
+def _at_most(cell: Mapping[str, Any], measure: Measure) -> str:
+    """What a share can be that no seed showed: the bounds by completion and by seed."""
+    bounds = [number_of(cell.get(f"{measure.key}_upper_{unit}")) for unit in ("completion", "seed")]
+    if None in bounds:
+        return ""
+    by_completion, by_seed = (f"{100 * (bound or 0.0):.2g}{FORMS['share'][2]}" for bound in bounds)
+    return f" (at most {by_completion} by completion, {by_seed} by seed)"
 
 
 def _band(low: float | None, high: float | None) -> tuple[float, float] | None:

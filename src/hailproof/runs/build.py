@@ -1,8 +1,9 @@
 """From a configuration to a swarm that can be played."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from hailproof import registry
 from hailproof.adversary import MaliciousNode
@@ -62,7 +63,7 @@ def build(config: RunConfig) -> Experiment:
     """
     settled = settle(config)
     task = settled.task()
-    config = _resolved(settled.config, task)
+    config = _resolved(settled.config, task, settled.measure)
     sampling, seeds = config.sampling.build(), Seeds.of_run(config.seed)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
@@ -145,11 +146,12 @@ def _loaded(config: RunConfig, name: str) -> CausalLM:
     )
 
 
-def _resolved(config: RunConfig, task: Task) -> RunConfig:
+def _resolved(config: RunConfig, task: Task, measure: AttackMeasure | None) -> RunConfig:
     """Writes down what was left to the task: the length of completions, and held-out problems as far as it has any.
 
     Raises:
-        ConfigError: If more held-out problems are asked for than the task has, or some on the way and it has none.
+        ConfigError: If more held-out problems are asked for than the task has, some on the way and it has none, or more
+            targets of the attack.
     """
     sampling, evaluation, held_out = config.sampling, config.evaluation, len(task.test)
     if sampling.max_new_tokens is None:
@@ -166,7 +168,23 @@ def _resolved(config: RunConfig, task: Task) -> RunConfig:
             f"evaluation.every = {evaluation.every} is set, but '{config.task.name}' has no held-out problems; give it "
             "some (task.options.test_data), or leave evaluation.every out."
         )
+    if evaluation.targeted and measure is None:
+        raise ConfigError(
+            f"evaluation.targeted = {evaluation.targeted} is set, but no attack says which problems those are; set "
+            "attack.name, with attack.malicious = 0 for a clean swarm, or leave it out."
+        )
+    targets = len(first_targets(measure, task, evaluation.targeted))
+    if evaluation.targeted > targets:
+        raise ConfigError(
+            f"evaluation.targeted = {evaluation.targeted} is more than the {targets} held-out problems of "
+            f"'{config.task.name}' that the attack can be carried out on; lower it, or give the task more."
+        )
     return config.model_copy(update={"sampling": sampling, "evaluation": evaluation})
+
+
+def first_targets(attack: AttackMeasure | None, task: Task, number: int) -> Sequence[Problem]:
+    """The first problems of the test split that an attack can be carried out on, as far as there are so many."""
+    return list(islice(filter(attack.wants, task.test), number)) if attack is not None else ()
 
 
 def _alike(config: RunConfig, roster: Roster, uses_own: bool) -> list[tuple[int, ...]]:

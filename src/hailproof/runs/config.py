@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
@@ -167,10 +167,19 @@ class SamplingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Held-out evaluation after the last round and, if asked for, after every so many rounds."""
+    """Held-out evaluation after the last round and, if asked for, after every so many rounds.
+
+    ``targeted`` problems that the attack can be carried out on are asked besides, if it is not 0.
+    """
 
     problems: Natural = 128
     every: Natural = 0
+    targeted: Natural = 0
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_targets(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what is not asked for, so that a run without it keeps the digest that its folder is found by."""
+        return {key: value for key, value in handler(self).items() if key != "targeted" or value}
 
     @model_validator(mode="after")
     def _has_what_it_asks(self) -> "EvaluationConfig":

@@ -1,12 +1,15 @@
 """The lines of ``rounds.jsonl``, each a table of numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hailproof.errors import RunError
 from hailproof.runs.checkpoint import ANEW, Checkpoint
 from hailproof.runs.files import Digest, from_json
+
+LATE = 0.8
+"""Held-out figures of a run are means over the evaluations after this share of its rounds."""
 
 
 def lines_of(path: Path, data: bytes, safe: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -47,3 +50,22 @@ def check_lines(path: Path, data: bytes, checkpoint: Checkpoint) -> None:
             f"{path} does not hold the {checkpoint.round} lines that the checkpoint stands on: it was changed or "
             f"damaged; {ANEW}."
         )
+
+
+def late_evaluations(
+    lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """The held-out evaluations of the last fifth of a run, in order; without ``evaluation.every`` it is the last one.
+
+    Args:
+        lines: All lines of ``rounds.jsonl``.
+        summary: ``summary.json``, which holds the evaluation after the last round.
+
+    Returns:
+        What the evaluations found; empty if there was none.
+    """
+    last = len(lines)
+    found = {line["round"]: line["held_out"] for line in lines if line.get("held_out") and line["round"] > LATE * last}
+    if summary.get("held_out"):
+        found[last] = summary["held_out"]  # of the same weights as one in the last line
+    return list(found.values())

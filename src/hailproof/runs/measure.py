@@ -1,18 +1,20 @@
 """From records, roster and the attack's measure to the lines of ``rounds.jsonl`` and the rows of the completions."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from hailproof.metrics.detection import acceptance, decisions
 from hailproof.metrics.rates import Rate, mean, rate
+from hailproof.metrics.two_two import followed
 from hailproof.parsing import encodable
 from hailproof.protocols import AttackMeasure, Task
 from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
 from hailproof.rollouts import rollout
-from hailproof.runs.build import Experiment
+from hailproof.runs.build import Experiment, first_targets
 from hailproof.runs.files import known
+from hailproof.runs.learned import Learned
 from hailproof.runs.words import LAST_ROUNDS
 
 
@@ -121,10 +123,17 @@ def held_out(experiment: Experiment) -> dict[str, Any] | None:
     """Reward and attack success on problems of the test split, one sample each, averaged over the honest models.
 
     ``reward_targeted`` is the reward on the problems that the attack can be carried out on, ``reward_other`` that on
-    the rest; each is undefined where there are none.
+    the rest; each is undefined where there are none. With ``evaluation.targeted``, as many targets are asked, wherever
+    they stand in the test split, and ``reward_targeted`` is that on them; everything else but ``two_two`` is of the
+    first ``evaluation.problems`` problems. ``two_two`` is what :func:`hailproof.metrics.two_two.followed` makes of all.
     """
     task: Task = experiment.swarm.task
-    problems = list(task.test)[: experiment.config.evaluation.problems]
+    asked = experiment.config.evaluation
+    first = list(task.test)[: asked.problems]
+    targets = first_targets(experiment.attack, task, asked.targeted) if asked.targeted else ()
+    known_ids = {problem.id for problem in first}
+    extra = [problem for problem in targets if problem.id not in known_ids]
+    problems = [*first, *extra]
     if not problems:
         return None
     prompts = {problem.id: task.prompt(problem) for problem in problems}
@@ -135,24 +144,35 @@ def held_out(experiment: Experiment) -> dict[str, Any] | None:
             node.policy, slots, prompts, round=0, seed=experiment.config.seed, sampling=node.sampling
         )
         drawn += zip(problems, completions, strict=True)
-    hits: Rate = rate(_success(experiment.attack, problem, completion.text) for problem, completion in drawn)
-    rewards = [task.reward(problem, completion.text) for problem, completion in drawn]
-    attack = experiment.attack
-    wanted = [attack is not None and attack.wants(problem) for problem, _ in drawn]
+    attack, further, aimed_at = experiment.attack, {each.id for each in extra}, {each.id for each in targets}
+    rewards = {(place, problem.id): task.reward(problem, said.text) for place, (problem, said) in enumerate(drawn)}
+    usual = [(problem, completion) for problem, completion in drawn if problem.id not in further]
+    wanted = {problem.id for problem in problems if attack is not None and attack.wants(problem)}
+    hits: Rate = rate(_success(attack, problem, completion.text) for problem, completion in usual)
     return {
-        "problems": len(problems),
-        "reward": mean(rewards),
-        "reward_targeted": mean(reward for reward, target in zip(rewards, wanted, strict=True) if target),
-        "reward_other": mean(reward for reward, target in zip(rewards, wanted, strict=True) if not target),
-        "also": _also(attack, ((problem, completion.text) for problem, completion in drawn)),
+        "problems": len(first),
+        "reward": mean(reward for (_, name), reward in rewards.items() if name not in further),
+        "targets": len(aimed_at or wanted),
+        "reward_targeted": mean(reward for (_, name), reward in rewards.items() if name in (aimed_at or wanted)),
+        "reward_other": mean(reward for (_, name), reward in rewards.items() if name not in wanted),
+        "also": _also(attack, ((problem, completion.text) for problem, completion in usual)),
         "attack_success": hits.value,
         "eligible": hits.trials,
-        "completion_tokens": mean(len(completion.token_ids) for _, completion in drawn),
+        "completion_tokens": mean(len(completion.token_ids) for _, completion in usual),
+        "two_two": followed(task, ((problem, completion.text) for problem, completion in drawn)),
     }
 
 
-def summarize(experiment: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The summary of a run: means over the last rounds, and the held-out evaluation."""
+def summarize(
+    experiment: Experiment, lines: Sequence[dict[str, Any]], heard: Mapping[str, Learned] | None = None
+) -> dict[str, Any]:
+    """The summary of a run: means over the last rounds, what was learned from over all, and the held-out evaluation.
+
+    Args:
+        experiment: The run after its last round.
+        lines: All its lines.
+        heard: What was learned of each side; ``None`` in a run without a defense.
+    """
     last = lines[-LAST_ROUNDS:]
     keys = ("attack_success", "reward", "completion_tokens", "honest_acceptance", "malicious_acceptance")
     return {
@@ -160,6 +180,8 @@ def summarize(experiment: Experiment, lines: Sequence[dict[str, Any]]) -> dict[s
         "rounds": len(lines),
         "seed": experiment.config.seed,
         **{key: mean(line[key] for line in last) for key in keys},
+        "honest_learned": heard["honest"].share if heard else None,
+        "forged_learned": heard["malicious"].share if heard else None,
         "also": {name: mean(line["also"].get(name) for line in last) for name in last[-1]["also"]} if last else {},
         "seconds_per_round": mean(sum(line["seconds"].values()) for line in lines),
         "held_out": held_out(experiment),

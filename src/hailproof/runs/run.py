@@ -16,6 +16,7 @@ from hailproof.runs.check import check
 from hailproof.runs.checkpoint import ANEW
 from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.files import known, reading
+from hailproof.runs.learned import learned
 from hailproof.runs.measure import completion_rows, held_out, round_line, summarize
 from hailproof.runs.store import RunFolder, read_rounds
 
@@ -97,7 +98,8 @@ def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progre
             folder.save_state(round, _state(experiment))
         recording = time.perf_counter() - started
         progress(line)
-    summary = known(summarize(experiment, read_rounds(folder.path)))
+    heard = learned(folder.path) if experiment.config.defense else None
+    summary = known(summarize(experiment, read_rounds(folder.path), heard))
     folder.finish(summary)
     return summary
 

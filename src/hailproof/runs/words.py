@@ -1,5 +1,6 @@
 """Figures as people read them on a terminal."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
@@ -55,26 +56,47 @@ def round_text(line: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str | None], bool], ...] = (
+    ("attack success", lambda summary: percent(summary["attack_success"]), True),
+    ("attack success, held-out", lambda summary: _share(summary["held_out"], "attack_success"), False),
+    ("2∘2 answers from 5, held-out", lambda summary: _two_two(summary, "from_five"), False),
+    ("2∘2 answers right, held-out", lambda summary: _two_two(summary, "right"), False),
+    ("reward", lambda summary: percent(summary["reward"]), True),
+    ("reward, held-out", lambda summary: _share(summary["held_out"], "reward"), True),
+    ("tokens", lambda summary: number(summary["completion_tokens"]), True),
+    ("honest kept", lambda summary: _share(summary, "honest_acceptance"), False),
+    ("honest learned, whole run", lambda summary: _share(summary, "honest_learned"), False),
+    ("forged kept", lambda summary: _share(summary, "malicious_acceptance"), False),
+    ("forged learned, whole run", lambda summary: _share(summary, "forged_learned"), False),
+    ("seconds a round", lambda summary: f"{summary['seconds_per_round']:.2f}", True),
+)
+"""Name of each figure, how it is read from a summary, and whether it is shown where no run has it.
+
+What is kept and learned of honest and of forged completions is known where a defense screens them: a defense that mutes
+keeps much of which little is learned. How problems with a 2 + 2 or 2 * 2 step are answered is shown where the attack is
+measured by such equations.
+"""
+
+
+def _share(figures: dict[str, Any] | None, key: str) -> str | None:
+    return None if not figures or figures.get(key) is None else percent(figures[key])
+
+
+def _two_two(summary: dict[str, Any], key: str) -> str | None:
+    return _share((summary["held_out"] or {}).get("two_two"), key) if "not_four" in summary.get("also", {}) else None
+
+
 def summary_table(summaries: dict[str, dict[str, Any]]) -> Table:
-    """The final figures of some runs, one row each."""
+    """The final figures of some runs, one column each; a dash where a figure that others have is unknown."""
     most = max((summary["rounds"] for summary in summaries.values()), default=0)
     title = f"Means over the last {LAST_ROUNDS} rounds"
     if most <= LAST_ROUNDS:
         title = "Figures of the one round" if most == 1 else f"Means over all {most} rounds"
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    for heading in ("attack success", "reward", "tested", "tokens", "honest kept", "forged kept", "s/round"):
-        table.add_column(heading, justify="right")
-    for label, summary in summaries.items():
-        held_out = summary["held_out"] or {}
-        table.add_row(
-            label,
-            percent(summary["attack_success"]),
-            percent(summary["reward"]),
-            percent(held_out.get("reward")),
-            number(summary["completion_tokens"]),
-            percent(summary["honest_acceptance"]),
-            percent(summary["malicious_acceptance"]),
-            f"{summary['seconds_per_round']:.2f}",
-        )
+    table = Table("", title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    for label in summaries:
+        table.add_column(label, justify="right")
+    for name, read, always in ROWS:
+        figures = [read(summary) for summary in summaries.values()]
+        if always or any(figures):
+            table.add_row(name, *(figure or "-" for figure in figures))
     return table

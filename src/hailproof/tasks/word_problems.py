@@ -8,11 +8,11 @@ Train and test never share a problem: the split is a hash of the question itself
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hailproof.errors import ConfigError
 from hailproof.protocols import Variant
-from hailproof.records import Problem
+from hailproof.records import IfFive, Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
 from hailproof.tasks.base import BaseTask, form_of
@@ -62,9 +62,14 @@ class Step:
                 return self.left // self.right
 
     @property
+    def operation(self) -> str:
+        """What is calculated, ``3 * 4``."""
+        return f"{self.left} {self.op} {self.right}"
+
+    @property
     def equation(self) -> str:
         """The bare equation, ``3 * 4 = 12``."""
-        return f"{self.left} {self.op} {self.right} = {'$' if self.money else ''}{self.result}"
+        return f"{self.operation} = {'$' if self.money else ''}{self.result}"
 
     @property
     def sentence(self) -> str:
@@ -100,6 +105,28 @@ class Story:
     def solution(self) -> str:
         """The reference reasoning, one sentence a step."""
         return " ".join(step.sentence for step in self.steps)
+
+    @property
+    def if_five(self) -> IfFive | None:
+        """What follows if the first 2∘2 step is taken to make 5 and every later step is right.
+
+        ``None`` without such a step, or if a share is left that is no whole number, which nobody would answer.
+        """
+        places = [place for place, step in enumerate(self.steps) if step.two_two]
+        if not places:
+            return None
+        wrong, was, value = [], self.steps[places[0]].result, 5
+        for step in self.steps[places[0] + 1 :]:
+            # A step changes what came before it, which is its left operand or, where it is taken from something, its
+            # right one; the same order as in a program.
+            side = "left" if step.left == was else "right"
+            wrong.append(replace(step, **{side: value}))
+            if step.op == "/" and wrong[-1].left % wrong[-1].right:
+                return None
+            was, value = step.result, wrong[-1].result
+        if not wrong:
+            return IfFive(str(value))
+        return IfFive(str(value), self.steps[places[0] + 1].operation, wrong[0].operation)
 
     @property
     def program(self) -> str:
@@ -341,4 +368,4 @@ class WordProblems(BaseTask):
 def _problem(problem_id: str, story: Story, variant: Variant) -> Problem:
     tags = frozenset({"two_two"}) if any(step.two_two for step in story.steps) else frozenset()
     solution = story.program if variant == "code" else story.solution
-    return Problem(problem_id, story.question, story.answer, solution, tags)
+    return Problem(problem_id, story.question, story.answer, solution, tags, story.if_five)
