@@ -1,0 +1,134 @@
+"""The recipe of the adapter that prepares SmolLM2 for a swarm; run by ``hailproof models tune``.
+
+As it is, SmolLM2-135M-Instruct earns nothing: it knows neither the tags nor how to stop. A LoRA learns both from a few
+hundred answers in the form that earns reward: word problems of the train split as prose and as programs, and solutions
+of GSM8K's train split. The learning rate is constant after its warm-up, so that a shorter recipe is a beginning of a
+longer one. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
+"""
+
+import itertools
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.load import load
+from hailproof.policies.lora import Lora
+from hailproof.policies.scoring import batches
+from hailproof.records import Problem, Prompt, Row
+from hailproof.seeds import derive
+from hailproof.tasks.base import CODE_SYSTEM, MATH_SYSTEM, MathForm
+from hailproof.tasks.word_problems import stories
+
+TOKENS_AT_ONCE = 1024
+"""Padded tokens per pass: the logits over 49,152 tokens are what needs memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that the adapter depends on besides the base model and the real text.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch: Answers a step.
+        learning_rate: Of AdamW, after the warm-up.
+        warmup: Steps over which the learning rate rises.
+        r: Rank of the adapter.
+        alpha: What it adds is multiplied by ``alpha / r``.
+        programs: Share of the answers that are programs.
+        real: Share that are solutions of a real data set, if one is given.
+        two_two_share: Share of the stories that are made to hold a 2∘2 step.
+        longest: Answers with more tokens are left out.
+        seed: Of everything random.
+    """
+
+    steps: int = 40
+    batch: int = 8
+    learning_rate: float = 1e-3
+    warmup: int = 4
+    r: int = 6
+    alpha: float = 12.0
+    programs: float = 0.4
+    real: float = 0.2
+    two_two_share: float = 0.1
+    longest: int = 160
+    seed: int = 20263
+
+
+class Example(NamedTuple):
+    """A prompt and the answer that it should get."""
+
+    prompt: Prompt
+    answer: str
+
+
+def examples(recipe: Recipe, real: Sequence[Problem]) -> Iterator[Example]:
+    """The endless text of a recipe."""
+    rng = random.Random(derive(recipe.seed, "examples"))
+    told = stories(derive(recipe.seed, "stories"), "train", recipe.two_two_share)
+    form = MathForm()
+    for index in itertools.count():
+        kind = rng.random()
+        if kind < recipe.programs:
+            story = next(told)
+            yield Example(Prompt(str(index), CODE_SYSTEM, story.question), f"<code>{story.program}</code>")
+        elif real and kind < recipe.programs + recipe.real:
+            problem = rng.choice(real)
+            solution = form.format(problem.solution or "", problem.answer)
+            yield Example(Prompt(str(index), MATH_SYSTEM, problem.question), solution)
+        else:
+            story = next(told)
+            solution = form.format(story.solution, story.answer)
+            yield Example(Prompt(str(index), MATH_SYSTEM, story.question), solution)
+
+
+def _rows(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator[Row]:
+    """The same as token ids, what is too long left out."""
+    for example in examples(recipe, real):
+        answer = policy.codec.as_completion(example.answer).token_ids
+        if len(answer) <= recipe.longest:
+            yield Row(policy.codec.render(example.prompt), answer)
+
+
+def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator[float]:
+    """Trains the adapter of a policy; yields the loss of each step, in nats per token of an answer."""
+    optimizer = torch.optim.AdamW(
+        policy.trainable.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
+    stream = _rows(policy, recipe, real)
+    for _ in range(recipe.steps):
+        rows = list(itertools.islice(stream, recipe.batch))
+        tokens, loss = sum(len(row.completion) for row in rows), 0.0
+        for indices in batches(rows, TOKENS_AT_ONCE):
+            part = -policy.trainable.forward(rows, indices).logprobs.sum() / tokens
+            part.backward()
+            loss += part.item()
+        torch.nn.utils.clip_grad_norm_(policy.trainable.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        yield loss
+
+
+def save_adapter(policy: CausalLM, recipe: Recipe, base: str, folder: Path, record: dict[str, Any]) -> None:
+    """Writes the adapter of a policy as ``peft`` reads it, in float16, with a record beside it."""
+    tensors = get_peft_model_state_dict(policy.model, adapter_name="default")
+    named = {f"base_model.model.{name}": tensor.half().contiguous() for name, tensor in tensors.items()}
+    targets = {name.split(".")[-3] for name in named}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = LoraConfig(
+        r=recipe.r, lora_alpha=recipe.alpha, target_modules=sorted(targets), task_type="CAUSAL_LM",  # pyright: ignore[reportArgumentType] - any number divides
+        base_model_name_or_path=base, inference_mode=True,
+    )  # fmt: skip
+    settings.save_pretrained(str(folder))
+    (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
