@@ -15,6 +15,8 @@ from typing import Any
 from hailproof.errors import ModelError
 
 RECORD = "source.json"
+RECIPE = "recipe.json"
+"""Beside an adapter: how it was trained, and the SHA-256 of the GGUF file that its base was made of."""
 BASE = "-base"
 """The model before it was prepared for a swarm has the name with this at its end."""
 

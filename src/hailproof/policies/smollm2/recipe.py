@@ -9,18 +9,19 @@ longer one. Only answers count in the loss; prompts are those of the tasks, as a
 import itertools
 import json
 import random
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from hailproof.errors import RunError
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.fetched import RECIPE, Fetchable
 from hailproof.policies.load import load
 from hailproof.policies.lora import Lora
 from hailproof.policies.scoring import batches
@@ -99,8 +100,8 @@ def _rows(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator
             yield Row(policy.codec.render(example.prompt), answer)
 
 
-def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator[float]:
-    """Trains the adapter of a policy; yields the loss of each step, in nats per token of an answer."""
+def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator[tuple[list[Row], float]]:
+    """Trains the adapter of a policy; yields the rows of each step and its loss, in nats per token of an answer."""
     optimizer = torch.optim.AdamW(
         policy.trainable.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
     )
@@ -117,18 +118,73 @@ def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        yield loss
+        yield rows, loss
 
 
-def save_adapter(policy: CausalLM, recipe: Recipe, base: str, folder: Path, record: dict[str, Any]) -> None:
-    """Writes the adapter of a policy as ``peft`` reads it, in float16, with a record beside it."""
+def tune(
+    model: Fetchable,
+    recipe: Recipe,
+    real: Sequence[Problem],
+    out: Path,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> dict[str, float]:
+    """Trains an adapter for a fetched model and writes it as ``peft`` reads it, with its recipe beside it.
+
+    Passes compute in bfloat16, the adapter is trained in float32 and saved in float16. The folder appears when all is
+    written.
+
+    Args:
+        model: The model; its base must have been fetched.
+        recipe: How to train.
+        real: Problems of a real data set (train split) to mix in; may be empty.
+        out: The folder to write, which must not exist.
+        progress: Called after every step with the step, the number of steps and the loss.
+
+    Returns:
+        Loss (nats per token of an answer, mean of the last ten steps), tokens of answers, and seconds.
+
+    Raises:
+        ModelError: If the base was not fetched, or ``peft`` is missing.
+        RunError: If the folder cannot be written.
+    """
+    policy = load(
+        model.base, dtype="bfloat16", lora=Lora(r=recipe.r, alpha=recipe.alpha), lora_seed=derive(recipe.seed, "lora")
+    )
+    started, losses, tokens = time.perf_counter(), [], 0
+    for step, (rows, loss) in enumerate(train(policy, recipe, real), start=1):
+        losses.append(loss)
+        tokens += sum(len(row.completion) for row in rows)
+        progress(step, recipe.steps, loss)
+    last = losses[-10:]
+    measured = {"loss": sum(last) / len(last), "tokens": tokens, "seconds": time.perf_counter() - started}
+    record = {
+        "base": model.gguf.sha256, "recipe": asdict(recipe), "real_problems": len(real), "measured": measured,
+    }  # fmt: skip
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            made = Path(scratch) / out.name
+            _save(policy, recipe, model.base, made)
+            (made / RECIPE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            made.rename(out)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error.strerror or error}); choose another with --out.") from error
+    return measured
+
+
+def _save(policy: CausalLM, recipe: Recipe, base: str, folder: Path) -> None:
+    """Writes the adapter of a policy in float16, and its settings with the name of its base."""
+    from peft import LoraConfig, get_peft_model_state_dict
+
     tensors = get_peft_model_state_dict(policy.model, adapter_name="default")
-    named = {f"base_model.model.{name}": tensor.half().contiguous() for name, tensor in tensors.items()}
-    targets = {name.split(".")[-3] for name in named}
-    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    named = {f"base_model.model.{name}": tensor.half().contiguous().cpu() for name, tensor in tensors.items()}
     settings = LoraConfig(
-        r=recipe.r, lora_alpha=recipe.alpha, target_modules=sorted(targets), task_type="CAUSAL_LM",  # pyright: ignore[reportArgumentType] - any number divides
-        base_model_name_or_path=base, inference_mode=True,
-    )  # fmt: skip
+        r=recipe.r,
+        lora_alpha=recipe.alpha,  # pyright: ignore[reportArgumentType] - any number divides
+        target_modules=sorted({name.split(".")[-3] for name in named}),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
     settings.save_pretrained(str(folder))
-    (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
