@@ -25,6 +25,8 @@ from hailproof.policies.smollm2.recipe import Recipe, examples, tune
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Problem, Prompt
 from hailproof.rollouts import sample
+from hailproof.runs.config import load_config
+from hailproof.runs.settle import settle
 from hailproof.tasks.word_problems import WordProblems, split_of
 
 MEMBER = "tiny/nano.gguf"
@@ -377,3 +379,12 @@ def test_the_shipped_adapter_belongs_to_the_pinned_base():
     assert record["recipe"] == asdict(Recipe())
     settings = json.loads((SMOLLM2.adapter / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == SMOLLM2.base
+
+
+@pytest.mark.parametrize("name", ["clean", "text", "math"])
+def test_the_example_configurations_are_for_the_fetched_model(name):
+    path = Path(__file__).resolve().parents[1] / "examples" / "smollm2" / f"{name}.toml"
+    config = settle(load_config(path, [])).config
+    assert config.name == f"smollm2-{name}" and config.swarm.models == ("smollm2",)
+    assert 1e-5 <= config.learner.learning_rate <= 1e-4  # nothing of the nano settings
+    assert config.learner.adam_epsilon == 1e-8

@@ -2,8 +2,7 @@
 
 As it is, SmolLM2-135M-Instruct earns nothing: it knows neither the tags nor how to stop. A LoRA learns both from a few
 hundred answers in the form that earns reward: word problems of the train split as prose and as programs, and solutions
-of GSM8K's train split. The learning rate is constant after its warm-up, so that a shorter recipe is a beginning of a
-longer one. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
+of GSM8K's train split. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
 """
 
 import itertools
@@ -41,7 +40,7 @@ class Recipe:
     Attributes:
         steps: Optimizer steps.
         batch: Answers a step.
-        learning_rate: Of AdamW, after the warm-up.
+        learning_rate: Of AdamW, after the warm-up; it falls to zero at the end.
         warmup: Steps over which the learning rate rises.
         r: Rank of the adapter.
         alpha: What it adds is multiplied by ``alpha / r``.
@@ -52,7 +51,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 40
+    steps: int = 48
     batch: int = 8
     learning_rate: float = 1e-3
     warmup: int = 4
@@ -105,7 +104,10 @@ def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator
     optimizer = torch.optim.AdamW(
         policy.trainable.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
+    fall = max(1, recipe.steps - recipe.warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / fall)
+    )
     stream = _rows(policy, recipe, real)
     for _ in range(recipe.steps):
         rows = list(itertools.islice(stream, recipe.batch))
