@@ -2,7 +2,8 @@
 
 As it is, SmolLM2-135M-Instruct earns nothing: it knows neither the tags nor how to stop. A LoRA learns both from a few
 hundred answers in the form that earns reward: word problems of the train split as prose and as programs, and solutions
-of GSM8K's train split. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
+of GSM8K's train split. The learning rate is constant after its warm-up, so that a shorter recipe is the beginning of a
+longer one. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
 """
 
 import itertools
@@ -40,7 +41,7 @@ class Recipe:
     Attributes:
         steps: Optimizer steps.
         batch: Answers a step.
-        learning_rate: Of AdamW, after the warm-up; it falls to zero at the end.
+        learning_rate: Of AdamW, after the warm-up.
         warmup: Steps over which the learning rate rises.
         r: Rank of the adapter.
         alpha: What it adds is multiplied by ``alpha / r``.
@@ -51,7 +52,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 48
+    steps: int = 40
     batch: int = 8
     learning_rate: float = 1e-3
     warmup: int = 4
@@ -104,10 +105,7 @@ def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator
     optimizer = torch.optim.AdamW(
         policy.trainable.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
     )
-    fall = max(1, recipe.steps - recipe.warmup)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / recipe.warmup, (recipe.steps - step) / fall)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
     stream = _rows(policy, recipe, real)
     for _ in range(recipe.steps):
         rows = list(itertools.islice(stream, recipe.batch))
