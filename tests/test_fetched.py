@@ -21,7 +21,7 @@ from hailproof.policies.fetched import FETCHABLE, RECIPE, SMOLLM2, Fetchable, Pi
 from hailproof.policies.load import load
 from hailproof.policies.smollm2 import convert, fetch
 from hailproof.policies.smollm2.fetch import get
-from hailproof.policies.smollm2.recipe import Recipe, examples, tune
+from hailproof.policies.smollm2.recipe import Cycle, Recipe, examples, tune
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Problem, Prompt
 from hailproof.rollouts import sample
@@ -31,7 +31,7 @@ from hailproof.tasks.word_problems import WordProblems, split_of
 
 MEMBER = "tiny/nano.gguf"
 MATRIX = "model.layers.1.mlp.down_proj"
-TINY_RECIPE = Recipe(steps=2, batch=2, r=2, alpha=4.0)
+TINY_RECIPE = Recipe(cycles=(Cycle(1, falls=False), Cycle(1, falls=True)), batch=2, warmup=1, r=2, alpha=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +366,12 @@ def test_examples_earn_reward_and_are_of_the_train_split():
     assert all(abs(counts[kind] / 400 - share) < 0.07 for kind, share in (("math", 0.4), ("code", 0.4), ("real", 0.2)))
 
 
+def test_a_recipe_is_shortened_from_its_end():
+    assert Recipe().shortened(50).cycles == (Cycle(40, falls=False), Cycle(10, falls=True))
+    assert Recipe().shortened(3).cycles == (Cycle(3, falls=False),)
+    assert Recipe().shortened(3).steps == 3 and Recipe().shortened(999) == Recipe()
+
+
 def test_no_example_holds_an_attack_s_words():
     stream = examples(Recipe(), ())
     text = " ".join(next(stream).answer for _ in range(2000)).lower()
@@ -376,7 +382,7 @@ def test_the_shipped_adapter_belongs_to_the_pinned_base():
     assert FETCHABLE["smollm2"] is SMOLLM2
     record = json.loads((SMOLLM2.adapter / RECIPE).read_text())
     assert record["base"] == SMOLLM2.gguf.sha256 and SMOLLM2.adapter_pinned.size < 4 * 2**20
-    assert record["recipe"] == asdict(Recipe())
+    assert record["recipe"] == json.loads(json.dumps(asdict(Recipe())))
     settings = json.loads((SMOLLM2.adapter / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == SMOLLM2.base
 

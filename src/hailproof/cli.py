@@ -333,8 +333,6 @@ def models_tune(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
 ) -> None:
     """Train the adapter that prepares a fetched model for a swarm, by the recipe of the shipped one."""
-    from dataclasses import replace
-
     from hailproof.errors import ConfigError, RunError
 
     model = _fetchable(name)
@@ -346,7 +344,7 @@ def models_tune(
     from hailproof.policies.smollm2.recipe import Recipe, tune
     from hailproof.tasks.gsm8k import read_jsonl
 
-    recipe = replace(Recipe(), steps=steps) if steps else Recipe()
+    recipe = Recipe().shortened(steps) if steps else Recipe()
 
     def show(step: int, total: int, loss: float) -> None:
         _say(f"step {step:>3}/{total}  loss {loss:.3f} nats per token")

@@ -2,8 +2,7 @@
 
 As it is, SmolLM2-135M-Instruct earns nothing: it knows neither the tags nor how to stop. A LoRA learns both from a few
 hundred answers in the form that earns reward: word problems of the train split as prose and as programs, and solutions
-of GSM8K's train split. The learning rate is constant after its warm-up, so that a shorter recipe is the beginning of a
-longer one. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
+of GSM8K's train split. Only answers count in the loss; prompts are those of the tasks, as a run renders them.
 """
 
 import itertools
@@ -12,7 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +34,24 @@ TOKENS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Cycle:
+    """Steps with a fresh optimizer, whose learning rate rises over the first of them.
+
+    Attributes:
+        steps: Optimizer steps.
+        falls: Whether the learning rate falls to zero after its rise, or stays.
+    """
+
+    steps: int
+    falls: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that the adapter depends on besides the base model and the real text.
 
     Attributes:
-        steps: Optimizer steps.
+        cycles: When the learning rate rises and falls.
         batch: Answers a step.
         learning_rate: Of AdamW, after the warm-up.
         warmup: Steps over which the learning rate rises.
@@ -52,7 +64,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 40
+    cycles: tuple[Cycle, ...] = (Cycle(40, falls=False), Cycle(24, falls=True))
     batch: int = 8
     learning_rate: float = 1e-3
     warmup: int = 4
@@ -63,6 +75,20 @@ class Recipe:
     two_two_share: float = 0.1
     longest: int = 160
     seed: int = 20263
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all cycles."""
+        return sum(cycle.steps for cycle in self.cycles)
+
+    def shortened(self, steps: int) -> "Recipe":
+        """The recipe with only its first steps, for a trial; the last cycle that is left falls sooner, if it falls."""
+        left, cycles = steps, []
+        for cycle in self.cycles:
+            if left > 0:
+                cycles.append(replace(cycle, steps=min(cycle.steps, left)))
+                left -= cycles[-1].steps
+        return replace(self, cycles=tuple(cycles))
 
 
 class Example(NamedTuple):
@@ -102,19 +128,29 @@ def _rows(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator
 
 def train(policy: CausalLM, recipe: Recipe, real: Sequence[Problem]) -> Iterator[tuple[list[Row], float]]:
     """Trains the adapter of a policy; yields the rows of each step and its loss, in nats per token of an answer."""
-    optimizer = torch.optim.AdamW(
-        policy.trainable.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
     stream = _rows(policy, recipe, real)
-    for _ in range(recipe.steps):
+    for cycle in recipe.cycles:
+        yield from _cycle(policy, recipe, cycle, stream)
+
+
+def _cycle(
+    policy: CausalLM, recipe: Recipe, cycle: Cycle, stream: Iterator[Row]
+) -> Iterator[tuple[list[Row], float]]:
+    parameters = policy.trainable.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    fall = max(1, cycle.steps - recipe.warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / recipe.warmup, (cycle.steps - step) / fall if cycle.falls else 1.0),
+    )
+    for _ in range(cycle.steps):
         rows = list(itertools.islice(stream, recipe.batch))
         tokens, loss = sum(len(row.completion) for row in rows), 0.0
         for indices in batches(rows, TOKENS_AT_ONCE):
             part = -policy.trainable.forward(rows, indices).logprobs.sum() / tokens
             part.backward()
             loss += part.item()
-        torch.nn.utils.clip_grad_norm_(policy.trainable.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
