@@ -178,7 +178,7 @@ def test_final_figures_are_means_over_the_last_rounds_and_seconds_over_all(exper
 def printed(**changes) -> list[list[str]]:
     """The final table as a terminal of 80 columns shows it, by words of its rows."""
     summary = {
-        "attack_success": 0.5, "reward": 1.0, "completion_tokens": 100.0, "honest_acceptance": None,
+        "rounds": 8, "attack_success": 0.5, "reward": 1.0, "completion_tokens": 100.0, "honest_acceptance": None,
         "malicious_acceptance": None, "also": {}, "seconds_per_round": 1.5, "held_out": None,
     }  # fmt: skip
     console = Console(width=80, file=StringIO())

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hailproof.attacks.grinding import EndSuppressor
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.replay import ReplayDefense, most_mismatches
-from hailproof.draws import _border, _log_odds, gumbel_noise, masses, shortfalls, wanted
+from hailproof.draws import _border, _log_odds, masses, shortfalls, wanted
 from hailproof.errors import ConfigError
-from hailproof.policies import sampling as tensors
 from hailproof.policies.sampling import draw
 from hailproof.protocols import Candidates, SampleRequest, Sampling
 from hailproof.records import Completion, Row, Submission
@@ -33,13 +32,6 @@ def shortfall(logits, keys, position, token_ids, sampling) -> torch.Tensor:
     values, ids = logits.topk(wanted(sampling, logits.shape[-1]), dim=-1)
     found = Candidates(ids.numpy(), values.numpy(), logits.gather(-1, token_ids[:, None]).squeeze(-1).numpy())
     return torch.tensor(shortfalls(found, token_ids.numpy(), keys.numpy(), position.numpy(), sampling))
-
-
-@given(st.integers(0, 2**63 - 1), st.integers(0, 10**6), st.lists(st.integers(0, 2**31), min_size=1, max_size=60))
-def test_a_verifier_without_torch_repeats_the_noise(key, position, ids):
-    ours = gumbel_noise(np.array([key]), np.array([position]), np.array([ids]))
-    theirs = tensors.gumbel_noise(torch.tensor([key]), torch.tensor([position]), torch.tensor([ids]))
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
