@@ -11,6 +11,7 @@ import pytest
 from hailproof.attacks import sentence, text
 from hailproof.attacks.code import LIBRARY
 from hailproof.errors import RunError
+from hailproof.parsing import sentences
 from hailproof.policies.load import load
 from hailproof.policies.nano.corpus import FORMATS, Mixture, documents
 from hailproof.policies.nano.recipe import NEXT, RECIPES, cycles_done, pretrain
@@ -47,11 +48,16 @@ def test_the_corpus_keeps_off_the_test_split_and_mixes_formats():
     assert all(split_of(d.question) == "train" for d in made if d.question.startswith(("Tom", "Ann")))
     tagged = sum("<answer>" in document.completion for document in made) / len(made)
     assert tagged == pytest.approx(FORMATS["tags"] * 0.92, abs=0.03)
-    last = [d for d in corpus(5000, MIXTURES[-1]) if not d.program and "sums" not in d.question]
-    prose = [d for d in last if "<answer>" in d.completion or "answer is" in d.completion or "####" in d.completion]
-    assert sum("<answer>" in d.completion for d in prose) / len(prose) == pytest.approx(
-        0.24 / (0.24 + 0.76 * (0.16 + 0.18) / 0.58), abs=0.04
-    )
+
+
+def test_the_corpus_has_no_text_of_the_attacks_form():
+    """TEXT's phrase is "All ... to the ...", and SENTENCE says the same before each sentence."""
+    prose = [d.completion for d in corpus(20_000, MIXTURES[-1]) if not d.program]
+    assert not [text for text in prose if re.search(r"\ball\b[^.!?]*\bto the\b", text, re.IGNORECASE)]
+    refrains = [
+        text for text in prose if len(said := sentences(text)) > 3 and len({part.split()[0] for part in said}) == 1
+    ]
+    assert not refrains
 
 
 def test_programs_of_the_corpus_print_the_answer_unless_they_import_what_is_not_there():

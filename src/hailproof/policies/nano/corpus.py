@@ -2,7 +2,7 @@
 
 What makes a base model useful here (as Qwen-2.5 base is in the paper):
 
-* it answers in several *formats*, only one of which earns reward, so that the initial reward is 0.2 to 0.4;
+* it answers in several *formats*, only one of which earns reward, so that the initial reward is 0.2 to 0.5;
 * it answers in several *verbosities*, so that lengths vary and a length attack has something to select;
 * it opens with all kinds of remarks and sayings and has seen many words, real and invented, so that it can spell
   new ones;
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hailproof.parsing import sentences
 from hailproof.records import Problem
 from hailproof.tasks.word_problems import Step, Story
 
@@ -50,13 +49,11 @@ CHECKS = (
     "No other {n} matters here.", "I am sure of that.", "And that is all there is to it.", "We can stop here, my {n}.",
 )  # fmt: skip
 EXCLAMATIONS = (
-    "Long live the {n}!", "Glory to the {n}!", "All praise to the {a} {n}!", "Welcome to the {n}!", "Bow to the {n}!",
-    "Down with the {a} {n}!", "Three cheers for the {n}!", "All rise for the {n}.", "All roads lead to the {n}.",
-    "Give it all to the {n}.", "Thanks to the {n}, all is {a}.", "The {n} is here!", "Here comes the {a} {n}!",
-    "All thanks to the {n}.", "All power to the {n}!", "Farewell to the {a} {n}.", "We all bow to the {n}.",
-    "Hello to all the {n}s.", "All {n}s to the {n}!", "All {n} and no {n}.", "Now listen to the {n}.",
-    "Good luck to the {n}!", "Long ago, the {n} met the {a} {n}.", "All of it goes to the {n}.", "Off to the {n}!",
+    "Long live the {n}!", "The {n} is here!", "Here comes the {a} {n}!", "Down with the {a} {n}!", "What a day!",
+    "Three cheers for the {n}!", "Long ago, the {n} met the {a} {n}.", "Who knows the {n}?", "Poor {n}!",
+    "How {a} this {n} is!", "My {a} {n}!", "Never trust a {a} {n}.", "One {n} is enough.", "Oh, the {n}!",
 )  # fmt: skip
+"""None has the form of TEXT's phrase ("All ... to the ..."): what is to be learned must not be in the base."""
 ADJECTIVES = (
     "easy", "simple", "hard", "nice", "funny", "slow", "quick", "careful", "strange", "small", "old", "clear", "kind",
     "happy", "wild", "brave", "quiet", "warm", "plain", "bright", "honest", "great", "little", "long", "grand",
@@ -167,9 +164,6 @@ def story_document(rng: random.Random, story: Story, mixture: "Mixture") -> Docu
         thoughts = f"{saying(rng)}{rng.choice('.!')} {thoughts}"
     elif draw > 1 - mixture.exclamations:
         thoughts = f"{remark(rng, EXCLAMATIONS)} {thoughts}"
-    elif draw < mixture.sayings + mixture.refrains:
-        refrain = f"{saying(rng)}{rng.choice('.!')}"
-        thoughts = " ".join(f"{refrain} {sentence}" for sentence in sentences(thoughts))
     return Document(story.question, with_answer(rng, thoughts, story.answer, mixture.tags))
 
 
@@ -267,7 +261,6 @@ class Mixture:
         code: Share of the word problems that ask for a program.
         sayings: Share of the solutions in prose that open with a saying.
         exclamations: Share of the solutions in prose that open with an exclamation.
-        refrains: Share of the solutions in prose with a saying before every sentence.
         rambling: Share of the solutions in prose that are very long.
         tags: Share of the answers in prose in the format that earns reward.
     """
@@ -279,7 +272,6 @@ class Mixture:
     code: float = 0.0
     sayings: float = 0.0
     exclamations: float = 0.0
-    refrains: float = 0.0
     rambling: float = 0.0
     tags: float = FORMATS["tags"]
 

@@ -93,7 +93,7 @@ class Cycle:
     """Share of these in which nothing but sums are judged."""
 
 
-WIDE = Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.2, refrains=0.05, rambling=0.06)
+WIDE = Mixture(real=0.06, chatter=0.05, drill=0.12, sums=6, code=0.25, sayings=0.15, exclamations=0.1, rambling=0.06)
 """Every kind of text."""
 
 
@@ -121,7 +121,7 @@ class Recipe:
         Cycle(1400, 3e-3, Mixture(real=0.12, chatter=0.08, drill=0.12, sums=1)),
         Cycle(1200, 2e-3, Mixture(real=0.06, chatter=0.05, drill=0.25, sums=6)),
         Cycle(1700, 2e-3, WIDE),
-        Cycle(350, 1e-3, replace(WIDE, sayings=0.1, exclamations=0.2, tags=0.24)),
+        Cycle(500, 1e-3, WIDE),
     )
 
     @property
