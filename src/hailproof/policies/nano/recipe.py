@@ -43,6 +43,7 @@ from transformers import (
 
 from hailproof.errors import ConfigError, RunError
 from hailproof.policies.budget import TOKEN_BUDGET
+from hailproof.policies.cycles import first_steps, steps_of
 from hailproof.policies.nano.corpus import Document, Mixture, documents
 from hailproof.policies.nano.judging_corpus import judging_documents
 from hailproof.policies.shipped import shipped_models
@@ -127,16 +128,11 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Optimizer steps of all cycles."""
-        return sum(cycle.steps for cycle in self.cycles)
+        return steps_of(self.cycles)
 
     def shortened(self, steps: int) -> "Recipe":
         """The recipe with only so many steps, for a trial; cycles keep their order."""
-        left, cycles = steps, []
-        for cycle in self.cycles:
-            if left > 0:
-                cycles.append(replace(cycle, steps=min(cycle.steps, left)))
-                left -= cycles[-1].steps
-        return replace(self, cycles=tuple(cycles))
+        return replace(self, cycles=first_steps(self.cycles, steps))
 
 
 RECIPES = {

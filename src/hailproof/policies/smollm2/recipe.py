@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from hailproof.errors import RunError
 from hailproof.policies.causal_lm import CausalLM
+from hailproof.policies.cycles import first_steps, steps_of
 from hailproof.policies.fetched import RECIPE, Fetchable
 from hailproof.policies.load import load
 from hailproof.policies.lora import Lora
@@ -79,16 +80,11 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Optimizer steps of all cycles."""
-        return sum(cycle.steps for cycle in self.cycles)
+        return steps_of(self.cycles)
 
     def shortened(self, steps: int) -> "Recipe":
         """The recipe with only its first steps, for a trial; the last cycle that is left falls sooner, if it falls."""
-        left, cycles = steps, []
-        for cycle in self.cycles:
-            if left > 0:
-                cycles.append(replace(cycle, steps=min(cycle.steps, left)))
-                left -= cycles[-1].steps
-        return replace(self, cycles=tuple(cycles))
+        return replace(self, cycles=first_steps(self.cycles, steps))
 
 
 class Example(NamedTuple):
