@@ -334,11 +334,10 @@ def models_tune(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of the recipe's.")] = None,
 ) -> None:
     """Train the adapter that prepares a fetched model for a swarm, by the recipe of the shipped one."""
-    from hailproof.errors import ConfigError, RunError
+    from hailproof.errors import RunError
 
     model = _fetchable(name)
-    if steps is not None and steps < 1:
-        raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
+    _check_steps(steps)
     if out.exists():
         raise RunError(f"Output folder {out} is in use; choose another with --out.")
     quiet_libraries()
@@ -352,6 +351,13 @@ def models_tune(
 
     measured = tune(model, recipe, read_jsonl(text) if text else (), out, show)
     _say(f"Adapter: loss {measured['loss']:.3f} after {measured['seconds'] / 60:.1f} minutes, saved in {out}")
+
+
+def _check_steps(steps: int | None) -> None:
+    from hailproof.errors import ConfigError
+
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
 
 
 def _fetchable(name: str) -> Any:
@@ -382,8 +388,7 @@ def pretrain(
 
     if name not in RECIPES:
         raise ConfigError(f"Unknown recipe '{name}'; choose one of {', '.join(RECIPES)}.")
-    if steps is not None and steps < 1:
-        raise ConfigError(f"--steps {steps} is not a number of steps; give at least 1.")
+    _check_steps(steps)
     recipe = RECIPES[name].shortened(steps) if steps else RECIPES[name]
     used = out.exists() and (not out.is_dir() or any(path.name != NEXT for path in out.iterdir()))
     if used and not 0 < cycles_done(out) < len(recipe.cycles):
