@@ -67,18 +67,9 @@ def build(config: RunConfig) -> Experiment:
     sampling, seeds = config.sampling.build(), Seeds.of_run(config.seed)
     roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
     planner, rewarder = Planner(_rules(config), task.train), Rewarder(task)
-    policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
     first = _chain(config)
-    longest = 1.0 if config.swarm.homogeneous else TOKENIZERS_DIFFER
-    for defense in first.defenses:
-        if "own" in first.needs and getattr(defense, "same_weights", False):
-            parting = next(each.name for each in first.defenses if "own" in each.needs)
-            raise MismatchError(
-                f"The defense '{defense.name}' rejects what other weights than its own drew, and with '{parting}', "
-                "which compares with a node's own completions, honest nodes part; leave one of them out."
-            )
-        if isinstance(defense, BaseDefense):
-            defense.check_limit(math.ceil(longest * sampling.max_new_tokens))
+    _check_chain(first, config)
+    policies = {name: _loaded(config, name) for name in dict.fromkeys(config.swarm.models)}
     honest = tuple(
         _honest(
             config,
@@ -135,6 +126,25 @@ def _rules(config: RunConfig) -> Rules:
         prompt_choice=swarm.prompt_choice,
         seed=config.seed,
     )
+
+
+def _check_chain(chain: Chain, config: RunConfig) -> None:
+    """Makes sure that the defenses of a chain agree with one another and with the length of completions.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    sampling = config.sampling.build()
+    longest = 1.0 if config.swarm.homogeneous else TOKENIZERS_DIFFER
+    parting = next((each.name for each in chain.defenses if "own" in each.needs), None)
+    for defense in chain.defenses:
+        if parting is not None and getattr(defense, "same_weights", False):
+            raise MismatchError(
+                f"The defense '{defense.name}' rejects what other weights than its own drew, and with '{parting}', "
+                "which compares with a node's own completions, honest nodes part; leave one of them out."
+            )
+        if isinstance(defense, BaseDefense):
+            defense.check_limit(math.ceil(longest * sampling.max_new_tokens))
 
 
 def _loaded(config: RunConfig, name: str) -> CausalLM:
