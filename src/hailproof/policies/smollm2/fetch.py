@@ -151,7 +151,8 @@ def _check(path: Path, pinned: Pinned, model: Fetchable) -> None:
         ModelError: If it is another.
     """
     if not path.is_file():
-        raise ModelError(f"{path} does not exist; {BY_HAND}, or leave it out.")
+        wrong = "is not a file" if path.exists() else "does not exist"
+        raise ModelError(f"{path} {wrong}; {BY_HAND}, or leave it out.")
     found = Pinned.of(path)
     if found.size != pinned.size:
         raise ModelError(
