@@ -33,8 +33,9 @@ class _Guarded:
         except BrokenPipeError:
             raise
         except OSError as error:
-            with suppress(OSError):  # what is left in the buffer fails again at exit, if nothing takes it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            # What is left in the buffer fails again at exit, if nothing takes it.
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
             raise RunError(
                 f"The output cannot be written ({error.strerror}); send it elsewhere, or make room for it."
             ) from error
