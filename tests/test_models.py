@@ -390,6 +390,7 @@ def test_nothing_warns(tmp_path):
 # Other formats
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft calls what was renamed
 def test_a_lora_folder_is_its_base_with_the_adapter_merged(tmp_path, base_policy):
     wrapped = peft.get_peft_model(
         copy.deepcopy(base_policy.model), peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"])
@@ -398,7 +399,7 @@ def test_a_lora_folder_is_its_base_with_the_adapter_merged(tmp_path, base_policy
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
     wrapped.peft_config["default"].base_model_name_or_path = "nano-a"
-    wrapped.save_pretrained(tmp_path)
+    wrapped.save_pretrained(tmp_path, save_embedding_layers=False)
     row = Row((40, 41, 42), (7, 8, 9))
     with torch.no_grad():
         expected = wrapped(input_ids=torch.tensor([[*row.prompt, *row.completion]])).logits[0, 2:-1]
