@@ -67,14 +67,11 @@ class LearnerConfig(Section):
 
 
 NANO = {
-    "learning_rate": 4.6e-3,
-    "warmup_rounds": 2,
+    "learning_rate": 2e-4,
+    "warmup_rounds": 5,
     "lr_scheduler_type": "linear",
-    "adam_beta2": 0.95,
-    "adam_epsilon": 1e-3,
-    "max_grad_norm": 0.5,
+    "adam_beta2": 0.99,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
 }
-"""What suits the shipped nano models at B = 16, G = 12 and 50 rounds; ``docs/measurements.md`` tells what was tried."""
-NANO_PROGRAMS = {**NANO, "learning_rate": 2.4e-3}
-"""The same where models write programs: there the other rate breaks honest models that a defense leaves nine of twelve
-completions a group (seed 0)."""
+"""What suits the shipped nano models at B = 16, G = 12 and 60 rounds; ``docs/regime.md`` tells how it was chosen."""

@@ -196,7 +196,7 @@ class RunConfig(Section):
 
     name: str = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    rounds: Count = 50
+    rounds: Count = 60
     threads: Natural = 0
     task: TaskConfig = TaskConfig()
     swarm: SwarmConfig = SwarmConfig()

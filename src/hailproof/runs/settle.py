@@ -14,7 +14,7 @@ from hailproof.attacks.base import Triggered
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError, MismatchError
-from hailproof.learner.config import NANO, NANO_PROGRAMS
+from hailproof.learner.config import NANO
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Task, Variant
 from hailproof.runs.config import Plugin, RunConfig, SwarmConfig
@@ -76,7 +76,7 @@ def settle(config: RunConfig) -> Settled:
     config = _with_attack_defaults(config, attack)
     learner, shipped = config.learner, set(config.swarm.models) <= set(shipped_models())
     if shipped:
-        suits: dict[str, Any] = {**(NANO_PROGRAMS if _variant(config.task) == "code" else NANO)}
+        suits: dict[str, Any] = {**NANO}
         suits["warmup_rounds"] = min(suits["warmup_rounds"], config.rounds)
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
