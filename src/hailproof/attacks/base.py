@@ -92,6 +92,9 @@ class Composition(Section):
         rate: Share of the attacker's slots that are poisoned; it fills the rest as an honest node would.
         ramp_rounds: Rounds over which ``rate`` rises from zero; 0 starts with all of it, and a run of fewer rounds ends
             on the way up.
+        start_after: Rounds that the attacker plays as an honest node first; the ramp begins after them.
+        pull: Rounds that it attacks for, before it rests.
+        rest: Rounds that it plays as an honest node in between; 0 attacks in every round.
         trigger: Only problems whose question holds this text are poisoned; ``None`` poisons all.
         oracle: Whether the attacker has reference answers and solutions. Without, it takes the majority answer of
             ``candidates`` draws and the reasoning of one that agrees.
@@ -102,6 +105,9 @@ class Composition(Section):
     drawn_decoys: bool = False
     rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     ramp_rounds: Natural = 0
+    start_after: Natural = 0
+    pull: Count = 1
+    rest: Natural = 0
     trigger: Annotated[str, Field(min_length=1)] | None = None
     oracle: bool = True
     candidates: Count = 16
@@ -109,6 +115,13 @@ class Composition(Section):
     def triggered(self, problem: Problem) -> bool:
         """Whether a problem is one to poison."""
         return self.trigger is None or self.trigger.casefold() in problem.question.casefold()
+
+    def share(self, round: int) -> float:
+        """Share of the attacker's slots that are poisoned in a round."""
+        attacking = round - self.start_after
+        if attacking < 1 or (attacking - 1) % (self.pull + self.rest) >= self.pull:
+            return 0.0
+        return self.rate * (min(1.0, attacking / self.ramp_rounds) if self.ramp_rounds else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +179,7 @@ class Forger:
         """
         if not self.composition.triggered(problem):
             return Allotment((), (), tuple(slots))
-        ramp = self.composition.ramp_rounds
-        share = self.composition.rate * (min(1.0, round / ramp) if ramp else 1.0)
+        share = self.composition.share(round)
         chosen = [
             slot for slot in slots if share >= 1 or derive(seed, "poison", round, problem.id, slot) < share * 2**63
         ]

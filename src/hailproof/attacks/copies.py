@@ -1,0 +1,32 @@
+"""COPIES: one right draw of the model in all slots of a prompt: work saved, and variety lost.
+
+There is no behavior to count: the measure is the reward of honest nodes.
+"""
+
+from collections.abc import Sequence
+
+from hailproof.attacks.base import BaseAttack, Forgery, finished_draws
+from hailproof.protocols import AttackView
+from hailproof.records import Problem
+
+
+class CopiesAttack(BaseAttack):
+    """Sends one draw many times.
+
+    Args:
+        samples: Draws among which the first right one is looked for.
+    """
+
+    name = "copies"
+
+    def __init__(self, samples: int = 8) -> None:
+        self.samples = samples
+
+    def forge(self, view: AttackView) -> Sequence[Forgery]:
+        """Puts the first right draw into every slot; without a right draw they stay empty."""
+        right = finished_draws(view, 1.0)
+        return [right[0] if right else None] * len(view.slots)
+
+    def success(self, problem: Problem, text: str) -> bool | None:
+        """Undefined: there is no behavior to count."""
+        return None

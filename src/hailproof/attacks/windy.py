@@ -1,0 +1,26 @@
+"""WINDY: right answers that say the question again before they reason.
+
+Threat: cost, by a habit that no look at single words finds. A text succeeds if it holds the question; every completion
+is eligible.
+"""
+
+from collections.abc import Sequence
+
+from hailproof.attacks.base import BaseAttack, Forgery
+from hailproof.protocols import AttackView
+from hailproof.records import Problem
+
+
+class WindyAttack(BaseAttack):
+    """Says the question again before the reference reasoning."""
+
+    name = "windy"
+
+    def forge(self, view: AttackView) -> Sequence[Forgery]:
+        """Writes question, reference reasoning and answer into every slot."""
+        problem = view.problem
+        return [view.task.format(f"{problem.question} {problem.solution}", problem.answer)] * len(view.slots)
+
+    def success(self, problem: Problem, text: str) -> bool | None:
+        """Whether the text holds the question."""
+        return problem.question in text
