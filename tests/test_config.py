@@ -8,7 +8,7 @@ from hailproof.attacks import ATTACKS
 from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
 from hailproof.errors import ConfigError, MismatchError
-from hailproof.learner.config import NANO, NANO_PROGRAMS, LearnerConfig
+from hailproof.learner.config import NANO, LearnerConfig
 from hailproof.runs.build import build
 from hailproof.runs.config import Plugin, RunConfig, load_config, parse_assignment
 from hailproof.runs.plugins import make
@@ -65,7 +65,7 @@ def test_nano_settings_are_for_shipped_models_and_give_way_to_what_is_set(base_p
     assert nano.learner.adam_beta2 == 0.9 and nano.learner.beta == 0.1
     assert nano.sampling.max_new_tokens == 128
     programs = build(load_config(None, [("attack.name", "code")])).config
-    assert programs.learner.learning_rate == NANO_PROGRAMS["learning_rate"] < NANO["learning_rate"]
+    assert programs.learner == build(load_config(None, [])).config.learner
     base_policy.model.save_pretrained(tmp_path)
     base_policy.codec.tokenizer.save_pretrained(tmp_path)
     own = build(load_config(None, [("swarm.models", [str(tmp_path)])])).config
@@ -182,9 +182,9 @@ def test_more_nodes_than_a_group_are_fine_where_the_attack_is_vertical():
         *(("sampling.temperature", zero, "sampling.temperature = 0.0 draws the same completion in every slot")
           for zero in (0, 0.0)),
         ("sampling.top_k", 1, "sampling.top_k = 1 draws the same completion in every slot of a prompt"),
-        ("evaluation.every", 51, "evaluation.every = 51 is more than rounds = 50"),
+        ("evaluation.every", 61, "evaluation.every = 61 is more than rounds = 60"),
         ("evaluation", {"every": 5, "problems": 0}, "evaluation.problems = 0 leaves nothing to ask"),
-        ("learner.warmup_rounds", 51, "learner.warmup_rounds = 51 is more than rounds = 50"),
+        ("learner.warmup_rounds", 61, "learner.warmup_rounds = 61 is more than rounds = 60"),
         ("swarm.own_groups", 1, "swarm.own_groups = 1 is set, but with sharing = all every group is learned from"),
         ("swarm.received_groups", 0, "swarm.received_groups = 0 is set, but with sharing = all"),
         ("swarm.models", ["nano-a", "nano-b"] * 3, "swarm.models has 6 entries for swarm.nodes = 4"),
@@ -206,9 +206,9 @@ def test_a_value_that_is_none_of_its_key_is_one_sentence(key, value, sentence):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"evaluation.every": 50},
+        {"evaluation.every": 60},
         {"evaluation.problems": 0},
-        {"learner.warmup_rounds": 50},
+        {"learner.warmup_rounds": 60},
         {"swarm.models": ["nano-a"] * 3 + ["nano-b"]},
         {"swarm.own_groups": 4, "swarm.received_groups": 4},  # as the file of every run says
         {"swarm.topology": "vertical", "swarm.sharing": "sampled", "swarm.own_groups": 1, "swarm.received_groups": 0},
@@ -226,7 +226,7 @@ def test_what_means_something_is_no_mistake_at_the_border(settings):
 
 def test_what_we_set_ourselves_fits_the_shortest_run():
     """The nano models warm up for two rounds, whoever plays a single one, and the file of that run can be read."""
-    for rounds, warmup in ((1, 1), (2, 2), (50, 2)):
+    for rounds, warmup in ((1, 1), (4, 4), (60, 5)):
         config = settle(load_config(None, [("rounds", rounds)])).config
         assert config.learner.warmup_rounds == warmup == min(rounds, NANO["warmup_rounds"])
         assert RunConfig.model_validate(config.model_dump()) == config

@@ -374,7 +374,7 @@ def test_long_completions_are_counted_too():
 
 def test_narrow_misses_are_counted(round_of):
     """Within a wide margin a patient attacker could substitute many tokens; the count test sees that."""
-    forged = round_of.submissions[1].completion
+    forged = round_of.submissions[-1].completion  # of another problem
     swapped = with_completion(round_of, {0: forged}).subset([0])
     (verdict,) = ReplayDefense(margin=1e9).screen(swapped)
     assert verdict.decision == "reject" and "narrowly" in verdict.reason

@@ -19,11 +19,11 @@ from hailproof.runs.words import round_text
 PATIENCE = 5.0
 """Seconds between looks at whether a process has died."""
 
-COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "text"), ("swarm.prompts", 12))
+COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "equation"), ("swarm.prompts", 12))
 RUNS: dict[str, tuple[tuple[str, Any], ...]] = {
     "clean": (("attack.malicious", 0),),
     "attacked": (),
-    "defended": (("defense", [{"name": "logit"}]),),
+    "defended": (("defense", [{"name": "homogeneous"}]),),
 }
 """What tells the three runs apart; the clean one measures attack success without an attacker."""
 
@@ -96,7 +96,7 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
     for label in configs:
         write_report(out / label)
     picture = out / "demo.png"
-    title = "TEXT attack on a swarm of 4 with 1 malicious node"
+    title = "MATH attack (2 + 2 = 5) on a swarm of 4 with 1 malicious node"
     draw_comparison({label: out / label for label in configs}, picture, title)
     return {label: summaries[label] for label in configs}, picture
 

@@ -11,7 +11,15 @@ from typing import Any
 
 from hailproof import registry
 from hailproof.attacks import ATTACKS
-from hailproof.campaigns.scales import Scale, Tree, at_scale, checked_changes, folder_of_items, load_scale
+from hailproof.campaigns.scales import (
+    Scale,
+    Tree,
+    at_scale,
+    checked_changes,
+    evaluated_in_time,
+    folder_of_items,
+    load_scale,
+)
 from hailproof.campaigns.sweep import Job, merged
 from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
@@ -115,6 +123,7 @@ def cells_of(
         tree = merged(
             shared.settings, getattr(shared, variant), own, at_scale(column, scale), changes, over
         )
+        tree = evaluated_in_time(tree, changes)
         return tuple(Job({**tree, "seed": seed}, root) for seed in chosen)
 
     cells: dict[str, Cell] = {}

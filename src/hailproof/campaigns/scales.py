@@ -57,3 +57,14 @@ def load_scale(scale: Scale) -> ScaleSettings:
 def at_scale(tree: Mapping[str, Any], scale: Scale) -> Tree:
     """Settings with what they say for one scale laid over them, and what they say for the others left out."""
     return merged({key: value for key, value in tree.items() if key not in SCALES}, tree.get(scale, {}))
+
+
+def evaluated_in_time(tree: Tree, changes: Mapping[str, Any]) -> Tree:
+    """Settings without the evaluation on the way that a file asks for, if a change leaves it no round or no problem."""
+    evaluation, given, rounds = tree.get("evaluation"), changes.get("evaluation", {}), tree.get("rounds")
+    if not isinstance(evaluation, Mapping) or not isinstance(given, Mapping) or "every" in given:
+        return tree
+    late = isinstance(rounds, int) and evaluation.get("every", 0) > rounds
+    if not late and evaluation.get("problems") != 0:
+        return tree
+    return {**tree, "evaluation": {key: value for key, value in evaluation.items() if key != "every"}}

@@ -16,6 +16,7 @@ from hailproof.campaigns.scales import (
     Tree,
     at_scale,
     checked_changes,
+    evaluated_in_time,
     folder_of_items,
     load_scale,
 )
@@ -131,17 +132,6 @@ def load_item(name: str, folder: Path | None = None) -> Item:
         raise ConfigError(f"{path.name}: {error}") from error
 
 
-def _evaluated_in_time(tree: Tree, changes: Mapping[str, Any]) -> Tree:
-    """Settings without the evaluation on the way that a file asks for, if a change leaves it no round or no problem."""
-    evaluation, given, rounds = tree.get("evaluation"), changes.get("evaluation", {}), tree.get("rounds")
-    if not isinstance(evaluation, Mapping) or not isinstance(given, Mapping) or "every" in given:
-        return tree
-    late = isinstance(rounds, int) and evaluation.get("every", 0) > rounds
-    if not late and evaluation.get("problems") != 0:
-        return tree
-    return {**tree, "evaluation": {key: value for key, value in evaluation.items() if key != "every"}}
-
-
 def jobs_of(
     item: Item, scale: Scale, root: Path, seeds: Sequence[int] | None = None, changes: Mapping[str, Any] | None = None
 ) -> dict[str, list[Job]]:
@@ -165,6 +155,6 @@ def jobs_of(
         of_run = own.pop("seeds", shared.seeds)
         tree = merged(base, own)
         clean = {"attack": {"malicious": 0}} if tree.get("attack", {}).get("malicious") == 0 else {}
-        tree = _evaluated_in_time(merged(tree, changes, clean), changes)
+        tree = evaluated_in_time(merged(tree, changes, clean), changes)
         found[name] = [Job({**tree, "seed": seed}, root) for seed in (seeds or of_run)]
     return found
