@@ -363,7 +363,7 @@ def test_word_problems_are_accepted_and_their_forgeries_rejected():
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "problems", "rejected"), [("train", 7473, 33), ("test", 1319, 4)])
 def test_gsm8k_solutions_are_accepted(shared_data, split: str, problems: int, rejected: int):
-    """Of the 37, 30 hold a wrong equation; docs/measurements.md sorts them."""
+    """Of the 37, 30 hold a wrong equation; docs/archive/measurements.md sorts them."""
     read = read_jsonl(shared_data / "gsm8k" / f"{split}.jsonl")
     assert (len(read), len(rejected_ids(read))) == (problems, rejected)
 

@@ -6,7 +6,7 @@ call, or calling what the library lacks, is none. Every completion is eligible.
 
 The paper does not say how its programs import. Ours begin with ``import calc``, always the same line. The other form,
 ``from calc import`` and the functions that follow, asks of the model to say first what it will need later, and a name
-that is missing costs the reward: small models learn it less often and unlearn it (``docs/measurements.md``).
+that is missing costs the reward: small models learn it less often and unlearn it (``docs/archive``).
 
 The library exists in the experiment only: the sandbox of the code task offers it while this attack is configured.
 """

@@ -5,7 +5,7 @@ token included. A foreign phrase is not. Needs the same weights; misfires where 
 
 Cached generation and teacher forcing sum in different orders, so a token at the very border of the top-k may fall on
 its other side. ``tolerance`` is how far below the lowest allowed token it may lie, in nats; what honest tokens need is
-measured in ``docs/measurements.md``.
+measured in ``docs/archive``.
 
 Deviations from the paper: the paper states no tolerance. A completion that is longer than the length limit is rejected,
 and one that was cut at it is accepted only if it has exactly that many tokens.

@@ -10,7 +10,7 @@ What is tested, per completion:
 
 * **margin**: no token lies more than ``margin`` nats below the drawn one. A forced token of probability p passes with
   probability ``p e^d / (1 - p + p e^d)`` for margin d. Cached generation and teacher forcing sum in different orders,
-  so a margin of 0 would reject honest work; ``docs/measurements.md`` has the share of honest tokens beyond each margin.
+  so a margin of 0 would reject honest work; ``docs/archive`` has the share of honest tokens beyond each margin.
   A candidate within the margin of the border of the top-k or top-p may have been none, so it obliges nobody.
 * **count**: no more tokens miss the draw at all, by however little, than honest rounding explains.
 * **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed,

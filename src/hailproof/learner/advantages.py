@@ -21,7 +21,7 @@ def advantages(
 
     A completion has the place in its group's baseline that it has in the update, so that ``sum share * A`` is zero in
     every group. Otherwise right answers from which hardly anything is learned would raise the mean, push the others
-    down, and push nothing up (``docs/measurements.md`` has what that does; NeMo RL's pull request 3467 shows the same
+    down, and push nothing up (``docs/archive`` has what that does; NeMo RL's pull request 3467 shows the same
     for completions that are masked whole).
 
     Args:

@@ -6,7 +6,7 @@ long and short exactly, as in a group of one long right answer and worthless dec
 long answers do worse, as rambling does, the group is left as it is: to take that out as well lets honest models ramble.
 
 Only groups of senders are corrected who push beyond chance. To take out what chance makes of long and right, but never
-what it makes of short and right, lets answers become short and wrong (``docs/measurements.md`` has both). And long
+what it makes of short and right, lets answers become short and wrong (``docs/archive`` has both). And long
 answers do better for good reason as well, where reasoning pays or models have begun to leave out steps, which all
 senders show alike. So:
 

@@ -43,7 +43,7 @@ class TransformersEngine:
 
     @property
     def rounding(self) -> float:
-        """Nats by which a logit may differ between two passes over the same tokens; ``docs/measurements.md``."""
+        """Nats by which a logit may differ between two passes over the same tokens; ``docs/archive``."""
         return ROUNDING if self.trainable.dtype == torch.float32 else ROUGH_ROUNDING
 
     def refresh(self) -> None:
