@@ -69,7 +69,7 @@ def test_five_lines(read):
         ([("length", {"cap": 5})], {}, "length needs tokens; give tokenizer=."),
         ([("length", {"quantile": 0.9})], {"brings": ["ids", "senders"]}, "length needs own; give own="),
         (["sender_stats"], {"brings": ["ids"]}, "needs groups and model and senders"),
-        ([("sender_stats", {"statistics": ["phrases"]})], {}, "give brings={'groups', 'senders'}, and with each batch groups or prompts"),
+        ([("sender_stats", {"statistics": ["phrases"]})], {}, "give brings={'groups', 'senders'}, and with"),
         (["reward_outlier"], {}, "needs groups"),
         (["equations"], {"brings": ["names"]}, "brings names 'names'"),
         (["equations"], {"variant": "code"}, "reads math, not code"),
@@ -490,7 +490,7 @@ def test_a_broken_defense_closes_the_door():
 def test_texts_are_screened_without_torch():
     script = (
         "import sys; from hailproof import Shield;"
-        "r = Shield('equations', 'imports').screen(completions=['2 + 2 = 5']);"
+        "s = Shield('equations', 'imports'); r = s.screen(completions=['2 + 2 = 5']); s.state();"
         "assert r.rewards == [None]; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

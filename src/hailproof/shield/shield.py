@@ -92,9 +92,7 @@ class Shield:
         max_characters: int = MAX_CHARACTERS,
     ) -> None:
         named = list(_flat(defenses))
-        self.chain = Chain([defense for each in named for defense in _built(each)])
-        if not self.chain.defenses:
-            raise ConfigError(f"A shield without defenses keeps nothing out; name some of {', '.join(_known())}.")
+        self.chain = chain_of(named)
         self.brings = frozenset(brings)
         unknown = self.brings - {*get_args(Brings)}
         if unknown:
@@ -304,15 +302,21 @@ class Shield:
 
     def state(self) -> dict[str, Any]:
         """What is remembered between batches, in types that JSON has."""
-        from hailproof.shield import models
-
         return {
             "version": VERSION,
             "round": self.round,
             "senders": list(self._senders),
             "defenses": {name: memory.as_plain(state) for name, state in self.chain.state().items()},
-            "anchor": None if self.anchor is None else models.fingerprint(self.anchor),
+            "anchor": self._anchor_print(),
         }
+
+    def _anchor_print(self) -> str | None:
+        """Which weights the anchor holds; ``None`` without one."""
+        if self.anchor is None:
+            return None
+        from hailproof.shield.models import fingerprint
+
+        return fingerprint(self.anchor)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state` gave; nothing has changed if it raises.
@@ -325,13 +329,10 @@ class Shield:
         names, own = list(state.get("defenses") or ()), [defense.name for defense in self.chain.defenses]
         if names != own:
             raise ConfigError(f"The state is of the chain {', '.join(names)}; build that one, not {', '.join(own)}.")
-        if self.anchor is not None:
-            from hailproof.shield.models import fingerprint
-
-            if state.get("anchor") != fingerprint(self.anchor):
-                raise ConfigError(
-                    "The state was saved with another anchor; give anchor= the model as it was when training began."
-                )
+        if state.get("anchor") != self._anchor_print():
+            raise ConfigError(
+                "The state was saved with another anchor; give anchor= the model as it was when training began."
+            )
         before = self.chain.state()
         try:
             senders = {sender_of("senders", name): number for number, name in enumerate(state["senders"])}
@@ -362,6 +363,18 @@ class Shield:
         reader = "" if self.policy is None else f", model={self.policy.name!r}"
         return f"Shield({', '.join(repr(each.name) for each in self.chain.defenses)}{reader}, round={self.round})"
 
+
+
+def chain_of(named: Iterable[Named]) -> Chain:
+    """The chain that names, presets, names with options and defenses make.
+
+    Raises:
+        ConfigError: If it would be empty, or a name or option is wrong.
+    """
+    chain = Chain([defense for each in named for defense in _built(each)])
+    if not chain.defenses:
+        raise ConfigError(f"A shield without defenses keeps nothing out; name some of {', '.join(_known())}.")
+    return chain
 
 
 def _flat(defenses: Iterable[Any]) -> Iterator[Any]:
