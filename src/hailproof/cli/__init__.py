@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from hailproof import __version__
+from hailproof.cli.probe import probe_reward
 from hailproof.cli.screen import screen
 from hailproof.errors import HailproofError
 from hailproof.runs.console import guarded
@@ -426,6 +427,7 @@ def demo(
 
 
 app.command("screen")(screen)
+app.command("probe-reward")(probe_reward)
 
 
 def main() -> None:
