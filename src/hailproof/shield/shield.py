@@ -73,6 +73,12 @@ class Shield:
         multi_turn: Whether completions hold turns of tools or users, so that end tokens stand inside them.
         max_characters: A longer completion is rejected unread.
 
+    Attributes:
+        chain: The defenses.
+        round: Number of the last batch.
+        notes: What its presets count on that only the trainer can do.
+        guarded: The reward functions that :meth:`guard` made last, if it did.
+
     Raises:
         ConfigError: If a name or option is wrong, or the chain lacks something.
         ModelError: If the model cannot be read.
@@ -114,6 +120,7 @@ class Shield:
         )
         self.anchor = self._anchored(anchor, tokenizer)
         self.round = 0
+        self.guarded: Any = None
         self.notes = tuple(_notes(named))
         self._senders: dict[Sender, int] = {}
 
@@ -212,9 +219,12 @@ class Shield:
         owed = {self._number(sender_of("missing", name)): count for name, count in (missing or {}).items()}
         screening = self._ask(batch, number, owed, beacon)
         self.round = number
+        return Screened(number, self._rows(batch, screening), self.suspended(), screening.seconds)
+
+    def suspended(self) -> frozenset[Sender]:
+        """Senders that some defense wants to send nothing in the next round."""
         names = {number: name for name, number in self._senders.items()}
-        suspended = frozenset(names[each] for each in self.chain.suspended(number + 1) if each in names)
-        return Screened(number, self._rows(batch, screening), suspended, screening.seconds)
+        return frozenset(names[each] for each in self.chain.suspended(self.round + 1) if each in names)
 
     def _check_brought(self, batch: Batch) -> None:
         """Makes sure that a batch has what the shield was promised when it was built."""
@@ -299,6 +309,12 @@ class Shield:
 
         # The seams of trainers lie in a layer above: looked up only when somebody asks.
         return import_module("hailproof.integrations.trl").guard(self, reward_funcs, **options)
+
+    def attach(self, trainer: Any) -> None:
+        """Lets a ``GRPOTrainer`` of TRL with guarded rewards mute tokens; see ``integrations/trl.py``."""
+        from importlib import import_module
+
+        import_module("hailproof.integrations.trl").attach(self, trainer)
 
     def state(self) -> dict[str, Any]:
         """What is remembered between batches, in types that JSON has."""
