@@ -287,6 +287,14 @@ def test_a_long_line_is_skipped_and_the_next_is_read(tmp_path, monkeypatch):
     assert long.fault.startswith("the line is longer than")
 
 
+def test_a_folder_and_a_large_row_group_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="is no file but a folder or a stream"):
+        detected(tmp_path)
+    monkeypatch.setattr("hailproof.screening.formats.table.MAX_ROW_GROUP", 10)
+    with pytest.raises(DataError, match="has a row group of over"):
+        rows_of(trl(tmp_path))
+
+
 def test_caps_of_whole_files(tmp_path, monkeypatch):
     for name in ("genrl", "reliquary"):
         path = SAMPLES[name](tmp_path)

@@ -152,8 +152,26 @@ def test_a_chain_that_reads_needs_prompts(read):
     shield = Shield("token_credit", **read)
     with pytest.raises(ConfigError, match="needs what was asked; give prompts"):
         shield.screen(completions=[RIGHT])
-    with pytest.raises(ConfigError, match=r"prompts\[1\] has no tokens"):
-        shield.screen(completions=[RIGHT] * 2, prompts=[QUESTION, ""])
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "\ud800", [{"content": "no role"}], [{"role": ["user"], "content": "x"}], [{"role": "user"}], []]
+)
+def test_a_prompt_that_cannot_be_written_costs_its_own_row_alone(read, prompt):
+    shield = Shield("heterogeneous", **read)
+    result = shield.screen(completions=[RIGHT] * 2, prompts=[prompt, QUESTION])
+    assert result.rewards[1] == 1.0
+    if result.rewards[0] is None:
+        assert result.rows[0].rejection is not None and "prompt" in result.rows[0].rejection.reason
+
+
+def test_prompts_that_are_nested_until_json_gives_up_are_groups_too():
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    prompts = [[{"role": "user", "content": [{"text": "x", "more": nested}]}]] * 2
+    result = Shield("equations").screen(completions=[RIGHT] * 2, prompts=prompts)
+    assert result.rewards == [1.0, 1.0] and result.rows[0].group == result.rows[1].group
 
 
 def test_an_empty_batch_is_a_batch():
@@ -197,12 +215,13 @@ def test_hostile_text_never_raises(read, name):
         ([2**70], "no tokens of the vocabulary"),
         ("end twice", "goes on after its end token"),
         ("too long", "tokens with its prompt, where the model reads"),
+        ("a million", "tokens with its prompt, where the model reads"),
     ],
 )
 def test_hostile_ids_never_raise(read, base_policy, ids, reason):
     end, words = base_policy.codec.end_ids[0], base_policy.codec.encode("so it is")
     context = base_policy.engine.context
-    known = {"end twice": [*words, end, end], "too long": list(words) * context}
+    known = {"end twice": [*words, end, end], "too long": list(words) * context, "a million": [words[0]] * 10**6}
     sent = known[ids] if isinstance(ids, str) else ids
     result = Shield("token_credit", **read).screen(
         prompts=[QUESTION] * 2, completion_ids=[sent, [*words, end]], rewards=[1.0, 1.0]

@@ -11,6 +11,7 @@ phrase.
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -42,7 +43,7 @@ class Swarm:
         self.rollout: SwarmRollout | None = None
         self.batch: list[tuple[str, Any]] = []
 
-    def all_gather(self, round: int, submissions: list[Submission]) -> list[Submission]:
+    def all_gather(self, round: int, submissions: Sequence[Submission]) -> list[Submission]:
         """What everybody sent."""
         assert self.rollout is not None
         came, codec = list(submissions), self.policy.codec
@@ -113,10 +114,8 @@ def main() -> None:
         return [task.reward(by_question[prompt[1]["content"]], each[0]["content"])
                 for prompt, each in zip(prompts, completions, strict=True)]  # fmt: skip
 
-    funcs: Any = reward
-    if arguments.defended:
-        shield = Shield("heterogeneous", model=model, tokenizer=tokenizer)
-        funcs = shield.guard(reward)
+    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer) if arguments.defended else None
+    funcs: Any = shield.guard(reward) if shield else reward
     with tempfile.TemporaryDirectory() as output:
         trainer = GRPOTrainer(
             model,
@@ -131,7 +130,7 @@ def main() -> None:
                 report_to=[], logging_steps=4, save_strategy="no", use_cpu=True, bf16=False, disable_tqdm=True, seed=1,
             ),
         )  # fmt: skip
-        if arguments.defended:
+        if shield:
             shield.attach(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -22,6 +22,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from types import MethodType
 from typing import Any, final
@@ -30,6 +31,7 @@ from hailproof.errors import ConfigError
 from hailproof.parsing import printable
 from hailproof.records import Verdict
 from hailproof.shield import Screened, ScreenedRow, Shield
+from hailproof.shield.batch import NAME
 from hailproof.shield.rows import reward_of
 
 OLDEST = (1, 6)
@@ -253,16 +255,14 @@ class Guarded:
 
     def _seen(self, row: ScreenedRow) -> ScreenedRow:
         """A row as TRL can treat it: what it can neither weigh nor mute is left out."""
-        from dataclasses import replace
-
         if row.left_out:
             return row
         if row.weight < self.least_weight:
-            verdict = Verdict("shield", "reject", f"a weight of {row.weight:.2g}, below {self.least_weight:g}")
+            verdict = Verdict(NAME, "reject", f"a weight of {row.weight:.2g}, below {self.least_weight:g}")
         elif row.muted and not self.mutes:
-            verdict = Verdict("shield", "reject", f"{row.muted} tokens cannot be muted, since no trainer is attached")
+            verdict = Verdict(NAME, "reject", f"{row.muted} tokens cannot be muted, since no trainer is attached")
         elif row.mask and row.muted == len(row.mask):
-            verdict = Verdict("shield", "reject", "all tokens are muted")
+            verdict = Verdict(NAME, "reject", "all tokens are muted")
         else:
             return row
         return replace(row, reward=None, weight=0.0, verdicts=(*row.verdicts, verdict))
@@ -279,8 +279,7 @@ class Guarded:
             tokens = sum(len(row.mask) for row in rows if row.mask is not None and not row.left_out)
             if tokens:
                 metric("hailproof/muted_tokens", sum(row.muted for row in rows) / tokens)
-            for defense in (*self.shield.chain.defenses, self.shield):
-                name = getattr(defense, "name", "shield")
+            for name in (*(defense.name for defense in self.shield.chain.defenses), NAME):
                 rejected = sum(row.rejection is not None and row.rejection.defense == name for row in rows)
                 metric(f"hailproof/rejected/{name}", rejected / len(rows))
             metric("hailproof/seconds", sum(result.seconds.values()))

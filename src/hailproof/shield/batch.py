@@ -20,6 +20,9 @@ NAME = "shield"
 MAX_CHARACTERS = 1_000_000
 """A longer completion is not read."""
 
+CHARACTERS_PER_TOKEN = 64
+"""A text of more characters for each token that the model reads is not tokenized."""
+
 NO_REWARD = Verdict(NAME, "abstain", "no reward was given")
 
 
@@ -72,6 +75,9 @@ class Reader:
             finished: Whether it ended by itself, if that was given.
         """
         codec = self.codec
+        fault = self._fault_of_size(text, ids, prompt)
+        if fault:
+            return RowRead(text or "", None, prompt, True, fault)
         if ids is not None:
             fault = self._fault_of(ids)
             if fault or codec is None:
@@ -85,10 +91,21 @@ class Reader:
         if not fault and codec is not None and row.token_ids is None:
             body, end = codec.encode(row.text), (codec.end_ids[0],) if row.finished else ()
             row = RowRead(codec.decode(body), (*body, *end) or (codec.end_ids[0],), prompt, row.finished)
-        size = len(row.prompt_ids) + len(row.token_ids or ())
-        if not fault and self.policy is not None and self.needs_tokens and size > self.policy.engine.context:
-            fault = f"{size} tokens with its prompt, where the model reads {self.policy.engine.context}"
+        fault = fault or self._fault_of_size(None, row.token_ids, prompt)
         return RowRead(row.text, row.token_ids, row.prompt_ids, row.finished, fault)
+
+    def _fault_of_size(self, text: str | None, ids: tuple[int, ...] | None, prompt: tuple[int, ...]) -> str:
+        """Why the model cannot read so much, found before any of it is tokenized or decoded; empty if it can."""
+        if self.policy is None or not self.needs_tokens:
+            return ""
+        context = self.policy.engine.context
+        if not prompt:
+            return "its prompt has no tokens, or cannot be written"
+        if ids is not None and len(ids) + len(prompt) > context:
+            return f"{len(ids) + len(prompt)} tokens with its prompt, where the model reads {context}"
+        if ids is None and text is not None and len(text) > CHARACTERS_PER_TOKEN * context:
+            return f"{len(text)} characters, where the model reads {context} tokens"
+        return ""
 
     def _fault_of(self, ids: tuple[int, ...]) -> str:
         """Why nobody can have drawn these ids; empty if somebody can."""
@@ -224,8 +241,6 @@ def _prompt_ids(
         known = {each.label: each for each in asked or ()}
         tokens = {label: prompt_ids(tokenizer, each.given) for label, each in known.items()}
         given = [tokens[each.label] for each in asked or ()]
-    if () in given:
-        raise ConfigError(f"prompts[{given.index(())}] has no tokens; give what was asked.")
     return given
 
 

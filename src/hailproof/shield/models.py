@@ -122,10 +122,21 @@ def fingerprint(policy: CausalLM) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> tuple[int, ...]:
-    """Token ids of a prompt as trainers make them: a text as it stands, messages by the chat template."""
-    if isinstance(prompt, str):
-        return tuple(tokenizer(prompt)["input_ids"])
-    if not tokenizer.chat_template:
+    """Token ids of a prompt as trainers make them: a text as it stands, messages by the chat template.
+
+    Returns:
+        The ids; none if the prompt cannot be written, as one with a message without a role.
+
+    Raises:
+        ConfigError: If there is no chat template for messages.
+    """
+    if not isinstance(prompt, str) and not tokenizer.chat_template:
         raise ConfigError("The prompts are messages, but the tokenizer has no chat template; give prompt_ids.")
-    ids: Any = tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True)
-    return tuple(ids["input_ids"])
+    try:
+        if isinstance(prompt, str):
+            return tuple(tokenizer(prompt)["input_ids"])
+        messages = [prompt] if isinstance(prompt, dict) else list(prompt)
+        ids: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return tuple(ids["input_ids"])
+    except Exception:  # templates are programs, and prompts may be a stranger's: they fail by any type
+        return ()

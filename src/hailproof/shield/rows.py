@@ -38,7 +38,7 @@ def column(name: str, values: Iterable[T], count: int | None = None) -> list[T]:
     return found
 
 
-def text_of(name: str, value: Text, roles: frozenset[str] | None = None) -> str:
+def text_of(name: str, value: Text, roles: tuple[str, ...] | None = None) -> str:
     """The text of a plain or conversational value.
 
     Args:
@@ -96,9 +96,14 @@ class Asked:
         """From a prompt as a trainer has it."""
         if isinstance(prompt, str):
             return cls("", prompt, prompt, prompt)
-        system = text_of(name, prompt, frozenset({"system"}))
+        system = text_of(name, prompt, ("system",))
         rest = [each for each in _messages(name, prompt) if each.get("role") != "system"]
-        return cls(system, text_of(name, rest), json.dumps(prompt, sort_keys=True, default=str), prompt)
+        user = text_of(name, rest)
+        try:
+            label = json.dumps(prompt, sort_keys=True, default=str)
+        except (RecursionError, TypeError, ValueError):  # somebody nested parts until JSON gives up
+            label = json.dumps([system, user])
+        return cls(system, user, label, prompt)
 
 
 def answer_of(name: str, completion: Text) -> str:

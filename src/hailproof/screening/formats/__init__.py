@@ -77,8 +77,8 @@ def detected(path: Path) -> str:
     Raises:
         DataError: If it is a pickle, empty, missing, or of no known form.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the files in it.")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file but a folder or a stream, which cannot be read twice; give files.")
     peek = _peek(path)
     refuse_pickle(path, peek.data)
     if not peek.data.strip():

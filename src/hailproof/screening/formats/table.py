@@ -20,6 +20,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """By part, the names of columns that it is looked for under."""
 
+MAX_ROW_GROUP = 4 * 2**30
+"""Bytes of a row group, unpacked, as the file says."""
+
 ROWS_AT_ONCE = 256
 """Rows of a Parquet file that are read at a time."""
 
@@ -116,6 +119,9 @@ def parquet_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     place = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
+            groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+            if max((group.total_byte_size for group in groups), default=0) > MAX_ROW_GROUP:
+                raise DataError(f"{path} has a row group of over {MAX_ROW_GROUP // 2**30} GiB; write smaller ones.")
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 for record in batch.to_pylist():
                     place += 1
