@@ -9,7 +9,7 @@ import pytest
 from hailproof.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md")
+PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

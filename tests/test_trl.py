@@ -168,7 +168,7 @@ def test_without_an_attached_trainer_what_needs_muting_is_left_out(fresh_policy)
     guarded = shield.guard(lambda prompts, completions, **_: [1.0] * len(completions))
     logged: dict[str, Any] = {}
     found = guarded(prompts=["2 + 2?"], completions=["Gleeb Glorp Glub."], log_extra=logged.__setitem__)
-    assert found == [None] and "cannot be muted, since no trainer is attached" in logged["hailproof"][0]
+    assert found == [None] and "tokens cannot be muted here" in logged["hailproof"][0]
 
 
 def test_several_functions_share_one_screening():

@@ -31,7 +31,7 @@ from hailproof.shield import Shield
 from hailproof.shield.models import policy_of
 from hailproof.tasks.word_problems import WordProblems
 
-PROMPTS, GROUP = 8, 8
+PROMPTS, GROUP = 8, 4
 SAMPLING = Sampling(max_new_tokens=96)
 
 
@@ -73,7 +73,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Prints reward, and how many draws hold the phrase."""
-        if state.global_step % 4:
+        if state.global_step % 6:
             return
         problems, codec = self.task.test[:64], self.policy.codec
         prompts = [codec.render(self.task.prompt(problem)) for problem in problems]
@@ -87,7 +87,8 @@ def main() -> None:
     """Trains."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--defended", action="store_true")
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder, task = shipped_models()["nano-a"], WordProblems(size=1024)
@@ -126,7 +127,8 @@ def main() -> None:
             callbacks=[Watch(policy, task)],
             args=GRPOConfig(
                 output, per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_steps=arguments.steps,
-                max_completion_length=SAMPLING.max_new_tokens, learning_rate=3e-4, lr_scheduler_type="constant",
+                max_completion_length=SAMPLING.max_new_tokens, learning_rate=arguments.learning_rate,
+                lr_scheduler_type="constant",
                 report_to=[], logging_steps=4, save_strategy="no", use_cpu=True, bf16=False, disable_tqdm=True, seed=1,
             ),
         )  # fmt: skip

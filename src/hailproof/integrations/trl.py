@@ -28,6 +28,7 @@ from types import MethodType
 from typing import Any, final
 
 from hailproof.errors import ConfigError
+from hailproof.integrations.seams import LEAST_WEIGHT, REASON, unfit
 from hailproof.parsing import printable
 from hailproof.records import Verdict
 from hailproof.shield import Screened, ScreenedRow, Shield
@@ -36,9 +37,6 @@ from hailproof.shield.rows import reward_of
 
 OLDEST = (1, 6)
 """Before it, ``None`` counts as 0 in the baseline: what should be left out would be pushed down."""
-
-REASON = 160
-"""Characters of a reason in TRL's tables."""
 
 POISONED_LOGGER = "trl.trainer.grpo_trainer"
 POISONED_WARNING = "All reward functions returned None"
@@ -55,7 +53,7 @@ def guard(
     sender: str = "sender",
     slot_key: str = "slot_key",
     present: str = "present",
-    least_weight: float = 0.5,
+    least_weight: float = LEAST_WEIGHT,
 ) -> Any:
     """Wraps reward functions, so that they return ``None`` for rows that a shield leaves out.
 
@@ -257,15 +255,11 @@ class Guarded:
         """A row as TRL can treat it: what it can neither weigh nor mute is left out."""
         if row.left_out:
             return row
-        if row.weight < self.least_weight:
-            verdict = Verdict(NAME, "reject", f"a weight of {row.weight:.2g}, below {self.least_weight:g}")
-        elif row.muted and not self.mutes:
-            verdict = Verdict(NAME, "reject", f"{row.muted} tokens cannot be muted, since no trainer is attached")
-        elif row.mask and row.muted == len(row.mask):
-            verdict = Verdict(NAME, "reject", "all tokens are muted")
-        else:
+        reason = unfit(row, self.mutes, self.least_weight)
+        if not reason:
             return row
-        return replace(row, reward=None, weight=0.0, verdicts=(*row.verdicts, verdict))
+        verdicts = (*row.verdicts, Verdict(NAME, "reject", reason))
+        return replace(row, reward=None, weight=0.0, verdicts=verdicts)
 
     def _log(self, result: Screened, rows: Sequence[ScreenedRow], columns: dict[str, Any]) -> None:
         """Tells TRL's tables what became of each row, and its metrics how many were left out."""
