@@ -238,6 +238,7 @@ DAMAGED: dict[str, bytes] = {
     "gzip": gzip.compress(b'{"text": "x"}' * 1000)[:-20],
     "msgpack": b"\x81\xa7Payload" + b"\x91" * 5000,
     "window": b'{"window_start": 1, "batch": [',
+    "window without batch": b'{"window_start": 1,\n "batch": 5}',
 }
 
 

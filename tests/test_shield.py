@@ -1,5 +1,6 @@
 """The shield: what a chain lacks is said when it is built, mistakes raise, whatever strangers wrote is a verdict."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -514,3 +515,44 @@ def test_texts_are_screened_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_learned_prompt_is_refused(fresh_policy):
+    peft = pytest.importorskip("peft")
+    settings = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    wrapped = peft.get_peft_model(fresh_policy.model, settings)
+    with pytest.raises(ConfigError, match="learns a prompt"):
+        Shield("token_credit", model=wrapped, tokenizer=fresh_policy.codec.tokenizer)
+
+
+def test_messages_need_a_chat_template(fresh_policy):
+    tokenizer = copy.deepcopy(fresh_policy.codec.tokenizer)
+    tokenizer.chat_template = None
+    shield = Shield("token_credit", model=fresh_policy.model, tokenizer=tokenizer)
+    asked = [{"role": "user", "content": QUESTION}]
+    with pytest.raises(ConfigError, match="has no chat template; give prompt_ids"):
+        shield.screen(completions=[RIGHT], prompts=[asked])
+    assert shield.screen(completions=[RIGHT], prompts=[QUESTION]).rewards == [1.0]
+    assert shield.screen(completions=[RIGHT], prompts=[asked], prompt_ids=[[5, 6, 7]]).rewards == [1.0]
+
+
+def test_what_was_cut_has_no_end_token(read, base_policy):
+    shield = Shield("equations", tokenizer=read["tokenizer"])
+    whole, cut = shield.screen(completions=[RIGHT] * 2, finished=[True, False])
+    assert whole.token_ids == (*(cut.token_ids or ()), base_policy.codec.end_ids[0])
+
+
+def test_a_model_by_name_is_read_and_is_its_own_anchor():
+    shield = Shield("heterogeneous", model="nano-a")
+    assert shield.screen(prompts=[QUESTION], completions=["Gleeb Glorp"]).rows[0].muted
+    assert shield.anchor is shield.policy
+
+
+def test_a_state_with_an_unknown_mark_is_damaged():
+    with pytest.raises(ConfigError, match="The state is damaged"):
+        Shield("equations").restore({**Shield("equations").state(), "defenses": {"equations": {"__hailproof__": "x"}}})
+
+
+def test_state_that_was_written_by_somebody_else_is_no_memory():
+    with pytest.raises(ValueError, match="stands for nothing"):
+        from_plain({"__hailproof__": "x", "of": []})

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -318,6 +319,28 @@ def test_wrong_swarms(options, sentence):
         SwarmRollout(**{"exchange": Peers(None), "node": 0, "nodes": 4, "sampling": SAMPLING, **options})
 
 
+@pytest.mark.parametrize(
+    ("processes", "vllm", "sentence"), [(2, False, "trains in one process"), (1, True, "set use_vllm to False")]
+)
+def test_trainers_that_are_no_nodes(fresh_policy, processes, vllm, sentence):
+    trainer = SimpleNamespace(
+        accelerator=SimpleNamespace(num_processes=processes), use_vllm=vllm, model=fresh_policy.model,
+        args=SimpleNamespace(max_completion_length=48), num_generations=4, num_generations_eval=4,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=sentence):
+        SwarmRollout(Peers(fresh_policy), 0, 4, SAMPLING)(["p"] * 4, trainer)
+
+
+def test_evaluation_draws_alone_and_is_not_screened(fresh_policy, data, tmp_path):
+    shield = Shield("equations", tokenizer=fresh_policy.codec.tokenizer)
+    rollout = SwarmRollout(Peers(fresh_policy), 0, 4, SAMPLING)
+    trainer = trained(
+        fresh_policy, data, tmp_path, shield.guard(reward), shield, rollout_func=rollout, eval_dataset=data, train=False
+    )
+    found = trainer.evaluate()
+    assert found["eval_reward"] is not None and shield.round == rollout.round == 0
+
+
 def test_a_limit_that_differs_is_said(fresh_policy, data, tmp_path):
     rollout = SwarmRollout(Peers(fresh_policy), 0, 4, Sampling(max_new_tokens=20))
     with pytest.raises(ConfigError, match="max_completion_length is 48 and the swarm's limit 20"):
@@ -339,6 +362,9 @@ def test_wrong_guards(fresh_policy, data, tmp_path, monkeypatch):
     trainer = trained(fresh_policy, data, tmp_path, [shield.guard(reward), reward], train=False)
     with pytest.raises(ConfigError, match="are not guarded"):
         shield.attach(trainer)
+    guarded = SimpleNamespace(reward_funcs=[shield.guard(reward)])
+    with pytest.raises(ConfigError, match="scores no completions that could be muted"):
+        shield.attach(guarded)
     with pytest.raises(ConfigError, match="are not this shield's"):
         Shield("equations").attach(trainer)
     monkeypatch.setattr(seam, "version", lambda _: "1.5.1")

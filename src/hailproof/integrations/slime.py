@@ -35,10 +35,11 @@ def sample_filter_of(
         if not rows:
             return
         senders: list[Any] = [each.metadata.get(sender) if isinstance(each.metadata, dict) else None for each in rows]
+        ids = [tokens for each in rows if (tokens := _ids(each))]
         result = shield.screen(
             prompts=[each.prompt for each in rows],
             completions=[each.response for each in rows],
-            completion_ids=[_ids(each) for each in rows] if all(map(_ids, rows)) else None,
+            completion_ids=ids if len(ids) == len(rows) else None,
             rewards=[_reward(args, each) for each in rows],
             senders=None if None in senders else senders,
         )

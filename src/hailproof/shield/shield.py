@@ -118,7 +118,7 @@ class Shield:
             multi_turn=multi_turn,
             max_characters=max_characters,
         )
-        self.anchor = self._anchored(anchor, tokenizer)
+        self.anchor = self._anchored(anchor, tokenizer, nobody_trains=isinstance(model, str))
         self.round = 0
         self.guarded: Any = None
         self.notes = tuple(_notes(named))
@@ -152,7 +152,7 @@ class Shield:
             if sampling is not None and isinstance(defense, BaseDefense):
                 defense.check_limit(sampling.max_new_tokens)
 
-    def _anchored(self, anchor: Any, tokenizer: Any) -> "CausalLM | None":
+    def _anchored(self, anchor: Any, tokenizer: Any, nobody_trains: bool) -> "CausalLM | None":
         if "anchor" not in self.chain.needs:
             return None
         from hailproof.shield.models import frozen_copy, policy_of
@@ -160,7 +160,7 @@ class Shield:
         if anchor is not None:
             return policy_of(anchor, tokenizer)
         assert self.policy is not None
-        return frozen_copy(self.policy)
+        return self.policy if nobody_trains else frozen_copy(self.policy)
 
     def screen(
         self,
