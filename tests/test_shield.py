@@ -485,6 +485,19 @@ def test_own_completions_are_compared_with_and_not_judged():
     assert result.verdicts[0] == () and result.rows[0].mask == (1,) * 5
 
 
+def test_figures_for_a_tracker():
+    result = Shield("equations", brings=["ids"]).screen(
+        completions=[RIGHT, WRONG, "\ud800", ""], completion_ids=[[1, 2], [1], [1], [1, 2]], rewards=[1, 1, 1, None]
+    )
+    figures = result.metrics(["equations", "imports"])
+    assert figures.pop("hailproof/seconds") >= 0
+    assert figures == {
+        "hailproof/left_out": 0.75, "hailproof/muted_tokens": 0.0, "hailproof/rejected/equations": 0.25,
+        "hailproof/rejected/imports": 0.0, "hailproof/rejected/shield": 0.25,
+    }  # fmt: skip
+    assert Shield("equations").screen(completions=[]).metrics() == {}
+
+
 def test_groups_are_equal_prompts_or_labels():
     rewards = [1.0] * 6 + [0.0] * 6
     shield = Shield(("reward_outlier", {"threshold": 1.9}), brings=["groups"])

@@ -268,15 +268,10 @@ class Guarded:
             extra("hailproof", [_said(row) for row in rows])
             if any(row.sender is not None for row in rows):
                 extra(self.columns["sender"], [row.sender for row in rows])
-        if metric is not None and rows:
-            metric("hailproof/left_out", sum(row.left_out for row in rows) / len(rows))
-            tokens = sum(len(row.mask) for row in rows if row.mask is not None and not row.left_out)
-            if tokens:
-                metric("hailproof/muted_tokens", sum(row.muted for row in rows) / tokens)
-            for name in (*(defense.name for defense in self.shield.chain.defenses), NAME):
-                rejected = sum(row.rejection is not None and row.rejection.defense == name for row in rows)
-                metric(f"hailproof/rejected/{name}", rejected / len(rows))
-            metric("hailproof/seconds", sum(result.seconds.values()))
+        if metric is not None:
+            names = (*(defense.name for defense in self.shield.chain.defenses), NAME)
+            for name, figure in replace(result, rows=tuple(rows)).metrics(names).items():
+                metric(name, figure)
 
 
 def _after(row: ScreenedRow, reward: float | None) -> float | None:

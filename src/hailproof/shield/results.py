@@ -1,7 +1,7 @@
 """What a shield says of a batch: per row a reward or none, a weight, a token mask, and the verdicts."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hailproof.parsing import printable
@@ -107,6 +107,25 @@ class Screened:
     def counts(self) -> dict[str, int]:
         """How many rows were rejected, by the defense that rejected them."""
         return dict(Counter(row.rejection.defense for row in self.rows if row.rejection))
+
+    def metrics(self, defenses: Sequence[str] = ()) -> dict[str, float]:
+        """Figures of the batch for a tracker: shares of rows left out, and rejected by defense; seconds by defense.
+
+        Args:
+            defenses: Names that are to have a figure even if they rejected nothing.
+        """
+        rows = len(self.rows)
+        if not rows:
+            return {}
+        kept = [row for row in self.rows if not row.left_out and row.mask is not None]
+        tokens = sum(len(row.mask or ()) for row in kept)
+        counts = self.counts()
+        figures = {"hailproof/left_out": len(self.left_out) / rows}
+        if tokens:
+            figures["hailproof/muted_tokens"] = sum(row.muted for row in kept) / tokens
+        for name in dict.fromkeys((*defenses, *sorted(counts))):
+            figures[f"hailproof/rejected/{name}"] = counts.get(name, 0) / rows
+        return figures | {"hailproof/seconds": sum(self.seconds.values())}
 
     def summary(self) -> str:
         """What became of the batch, in a few lines that are safe to print."""
