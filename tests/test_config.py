@@ -9,9 +9,9 @@ from hailproof.defenses.presets import PRESETS
 from hailproof.demo import configurations
 from hailproof.errors import ConfigError, MismatchError
 from hailproof.learner.config import NANO, LearnerConfig
+from hailproof.plugins import make
 from hailproof.runs.build import build
 from hailproof.runs.config import Plugin, RunConfig, load_config, parse_assignment
-from hailproof.runs.plugins import make
 from hailproof.runs.settle import expanded, settle
 from hailproof.tasks import TASKS
 

@@ -15,15 +15,16 @@ LAYERS = (
     # "" is the package's __init__
     {
         "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
-        "judging", "registry", "settings", "wire", "sandbox",
+        "judging", "registry", "settings", "plugins", "wire", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner"},
+    {"shield"},
     {"adversary", "node", "swarm"},
     {"runs", "integrations"},
     {"reports"},
-    {"campaigns"},
+    {"campaigns", "screening", "probing"},
     {"paper"},
     {"demo"},
     {"cli", "__main__"},

@@ -38,6 +38,8 @@ def played(statements: str) -> tuple[str, list[str]]:
         (["models", "list"], ["nano-a", "smollm2"]),
         (["models", "get", "--help"], ["--wheel", "--out"]),
         (["run", "--help"], ["attack", "KEY=VALUE"]),
+        (["screen", "--help"], ["--column", "--fail-above"]),
+        (["probe-reward", "--help"], ["--style", "--form"]),
     ],
 )
 def test_the_command_line_names_things_without_heavy_libraries(arguments: list[str], words: list[str]):

@@ -13,16 +13,20 @@ try:
 except PackageNotFoundError:  # a source tree on the path that nobody installed
     __version__ = "0+unknown"
 
-_ANALYSIS = ("load", "load_cells")
+_ELSEWHERE = {
+    "load": "hailproof.campaigns.analysis",
+    "load_cells": "hailproof.campaigns.analysis",
+    "Shield": "hailproof.shield",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # What reads runs lies in a layer above, and every module imports this one first: an import statement here would
+    # These lie in layers above, and every module imports this one first: an import statement here would
     # turn the layers upside down and load torch. So the name is looked up only when somebody asks for it.
-    if name in _ANALYSIS:
-        return getattr(import_module("hailproof.campaigns.analysis"), name)
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ANALYSIS])
+    return sorted([*globals(), *_ELSEWHERE])

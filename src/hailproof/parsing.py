@@ -76,6 +76,18 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def printable(text: object, length: int) -> str:
+    """A text for a terminal or a log: cut to a length, with what a terminal would hide or obey spelled out.
+
+    Args:
+        text: Anything; its ``str`` is taken.
+        length: Characters that are kept; an ellipsis is the last if something is left out.
+    """
+    whole = str(text)
+    kept = whole if len(whole) <= length else f"{whole[: length - 1]}…"
+    return "".join(each if each.isprintable() else f"<U+{ord(each):04X}>" for each in kept)
+
+
 def plain(text: str) -> str:
     """The text with the signs and blanks of ASCII, and without characters that show nothing.
 

@@ -35,6 +35,8 @@ class BaseDefense(ABC):
     """The kinds of answers in which it finds something to read."""
     same_weights: bool = False
     """Whether it rejects every draw of other weights than the receiver's."""
+    reads_sampling: bool = False
+    """Whether its verdict depends on how honest completions are drawn (``Evidence.sampling``)."""
 
     def __init__(self, admission: Admission = "drop") -> None:
         if admission not in get_args(Admission):

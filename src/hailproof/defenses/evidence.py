@@ -31,7 +31,7 @@ class Received:
         beacon: Public randomness that nobody knew before all completions of the round were sent, if there is any.
         read: Prompt and completion of each as the receiver's token ids, ``[N]``; without, they are made with the
             model's codec.
-        anonymous: Whether senders and groups are made up, so that they say nothing.
+        made_up: Which of senders and groups are made up, so that they say nothing.
     """
 
     round: int
@@ -47,7 +47,7 @@ class Received:
     frozen: Policy | None = None
     beacon: int | None = None
     read: Sequence[Row] | None = None
-    anonymous: bool = False
+    made_up: frozenset[Need] = frozenset()
     _scored: dict[tuple[str, int, int], TokenScores] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -76,7 +76,7 @@ class Received:
             prompts=prompts,
             submissions=submissions,
             earned=[1.0] * len(texts),
-            anonymous=True,
+            made_up=frozenset({"senders", "groups"}),
         )
 
     @property
@@ -87,8 +87,8 @@ class Received:
             "model": self.model is not None,
             "anchor": self.frozen is not None,
             "keys": self.slot_keys is not None,
-            "senders": not self.anonymous,
-            "groups": not self.anonymous,
+            "senders": "senders" not in self.made_up,
+            "groups": "groups" not in self.made_up,
             "own": bool(self.own),
         }
         return frozenset(need for need, there in has.items() if there)

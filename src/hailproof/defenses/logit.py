@@ -31,6 +31,7 @@ class LogitDefense(BaseDefense):
 
     name = "logit"
     needs = frozenset({"tokens", "model"})
+    reads_sampling = True
 
     def __init__(self, tolerance: float | None = None, max_outside: int = 0, admission: Admission = "drop") -> None:
         if (tolerance or 0) < 0 or max_outside < 0:

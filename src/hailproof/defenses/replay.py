@@ -75,6 +75,7 @@ class ReplayDefense(BaseDefense):
     needs = frozenset({"tokens", "model", "keys", "senders"})
     before_rewards = True
     same_weights = True
+    reads_sampling = True
 
     def __init__(
         self,

@@ -163,7 +163,7 @@ class SenderStatsDefense(BaseDefense):
             return Verdict(self.name, "abstain", "too few senders to compare with", weight=start)
         earned = trust(capital, self.alpha)
         self._good[sender] += earned == 1
-        reason = f"sender {sender}: evidence {capital:.3g} of {1 / self.alpha:.3g}"
+        reason = f"evidence {capital:.3g} of {1 / self.alpha:.3g} against its sender"
         return Verdict(self.name, "accept", reason, capital, weight=start * earned)
 
     def state(self) -> dict[str, Any]:

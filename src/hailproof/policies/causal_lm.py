@@ -61,8 +61,12 @@ class CausalLM:
 
     def copied(self) -> "CausalLM":
         """The same policy on weights of its own."""
+        return self.on(self.trainable.copied())
+
+    def on(self, trainable: Trainable) -> "CausalLM":
+        """The same policy on other weights of the same shape."""
         twin = copy.copy(self)
-        twin.trainable = self.trainable.copied()
+        twin.trainable = trainable
         twin.engine = self._engine_factory(twin.trainable, twin.codec)
         return twin
 

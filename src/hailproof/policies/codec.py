@@ -31,6 +31,7 @@ class TokenizerCodec:
     Attributes:
         end_ids: Tokens that end a completion. The first, which this codec writes, is the one that the chat template
             writes after an answer; if it writes none, the tokenizer's end token.
+        known: The ids that the model has and the tokenizer writes.
 
     Raises:
         ModelError: If no token ends a completion, or the chat template cannot be used.
@@ -50,7 +51,7 @@ class TokenizerCodec:
         flagged = (token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
         self._special_ids = frozenset((*tokenizer.all_special_ids, *flagged))  # decoding leaves all of them out
         self._never_inside = self._special_ids | set(self.end_ids)
-        self._known = frozenset(i for i in tokenizer.get_vocab().values() if columns is None or i < columns)
+        self.known = frozenset(i for i in tokenizer.get_vocab().values() if columns is None or i < columns)
         self._begin = self._begun()
         self._rendered: dict[Prompt, tuple[int, ...]] = {}
         self._frames: dict[str, list[list[int]]] = {}
@@ -69,7 +70,7 @@ class TokenizerCodec:
         some models are wider than their tokenizer.
         """
         special = self._special_ids - set(self.end_ids)
-        return tuple(i for i in range(columns) if i in special or i not in self._known)
+        return tuple(i for i in range(columns) if i in special or i not in self.known)
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt: by chat template if the tokenizer has one, else plain text.
@@ -128,7 +129,7 @@ class TokenizerCodec:
 
     def _stays_out(self, token: int) -> bool:
         """Whether no text may become this token: one that ends a completion, or that the model does not have."""
-        return token in self.end_ids or token not in self._known
+        return token in self.end_ids or token not in self.known
 
     def _encoded(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -162,7 +163,7 @@ class TokenizerCodec:
         if (
             ended == completion.finished
             and ids
-            and self._known.issuperset(ids)
+            and self.known.issuperset(ids)
             and self._never_inside.isdisjoint(body)
             and self.decode(body) == completion.text
         ):

@@ -9,13 +9,13 @@ from typing import Any
 
 from hailproof.attacks import ATTACKS
 from hailproof.errors import HailproofError
+from hailproof.plugins import make
 from hailproof.protocols import AttackMeasure
 from hailproof.records import Problem
 from hailproof.reports.marks import REASON, Mark, attack_spans, marks_of, segments
 from hailproof.reports.pages import cut
 from hailproof.reports.surprise import Token, surprises
 from hailproof.runs.config import RunConfig
-from hailproof.runs.plugins import make
 from hailproof.runs.store import read_completions
 
 # Limits that keep the file small: rounds and completions shown, and letters of each text.

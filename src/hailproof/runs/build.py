@@ -15,6 +15,7 @@ from hailproof.errors import ConfigError, MismatchError
 from hailproof.exchange import LocalExchange
 from hailproof.learner.update import Learner
 from hailproof.node import HonestNode, SampledSharing
+from hailproof.plugins import make
 from hailproof.policies.causal_lm import CausalLM, EngineFactory
 from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.load import load
@@ -22,7 +23,6 @@ from hailproof.protocols import AttackMeasure, Sampling, Task
 from hailproof.records import Problem
 from hailproof.rewards import Rewarder
 from hailproof.runs.config import RunConfig
-from hailproof.runs.plugins import make
 from hailproof.runs.roster import Roster, make_roster
 from hailproof.runs.settle import settle
 from hailproof.seeds import Seeds, derive

@@ -3,9 +3,8 @@
 The same file describes a run on the shipped nano models and one on real models and GPUs.
 """
 
-import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from hailproof.errors import ConfigError
 from hailproof.files import read_text
 from hailproof.learner.config import LearnerConfig
 from hailproof.parsing import encodable
+from hailproof.plugins import Plugin, scalars
 from hailproof.protocols import PromptChoice, Sampling, Topology
 from hailproof.settings import SHOWN, Count, Natural, Section, validated
 
@@ -25,30 +25,6 @@ MAX_DEPTH = 32
 """Tables and arrays in each other; no configuration comes near it, and what is nested deeper breaks parsers."""
 MAX_INTEGER = 2**63
 """TOML's integers have 64 bits."""
-
-
-class Plugin(Section):
-    """A named thing with options: an attack, a defense or a task."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _options_are_finite(self) -> "Plugin":
-        for option, value in self.options.items():
-            for each in _scalars(value):
-                if isinstance(each, float) and not math.isfinite(each):
-                    raise ValueError(f"the option '{option}' of '{self.name}' is {each}; give it a finite number")
-        return self
-
-
-def _scalars(tree: Any) -> Iterator[Any]:
-    """Everything in a tree that is no table or list."""
-    if isinstance(tree, Mapping | list | tuple):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _scalars(value)
-    else:
-        yield tree
 
 
 class TaskConfig(Plugin):
@@ -384,7 +360,7 @@ def load_config(path: Path | None = None, overrides: Sequence[tuple[str, Any]] =
             f"defense = {tree['defense']!r:.{SHOWN}} is no list of defenses; name each with --defense NAME, or in the "
             'file under [[defense]] with name = "NAME".'
         )
-    for text in _scalars(tree):
+    for text in scalars(tree):
         if isinstance(text, str) and encodable(text) != text:
             raise ConfigError(f"The configuration holds {text!r:.{SHOWN}}, which is not UTF-8 text; rename it.")
     try:

@@ -15,10 +15,10 @@ from hailproof.defenses import DEFENSES
 from hailproof.defenses.presets import PRESETS
 from hailproof.errors import ConfigError, MismatchError
 from hailproof.learner.config import NANO
+from hailproof.plugins import checked, make, with_defaults
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Attack, AttackMeasure, Task, Variant
 from hailproof.runs.config import Plugin, RunConfig, SwarmConfig
-from hailproof.runs.plugins import checked, make, with_defaults
 from hailproof.runs.roster import make_roster
 from hailproof.settings import Section, validated
 from hailproof.tasks import TASKS

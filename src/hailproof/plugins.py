@@ -1,16 +1,42 @@
-"""From a name with options to the thing that it stands for: an attack, a defense or a task."""
+"""A name with options, and the thing that it stands for: an attack, a defense or a task."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
 from hailproof import registry
 from hailproof.errors import ConfigError
-from hailproof.runs.config import Plugin
+from hailproof.settings import Section
+
+
+class Plugin(Section):
+    """A named thing with options: an attack, a defense or a task."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_are_finite(self) -> "Plugin":
+        for option, value in self.options.items():
+            for each in scalars(value):
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise ValueError(f"the option '{option}' of '{self.name}' is {each}; give it a finite number")
+        return self
+
+
+def scalars(tree: Any) -> Iterator[Any]:
+    """Everything in a tree that is no table or list."""
+    if isinstance(tree, Mapping | list | tuple):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from scalars(value)
+    else:
+        yield tree
+
 
 P = TypeVar("P", bound=Plugin)
 

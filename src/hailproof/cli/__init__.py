@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 
 from hailproof import __version__
+from hailproof.cli.probe import probe_reward
+from hailproof.cli.screen import screen
 from hailproof.errors import HailproofError
 from hailproof.runs.console import guarded
 from hailproof.runs.quiet import quiet_libraries
@@ -422,6 +424,10 @@ def demo(
     console.print(summary_table(summaries))
     console.print(f"Picture: {picture}", soft_wrap=True)
     console.print(f"Reports: {out}/*/report.html", soft_wrap=True)
+
+
+app.command("screen")(screen)
+app.command("probe-reward")(probe_reward)
 
 
 def main() -> None:

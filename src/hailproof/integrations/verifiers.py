@@ -1,0 +1,86 @@
+"""verifiers (v1, 0.4) and prime-rl: traces that a shield rejects end with an error, and those are not trained on.
+
+    class MyEnv(vf.Env):                       # verifiers: after all agents of an episode are scored
+        async def finalize(self, episode, ...):
+            leave_out(shield, episode.traces)
+
+    class Shielded(GRPOAlgorithm):             # prime-rl: a whole group, before credit is assigned
+        async def score_group(self, episodes):
+            leave_out(shield, [trace for episode in episodes for trace in episode.traces])
+            await super().score_group(episodes)
+
+An error takes a trace out of prime-rl's trainable traces, so that it leaves the baseline: a true drop. Tokens cannot be
+muted here, since prime-rl stamps the weights of tokens itself: a trace that needs muting is left out.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hailproof.integrations.seams import LEAST_WEIGHT, reason_of
+from hailproof.shield import Screened, Shield
+from hailproof.shield.results import Sender
+
+ERROR = "HailproofRejected"
+"""Type of the error that a rejected trace ends with."""
+
+
+def leave_out(
+    shield: Shield,
+    traces: Sequence[Any],
+    sender: Callable[[Any], Sender] | None = None,
+    least_weight: float = LEAST_WEIGHT,
+) -> Screened:
+    """Screens traces and marks those that are rejected, in place.
+
+    Args:
+        shield: The shield. What it reads of a trace is what the model wrote, turn by turn.
+        traces: Traces of one group, or of several; equal prompts make a group.
+        sender: Says who sent a trace.
+        least_weight: A trace that weighs less is left out.
+
+    Returns:
+        What was said of each.
+    """
+    result = shield.screen(
+        prompts=[_messages(trace, sampled=False) for trace in traces],
+        completions=[_messages(trace, sampled=True) for trace in traces],
+        rewards=[_reward(trace) for trace in traces],
+        senders=None if sender is None else [sender(trace) for trace in traces],
+    )
+    for trace, row in zip(traces, result, strict=True):
+        reason = reason_of(row, False, least_weight)
+        if reason:
+            trace.errors.append(_error(trace, reason))
+            trace.ok = False
+    return result
+
+
+def _messages(trace: Any, sampled: bool) -> list[dict[str, Any]]:
+    """The messages that a model wrote, or those before the first of them."""
+    nodes = list(trace.nodes)
+    first = next((at for at, node in enumerate(nodes) if node.sampled), len(nodes))
+    chosen = [node for node in nodes if node.sampled] if sampled else nodes[:first]
+    return [{"role": node.message.role, "content": _plain(node.message.content)} for node in chosen]
+
+
+def _plain(content: Any) -> Any:
+    """A content as text, or as parts with texts."""
+    if content is None or isinstance(content, str):
+        return content
+    return [{"type": "text", "text": getattr(part, "text", None) or ""} for part in content]
+
+
+def _reward(trace: Any) -> float | None:
+    """The sum of the weighted rewards; ``None`` if none was scored."""
+    scored = [each for each in trace.rewards.values() if each is not None]
+    return sum(each.score * each.weight for each in scored) if scored else None
+
+
+def _error(trace: Any, reason: str) -> Any:
+    """An error as traces keep them."""
+    try:
+        kinds = importlib.import_module("verifiers.v1.trace")
+    except ImportError:  # a trace of something else that has the same fields
+        return {"type": ERROR, "message": reason}
+    return kinds.Error(type=ERROR, message=reason)

@@ -1,0 +1,160 @@
+"""What a trainer hands to a shield: lists of any kind become checked columns, and a mistake is a ``ConfigError``."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hailproof.errors import ConfigError
+from hailproof.shield.results import Sender
+
+Message = Mapping[str, Any]
+Text = str | Sequence[Message]
+"""A plain text, or a conversation as a list of messages with ``role`` and ``content``."""
+
+T = TypeVar("T")
+
+
+def column(name: str, values: Iterable[T], count: int | None = None) -> list[T]:
+    """A column of a batch as a list; arrays and tensors are read.
+
+    Args:
+        name: What messages call it.
+        values: Its values.
+        count: How many there must be.
+
+    Raises:
+        ConfigError: If it is no list, or has another length.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} is a {type(values).__name__}; give a list with one entry for each completion.")
+    as_list = getattr(values, "tolist", None)  # arrays and tensors
+    found: list[T] = as_list() if as_list is not None else list(values)
+    if not isinstance(found, list):
+        raise ConfigError(f"{name} is a single value; give a list with one entry for each completion.")
+    if count is not None and len(found) != count:
+        raise ConfigError(f"{name} has {len(found)} entries for {count} completions; give one for each.")
+    return found
+
+
+def text_of(name: str, value: Text, roles: tuple[str, ...] | None = None) -> str:
+    """The text of a plain or conversational value.
+
+    Args:
+        name: What messages call it.
+        value: A text, or messages.
+        roles: Whose messages count; ``None``: everybody's.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    return "\n\n".join(
+        text for message in _messages(name, value) if (roles is None or message.get("role") in roles)
+        if (text := _content(name, message))
+    )  # fmt: skip
+
+
+def _messages(name: str, value: Any) -> list[Message]:
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Mapping) for message in messages):
+        raise ConfigError(f"{name} is a {type(value).__name__}; give a text, or a list of messages (role, content).")
+    return list(messages)
+
+
+def _content(name: str, message: Message) -> str:
+    content = message.get("content")
+    if content is None:  # a message with nothing but tool calls
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
+        return "".join(str(part.get("text") or "") for part in content)
+    raise ConfigError(f"{name} has a message with a {type(content).__name__} as content; give a text or parts.")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a policy was asked.
+
+    Attributes:
+        system: Instructions.
+        user: The rest.
+        label: The same for equal prompts, and for no others.
+        given: The prompt as it was given.
+    """
+
+    system: str
+    user: str
+    label: str
+    given: Text = ""
+
+    @classmethod
+    def of(cls, name: str, prompt: Text) -> "Asked":
+        """From a prompt as a trainer has it."""
+        if isinstance(prompt, str):
+            return cls("", prompt, prompt, prompt)
+        system = text_of(name, prompt, ("system",))
+        rest = [each for each in _messages(name, prompt) if each.get("role") != "system"]
+        user = text_of(name, rest)
+        try:
+            label = json.dumps(prompt, sort_keys=True, default=str)
+        except (RecursionError, TypeError, ValueError):  # somebody nested parts until JSON gives up
+            label = json.dumps([system, user])
+        return cls(system, user, label, prompt)
+
+
+def answer_of(name: str, completion: Text) -> str:
+    """The text of a completion: of a conversation, what was not said by a tool or a user."""
+    if isinstance(completion, str):
+        return completion
+    messages = _messages(name, completion)
+    return "\n\n".join(
+        text for message in messages if message.get("role", "assistant") == "assistant"
+        if (text := _content(name, message))
+    )  # fmt: skip
+
+
+def ids_of(name: str, values: Any) -> tuple[int, ...]:
+    """Token ids as a tuple of plain integers; arrays and tensors are read.
+
+    Raises:
+        ConfigError: If they are no list of integers.
+    """
+    as_list = getattr(values, "tolist", None)
+    found = as_list() if as_list is not None else values
+    if not isinstance(found, list | tuple) or any(type(token) is not int for token in found):
+        raise ConfigError(f"{name} is no list of token ids; give whole numbers, one for each token.")
+    return tuple(found)
+
+
+def reward_of(name: str, value: Any) -> float | None:
+    """A reward; ``None`` if there is none, which is what ``None`` and NaN mean.
+
+    Raises:
+        ConfigError: If it is no number.
+    """
+    if value is None:
+        return None
+    scalar = getattr(value, "item", None)
+    found = scalar() if scalar is not None else value
+    if not isinstance(found, int | float):
+        raise ConfigError(f"{name} is {found!r:.80}, not a number; give the reward, or None where there is none.")
+    try:
+        number = float(found)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def sender_of(name: str, value: Any) -> Sender:
+    """A sender's name.
+
+    Raises:
+        ConfigError: If it is neither a text nor a whole number.
+    """
+    if type(value) in (str, int):
+        return value
+    raise ConfigError(f"{name} is {value!r:.80}; name each sender by a text or a whole number.")

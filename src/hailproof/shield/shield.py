@@ -1,0 +1,474 @@
+"""The shield: a chain of defenses behind one call, for any trainer that learns from completions of others.
+
+    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer)
+    result = shield.screen(prompts=prompts, completions=completions, completion_ids=ids, rewards=rewards)
+    train_on(result.rewards, result.weights, result.masks)
+
+What a chain lacks is said when the shield is built. A caller's mistake raises ``ConfigError``; whatever strangers wrote
+is a verdict.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
+
+from hailproof import registry
+from hailproof.consequences import consequence
+from hailproof.defenses import DEFENSES
+from hailproof.defenses.base import BaseDefense
+from hailproof.defenses.chain import Chain, Screening
+from hailproof.defenses.evidence import Received
+from hailproof.defenses.presets import PRESETS
+from hailproof.errors import ConfigError, MismatchError
+from hailproof.plugins import Plugin, make
+from hailproof.protocols import Admission, Codec, Defense, Need, Sampling, Variant
+from hailproof.records import Completion, Prompt, Row, Submission
+from hailproof.settings import validated
+from hailproof.shield import memory
+from hailproof.shield.batch import MAX_CHARACTERS, NAME, Batch, Reader
+from hailproof.shield.results import Screened, ScreenedRow, Sender
+from hailproof.shield.rows import Text, sender_of
+
+if TYPE_CHECKING:
+    from hailproof.policies.causal_lm import CausalLM
+
+Named = str | tuple[str, Mapping[str, Any]] | Defense
+"""A defense: a name or a preset's, a name with options, or a defense itself."""
+
+Brings = Literal["ids", "senders", "groups", "keys"]
+"""What a trainer can hand to ``screen`` besides texts and rewards."""
+
+VERSION = 1
+"""Of the form of a saved state."""
+
+_GIVE: Mapping[Need, str] = {
+    "model": "model= and tokenizer=",
+    "anchor": "model= and tokenizer=",
+    "tokens": "tokenizer=",
+    "own": "own=, your own name among the senders",
+}
+"""What to build a shield with whose chain lacks something."""
+
+_BRING: Mapping[Need, str] = {"senders": "senders", "groups": "groups or prompts", "keys": "slot_keys"}
+"""What to give with each batch."""
+
+
+@final
+class Shield:
+    """Screens batches of completions with a chain of defenses.
+
+    Args:
+        *defenses: In the order in which they are asked: names, presets, names with options, or defenses.
+        model: The model that is trained, in its present weights, wrapped or not (PEFT, DDP, accelerate, compiled); or
+            the name of a model. It is read, and left as it was.
+        tokenizer: Its tokenizer, or a processor with one.
+        anchor: The model as it was before training, where a defense needs it; by default a frozen copy of ``model`` as
+            it is now. Weights that are frozen under an adapter are not copied.
+        sampling: How honest completions are drawn, for defenses that check it.
+        variant: Whether answers are reasoning with a number, or programs; by default what the chain reads.
+        own: The name of the receiver itself among the senders; its completions are compared with, not judged.
+        brings: What each call of ``screen`` will bring besides texts and rewards: ``ids``, ``senders``, ``groups``,
+            ``keys``.
+        multi_turn: Whether completions hold turns of tools or users, so that end tokens stand inside them.
+        max_characters: A longer completion is rejected unread.
+
+    Attributes:
+        chain: The defenses.
+        round: Number of the last batch.
+        notes: What its presets count on that only the trainer can do.
+        guarded: The reward functions that :meth:`guard` made last, if it did.
+
+    Raises:
+        ConfigError: If a name or option is wrong, or the chain lacks something.
+        ModelError: If the model cannot be read.
+    """
+
+    def __init__(
+        self,
+        *defenses: Named | Iterable[Named],
+        model: Any = None,
+        tokenizer: Any = None,
+        anchor: Any = None,
+        sampling: Sampling | None = None,
+        variant: Variant | None = None,
+        own: Sender | None = None,
+        brings: Iterable[Brings] = (),
+        multi_turn: bool = False,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> None:
+        named = list(_flat(defenses))
+        self.chain = chain_of(named)
+        self.brings = frozenset(brings)
+        unknown = self.brings - {*get_args(Brings)}
+        if unknown:
+            raise ConfigError(f"brings names {sorted(unknown)[0]!r}; it takes ids, senders, groups and keys.")
+        if max_characters < 1:
+            raise ConfigError(f"max_characters = {max_characters} reads nothing; give at least 1.")
+        self.own = None if own is None else sender_of("own", own)
+        self.variant: Variant = _variant_of(self.chain, variant)
+        self._check_needs(model, tokenizer, anchor)
+        self._check_sampling(sampling)
+        self.sampling = sampling or Sampling()
+        self.policy, self.codec = _readers(model, tokenizer)
+        self._reader = Reader(
+            policy=self.policy,
+            codec=self.codec,
+            needs_tokens="tokens" in self.chain.needs,
+            multi_turn=multi_turn,
+            max_characters=max_characters,
+        )
+        self.anchor = self._anchored(anchor, tokenizer, nobody_trains=isinstance(model, str))
+        self.round = 0
+        self.guarded: Any = None
+        self.notes = tuple(_notes(named))
+        self._senders: dict[Sender, int] = {}
+
+    def _check_needs(self, model: Any, tokenizer: Any, anchor: Any) -> None:
+        if model is not None and tokenizer is None and not isinstance(model, str) and not hasattr(model, "codec"):
+            raise ConfigError("model is given without its tokenizer; give tokenizer= too.")
+        read = model is not None
+        has: dict[Need, bool] = {
+            "model": read,
+            "anchor": read or anchor is not None,
+            "tokens": read or tokenizer is not None or "ids" in self.brings,
+            "own": self.own is not None and "senders" in self.brings,
+            "senders": "senders" in self.brings,
+            "groups": "groups" in self.brings,
+            "keys": "keys" in self.brings,
+        }
+        for defense in self.chain.defenses:
+            lacking: list[Need] = sorted(need for need in defense.needs if not has.get(need))
+            if lacking:
+                raise ConfigError(f"Defense {defense.name} needs {' and '.join(lacking)}; {_advice(lacking)}.")
+
+    def _check_sampling(self, sampling: Sampling | None) -> None:
+        for defense in self.chain.defenses:
+            if sampling is None and getattr(defense, "reads_sampling", False):
+                raise ConfigError(
+                    f"Defense {defense.name} checks how completions are drawn; give sampling=Sampling(temperature, "
+                    "top_k, top_p, max_new_tokens) with the trainer's own settings."
+                )
+            if sampling is not None and isinstance(defense, BaseDefense):
+                defense.check_limit(sampling.max_new_tokens)
+
+    def _anchored(self, anchor: Any, tokenizer: Any, nobody_trains: bool) -> "CausalLM | None":
+        if "anchor" not in self.chain.needs:
+            return None
+        from hailproof.shield.models import frozen_copy, policy_of
+
+        if anchor is not None:
+            return policy_of(anchor, tokenizer)
+        assert self.policy is not None
+        return self.policy if nobody_trains else frozen_copy(self.policy)
+
+    def screen(
+        self,
+        *,
+        prompts: Iterable[Text] | None = None,
+        completions: Iterable[Text] | None = None,
+        completion_ids: Iterable[Sequence[int]] | None = None,
+        rewards: Iterable[Any] | None = None,
+        senders: Iterable[Sender] | None = None,
+        groups: Iterable[Sender] | None = None,
+        prompt_ids: Iterable[Sequence[int]] | None = None,
+        slot_keys: Iterable[int] | None = None,
+        finished: Iterable[bool] | None = None,
+        missing: Mapping[Sender, int] | None = None,
+        beacon: int | None = None,
+        round: int | None = None,
+    ) -> Screened:
+        """Screens a batch of N completions.
+
+        Args:
+            prompts: ``[N]`` what was asked: texts, or lists of messages.
+            completions: ``[N]`` texts, or lists of messages. Where ids and a tokenizer are given, what is screened is
+                the text that the ids say, since that is what will be learned; then they may be left out.
+            completion_ids: ``[N]`` token ids as they will be trained on, padding left out.
+            rewards: ``[N]`` the receiver's own rewards; ``None`` or NaN leaves a row out. Without rewards each row
+                counts as fully rewarded, 1.0.
+            senders: ``[N]`` who sent each.
+            groups: ``[N]`` which rows answer the same prompt; by default equal prompts make a group.
+            prompt_ids: ``[N]`` token ids of the prompts as they will be trained on; by default the tokenizer's of the
+                prompts, messages by the chat template.
+            slot_keys: ``[N]`` the public key of each slot's randomness (``hailproof.rollouts.completion_key``).
+            finished: ``[N]`` whether each ended by itself; by default whether its ids end with an end token.
+            missing: By sender, how many completions that it owed did not come.
+            beacon: Public randomness that nobody knew before all had sent.
+            round: Number of the batch; by default one more than that of the last.
+
+        Raises:
+            ConfigError: If the arguments do not fit together, or something is missing that the chain was promised.
+        """
+        number = self.round + 1 if round is None else round
+        if type(number) is not int or number < 0:
+            raise ConfigError(f"round is {number!r}; give a whole number, larger in each call.")
+        batch = Batch.of(
+            self._reader,
+            prompts=prompts,
+            completions=completions,
+            completion_ids=completion_ids,
+            rewards=rewards,
+            senders=senders,
+            groups=groups,
+            prompt_ids=prompt_ids,
+            slot_keys=slot_keys,
+            finished=finished,
+        )
+        self._check_brought(batch)
+        owed = {self._number(sender_of("missing", name)): count for name, count in (missing or {}).items()}
+        screening = self._ask(batch, number, owed, beacon)
+        self.round = number
+        return Screened(number, self._rows(batch, screening), self.suspended(), screening.seconds)
+
+    def suspended(self) -> frozenset[Sender]:
+        """Senders that some defense wants to send nothing in the next round."""
+        names = {number: name for name, number in self._senders.items()}
+        return frozenset(names[each] for each in self.chain.suspended(self.round + 1) if each in names)
+
+    def _check_brought(self, batch: Batch) -> None:
+        """Makes sure that a batch has what the shield was promised when it was built."""
+        has = {
+            "ids": batch.given_ids,
+            "senders": batch.senders is not None,
+            "groups": batch.groups is not None,
+            "keys": batch.keys is not None,
+        }
+        called = {"ids": "completion_ids", "groups": "groups or prompts", "keys": "slot_keys"}
+        for need in sorted(self.brings):
+            if not has[need]:
+                raise ConfigError(f"The shield was built with brings={{{need!r}}}; give {called.get(need, need)}.")
+
+    def _ask(self, batch: Batch, round: int, missing: Mapping[int, int], beacon: int | None) -> Screening:
+        """Asks the chain about the rows that can be read; the verdicts are of those, in their order."""
+        if self.anchor is not None and self.policy is not None:
+            device = self.policy.model.device
+            if self.anchor.model.device != device:  # trainers move a model after it was made
+                self.anchor.model.to(device)  # pyright: ignore[reportArgumentType] - the library's decorator hides self
+        rows = [batch.rows[index] for index in batch.asked]
+        slots: Counter[str] = Counter()
+        submissions: list[Submission] = []
+        for index in batch.asked:
+            row, group = batch.rows[index], batch.label(index)
+            sender = index if batch.senders is None else self._number(batch.senders[index])
+            completion = Completion(row.text, row.token_ids or (), row.finished)
+            submissions.append(Submission(round, sender, group, slots[group], completion))
+            slots[group] += 1
+        made_up: dict[Need, bool] = {"senders": batch.senders is None, "groups": batch.groups is None}
+        evidence = Received(
+            round=round,
+            sampling=self.sampling,
+            variant=self.variant,
+            prompts=[Prompt(batch.label(i), batch.prompts[i].system, batch.prompts[i].user) for i in batch.asked],
+            submissions=submissions,
+            earned=[batch.rewards[index] or 0.0 for index in batch.asked],
+            slot_keys=None if batch.keys is None else [batch.keys[index] for index in batch.asked],
+            model=self.policy,
+            own=frozenset() if self.own is None else frozenset({self._number(self.own)}),
+            missing=missing,
+            frozen=self.anchor,
+            beacon=beacon,
+            read=None if None in [row.token_ids for row in rows]
+            else [Row(row.prompt_ids, row.token_ids or ()) for row in rows],
+            made_up=frozenset(need for need, so in made_up.items() if so),
+        )  # fmt: skip
+        return self.chain.screen(evidence) if batch.asked else Screening([])
+
+    def _rows(self, batch: Batch, screening: Screening) -> tuple[ScreenedRow, ...]:
+        """What becomes of each row."""
+        admissions: dict[str, Admission] = {**self.chain.admissions, NAME: "drop"}
+        spoken = {**batch.faults, **dict(zip(batch.asked, screening.verdicts, strict=True))}
+        result: list[ScreenedRow] = []
+        for index, row in enumerate(batch.rows):
+            reward = batch.rewards[index]
+            fate = consequence(reward, spoken[index], admissions)
+            left, mask = fate.reward is None, None
+            if row.token_ids is not None:
+                mask = tuple(int(not left and token not in fate.muted) for token in range(len(row.token_ids)))
+            result.append(
+                ScreenedRow(
+                    reward=fate.reward,
+                    weight=0.0 if left else fate.weight,
+                    mask=mask,
+                    verdicts=spoken[index],
+                    text=row.text,
+                    token_ids=row.token_ids,
+                    sender=None if batch.senders is None else batch.senders[index],
+                    group=batch.label(index),
+                )
+            )
+        return tuple(result)
+
+    def _number(self, sender: Sender) -> int:
+        """The number that a sender has in records; the same in all rounds."""
+        return self._senders.setdefault(sender, len(self._senders))
+
+    def guard(self, reward_funcs: Callable[..., Any] | Sequence[Callable[..., Any]], **options: Any) -> Any:
+        """Reward functions for TRL that return ``None`` for what is left out; see ``integrations/trl.py``."""
+        from importlib import import_module
+
+        # The seams of trainers lie in a layer above: looked up only when somebody asks.
+        return import_module("hailproof.integrations.trl").guard(self, reward_funcs, **options)
+
+    def attach(self, trainer: Any) -> None:
+        """Lets a ``GRPOTrainer`` of TRL with guarded rewards mute tokens; see ``integrations/trl.py``."""
+        from importlib import import_module
+
+        import_module("hailproof.integrations.trl").attach(self, trainer)
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered between batches, in types that JSON has."""
+        return {
+            "version": VERSION,
+            "round": self.round,
+            "senders": list(self._senders),
+            "defenses": {name: memory.as_plain(state) for name, state in self.chain.state().items()},
+            "anchor": self._anchor_print(),
+        }
+
+    def _anchor_print(self) -> str | None:
+        """Which weights the anchor holds; ``None`` without one."""
+        if self.anchor is None:
+            return None
+        from hailproof.shield.models import fingerprint
+
+        return fingerprint(self.anchor)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave; nothing has changed if it raises.
+
+        Raises:
+            ConfigError: If it is the state of another chain or anchor, or damaged.
+        """
+        if not isinstance(state, Mapping) or state.get("version") != VERSION:
+            raise ConfigError("This is no state of a shield of this version; give what state() or save() made.")
+        names, own = list(state.get("defenses") or ()), [defense.name for defense in self.chain.defenses]
+        if names != own:
+            raise ConfigError(f"The state is of the chain {', '.join(names)}; build that one, not {', '.join(own)}.")
+        if state.get("anchor") != self._anchor_print():
+            raise ConfigError(
+                "The state was saved with another anchor; give anchor= the model as it was when training began."
+            )
+        before = self.chain.state()
+        try:
+            senders = {sender_of("senders", name): number for number, name in enumerate(state["senders"])}
+            round = int(state["round"])
+            self.chain.restore({name: memory.from_plain(saved) for name, saved in state["defenses"].items()})
+        except Exception as error:  # a defense of somebody else's may raise anything on what it did not write
+            self.chain.restore(before)
+            raise ConfigError(f"The state is damaged ({type(error).__name__}: {error}); take an older one.") from error
+        self._senders, self.round = senders, round
+
+    def save(self, path: str | Path) -> None:
+        """Writes the state to a file, whole or not at all.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        memory.write(Path(path), self.state())
+
+    def load(self, path: str | Path) -> None:
+        """Takes up the state that :meth:`save` wrote.
+
+        Raises:
+            ConfigError: If it is none of this chain.
+        """
+        self.restore(memory.read(Path(path)))
+
+    def __repr__(self) -> str:
+        reader = "" if self.policy is None else f", model={self.policy.name!r}"
+        return f"Shield({', '.join(repr(each.name) for each in self.chain.defenses)}{reader}, round={self.round})"
+
+
+
+def chain_of(named: Iterable[Named]) -> Chain:
+    """The chain that names, presets, names with options and defenses make.
+
+    Raises:
+        ConfigError: If it would be empty, or a name or option is wrong.
+    """
+    chain = Chain([defense for each in named for defense in _built(each)])
+    if not chain.defenses:
+        raise ConfigError(f"A shield without defenses keeps nothing out; name some of {', '.join(_known())}.")
+    return chain
+
+
+def _flat(defenses: Iterable[Any]) -> Iterator[Any]:
+    """Defenses one by one; lists of them are unpacked, but a pair of name and options is one."""
+    for each in defenses:
+        pair = isinstance(each, tuple) and len(each) == 2 and isinstance(each[1], Mapping)
+        if isinstance(each, list | tuple) and not pair:
+            yield from _flat(each)
+        else:
+            yield each
+
+
+def _advice(lacking: Sequence[Need]) -> str:
+    """What to do about what a chain lacks."""
+    asked: list[Need] = [need for need in lacking if need != "tokens" or "model" not in lacking]
+    parts = list(dict.fromkeys(_GIVE[need] for need in asked if need in _GIVE))
+    brought: list[Need] = [need for need in asked if need in _BRING]
+    if brought:
+        names = ", ".join(repr(need) for need in brought)
+        parts.append(f"brings={{{names}}}, and with each batch {' and '.join(_BRING[need] for need in brought)}")
+    return f"give {' and '.join(parts)}"
+
+
+def _known() -> list[str]:
+    return [*PRESETS, *registry.names("defenses", DEFENSES)]
+
+
+def _built(named: Any) -> list[Defense]:
+    """The defenses that a name, a name with options, or a defense stands for."""
+    if not isinstance(named, str | tuple):
+        if not hasattr(named, "screen") or not hasattr(named, "admission"):
+            raise ConfigError(f"{named!r:.80} is no defense; give a name, (name, options), or a defense.")
+        return [named]
+    name, options = (named, {}) if isinstance(named, str) else named
+    if name not in PRESETS:
+        return [make("defenses", DEFENSES, validated(Plugin, {"name": name, "options": dict(options)}))]
+    if options:
+        raise ConfigError(f"The preset '{name}' takes no options; name its defenses one by one instead.")
+    return [
+        make("defenses", DEFENSES, Plugin(name=defense, options=dict(chosen)))
+        for defense, chosen in PRESETS[name].chain
+    ]
+
+
+def _notes(named: Iterable[Any]) -> Iterator[str]:
+    """What presets set besides their chains, which a shield cannot set in somebody else's trainer."""
+    for name in named:
+        preset = PRESETS.get(name) if isinstance(name, str) else None
+        for section, values in preset.settings.items() if preset else ():
+            for key, value in values.items():
+                setting = str(value).lower() if isinstance(value, bool) else value
+                yield f"The preset '{name}' also counts on {section}.{key} = {setting}, which is the trainer's to do."
+
+
+def _variant_of(chain: Chain, variant: Variant | None) -> Variant:
+    """The kind of answers that a chain reads.
+
+    Raises:
+        MismatchError: If a defense reads nothing of the kind that is asked for.
+    """
+    read = {each.name: tuple(getattr(each, "variants", get_args(Variant))) for each in chain.defenses}
+    if variant is None:
+        return "code" if ("code",) in read.values() and ("math",) not in read.values() else "math"
+    if variant not in get_args(Variant):
+        raise ConfigError(f"variant = {variant!r} is unknown; use math or code.")
+    for name, variants in read.items():
+        if variant not in variants and (variant,) not in read.values():
+            raise MismatchError(f"Defense {name} reads {' and '.join(variants)}, not {variant}; leave it out.")
+    return variant
+
+
+def _readers(model: Any, tokenizer: Any) -> "tuple[CausalLM | None, Codec | None]":
+    """What reads tokens: a policy with its codec, a codec alone, or nothing."""
+    if model is None and tokenizer is None:
+        return None, None
+    from hailproof.shield.models import codec_of, policy_of  # loads torch, which many chains do without
+
+    if model is None:
+        return None, codec_of(tokenizer)
+    policy = policy_of(model, tokenizer)
+    return policy, policy.codec

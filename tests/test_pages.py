@@ -1,0 +1,48 @@
+"""Every block of the pages for people who train elsewhere runs: Python as it stands, commands as if they were typed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hailproof.cli import main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and content of each block of a page, in order."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def played(command: str, monkeypatch) -> int:
+    """Runs a command; returns its exit status."""
+    program, *arguments = shlex.split(command, comments=True)
+    assert program == "hailproof", command
+    monkeypatch.setattr("sys.argv", [program, *arguments])
+    try:
+        main()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    """A command may end with ``# exit 1``, which is then its exit status; it is 0 without."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": page}
+    languages = set()
+    for number, (language, content) in enumerate(blocks(page), 1):
+        languages.add(language)
+        if language == "python":
+            exec(compile(content, f"block {number} of {page}", "exec"), names)
+        elif language == "bash":
+            for line in content.replace("\\\n", " ").splitlines():
+                found = re.search(r"# exit (\d)$", line)
+                assert played(line, monkeypatch) == (int(found[1]) if found else 0), line
+    assert languages <= {"python", "bash", "text", "yaml", "json"} and languages & {"python", "bash"}
