@@ -15,13 +15,14 @@ LAYERS = (
     # "" is the package's __init__
     {
         "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
-        "judging", "registry", "settings", "wire", "sandbox",
+        "judging", "registry", "settings", "wire", "identity", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
     {"defenses", "learner"},
     {"adversary", "node", "swarm"},
     {"runs", "integrations"},
+    {"service"},
     {"reports"},
     {"campaigns"},
     {"paper"},
@@ -30,7 +31,7 @@ LAYERS = (
 )
 LAYER_OF = {component: level for level, components in enumerate(LAYERS) for component in components}
 SIBLINGS_THAT_MAY_IMPORT = {("swarm", "node"), ("swarm", "adversary"), ("__main__", "cli")}
-OPTIONAL_PACKAGES = {"zenoh"}  # extras, which a development machine may lack
+OPTIONAL_PACKAGES = {"zenoh", "obstore", "starlette", "httpx"}  # extras, which a development machine may lack
 
 
 def read_modules(source: Path) -> dict[str, str]:
