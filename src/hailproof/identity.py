@@ -166,7 +166,7 @@ def parse_key(text: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ConfigError(f"'{text:.80}' is no public key; give the 64 hexadecimal digits that 'hailproof keygen' says.")
+        raise ConfigError(f"'{text:.80}' is no public key; give 64 hexadecimal digits, as 'hailproof keygen' shows.")
     return key
 
 
