@@ -1,4 +1,4 @@
-"""Stores of every kind, for the tests of exchanges: each is opened once for each node, over sockets if there are any."""
+"""Stores of every kind, for the tests of exchanges: one is opened for each node, over sockets if there are any."""
 
 import logging
 import os
