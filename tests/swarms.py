@@ -34,7 +34,8 @@ def swarm_files(
 ) -> list[Path]:
     """Writes the files of a swarm; returns those of its nodes."""
     members = [identity.name for identity in IDENTITIES[:nodes]]
-    shared = {"name": "test", "members": members, "run": {**RUN, **(run or {})}, "timing": {**PATIENT, **(timing or {})}}
+    merged, times = {**RUN, **(run or {})}, {**PATIENT, **(timing or {})}
+    shared = {"name": "test", "members": members, "run": merged, "timing": times}
     (folder / "swarm.toml").write_text(tomli_w.dumps(shared))
     paths = []
     for index in range(nodes):

@@ -132,7 +132,7 @@ def shared(config: RunConfig) -> RunConfig:
     """The settled form of a configuration that the nodes of a real swarm share: whose hash names the swarm.
 
     Raises:
-        ConfigError: If it names an attack, which is nobody's business but the attacker's, or something is wrong with it.
+        ConfigError: If it names an attack, which only the attacker's own file may, or something is wrong with it.
     """
     if config.attack.name != "none":
         raise ConfigError(
@@ -163,8 +163,9 @@ def build_participant(
     _check_chain(chain, config)
     policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index])
     node = _honest(
-        config, (index,), policy, chain, planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed
-    )
+        config, (index,), policy, chain,
+        planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,
+    )  # fmt: skip
     malicious = None
     if attack is not None and attack.name != "none":
         tree = {**config.model_dump(exclude_unset=True), "attack": attack.model_dump(exclude_unset=True)}

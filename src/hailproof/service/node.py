@@ -2,9 +2,9 @@
 
     [catch up or mend] -> produce -> exchange -> consume -> checkpoint -> states -> [mend] -> record
 
-What it learns from is decided by ``exchange.rounds``; what it makes of it by ``node.HonestNode``, the same code as in the
-simulation. Everything it needs to go on after ``kill -9`` is in its folder: a checkpoint of each round, and a journal of
-what it has said, so that it never says two things.
+What it learns from is decided by ``exchange.rounds``; what it makes of it by ``node.HonestNode``, the same code as in
+the simulation. Everything it needs to go on after ``kill -9`` is in its folder: a checkpoint of each round, and a
+journal of what it has said, so that it never says two things.
 """
 
 import fcntl
@@ -97,7 +97,7 @@ class NodeService:
         except OSError as error:
             lock.close()
             raise RunBusyError(
-                f"Another process runs the node of {self.folder}; stop it, or give this one a key and a folder of its own."
+                f"Another process runs the node of {self.folder}; stop it, or give this one its own key and folder."
             ) from error
         return lock
 
@@ -142,6 +142,8 @@ class NodeService:
             members=len(self.exchange.members), round=self.round, started=time.time(),
         )  # fmt: skip
         self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
+        if self.round:
+            self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
         if self.round or self.exchange.finished(1):
             return
         own = self._state(0, _NOTHING)
@@ -149,8 +151,8 @@ class NodeService:
         best = majority(first, self.exchange.quorum)
         if self._compares and best is not None and best != own.checkpoint:
             raise RunError(
-                "This node begins with other weights than the majority of the swarm; check that 'models' names the same "
-                "files on all machines."
+                "This node begins with other weights than the majority of the swarm; check that 'models' names the "
+                "same files on all machines."
             )
         self._name_those_apart(0, first)
 
@@ -187,17 +189,18 @@ class NodeService:
         learned = time.perf_counter()
         own = self._state(round, gathered.decision)
         self.round = round
-        states = self.exchange.agree(round, own)
-        best = majority(states, self.exchange.quorum)
-        self.equal = None if best is None or not self._compares else best == own.checkpoint
-        self._record(
-            round, view, gathered, states,
-            {
+        states: Mapping[int, State] = {self.index: own}
+        best = None
+        try:
+            states = self.exchange.agree(round, own)
+        finally:
+            best = majority(states, self.exchange.quorum)
+            self.equal = None if best is None or not self._compares else best == own.checkpoint
+            seconds = {
                 "produce": produced - started, "exchange": exchanged - produced, "learn": learned - exchanged,
                 "agree": time.perf_counter() - learned,
-            },
-            followed,
-        )  # fmt: skip
+            }  # fmt: skip
+            self._record(round, view, gathered, states, seconds, followed)
         self._name_those_apart(round, states)
         if self.equal is False:
             self._mend(round, "apart")

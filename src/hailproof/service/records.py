@@ -1,4 +1,4 @@
-"""What a node writes for people and programs: log lines, one line a round, its status, and the archive of completions."""
+"""What a node writes for people and programs: log, a line a round, its status, and the archive of completions."""
 
 import json
 import shutil

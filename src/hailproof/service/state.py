@@ -1,7 +1,7 @@
 """All that a node's next round depends on, as bytes that are the same on every node that holds the same.
 
-The format is safetensors: numbers and one string, never pickle. The hash of these bytes is what nodes compare, and what a
-checkpoint that a stranger serves must have.
+The format is safetensors: numbers and one string, never pickle. The hash of these bytes is what nodes compare, and what
+a checkpoint that a stranger serves must have.
 """
 
 import base64
