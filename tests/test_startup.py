@@ -38,6 +38,9 @@ def played(statements: str) -> tuple[str, list[str]]:
         (["models", "list"], ["nano-a", "smollm2"]),
         (["models", "get", "--help"], ["--wheel", "--out"]),
         (["run", "--help"], ["attack", "KEY=VALUE"]),
+        (["node", "--help"], ["TOML", "--check"]),
+        (["relay", "--help"], ["--tls-cert", "--days"]),
+        (["status", "--help"], ["--web", "equal"]),
     ],
 )
 def test_the_command_line_names_things_without_heavy_libraries(arguments: list[str], words: list[str]):

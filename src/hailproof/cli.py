@@ -15,6 +15,7 @@ from hailproof.errors import HailproofError
 from hailproof.runs.console import guarded
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
+from hailproof.service.commands import register as register_swarm
 
 app = typer.Typer(
     help="A lab and a shield for decentralized GRPO: poison a swarm, defend it, measure both.",
@@ -422,6 +423,9 @@ def demo(
     console.print(summary_table(summaries))
     console.print(f"Picture: {picture}", soft_wrap=True)
     console.print(f"Reports: {out}/*/report.html", soft_wrap=True)
+
+
+register_swarm(app)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -231,6 +232,21 @@ class FolderStore:
                     f"{self.root / folder} cannot be read ({error.strerror}); check the exchange's folder."
                 ) from error
         return sorted(found)
+
+    def prune(self, seconds: float) -> int:
+        """Removes what has been kept for longer than so many seconds; returns how many objects that were."""
+        oldest, removed = time.time() - seconds, 0
+        for folder, inner, files in os.walk(self.root, topdown=False):
+            for name in files:
+                path = Path(folder) / name
+                with suppress(OSError):
+                    if path.lstat().st_mtime < oldest:
+                        path.unlink()
+                        removed += 1
+            if not inner and not files and Path(folder) not in (self.root, self.root / ".new"):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+        return removed
 
     def parts(self, prefix: str, limit: int) -> list[str]:
         """What stands between a prefix and the next ``/``, in order."""

@@ -11,9 +11,11 @@ It can withhold: that is all that those who use it depend on it for.
 """
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -25,7 +27,7 @@ from starlette.routing import Route
 
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange.gate import Gate
-from hailproof.exchange.stores import Store
+from hailproof.exchange.stores import FolderStore, Store
 
 MOST_NAMES = 100_000
 _REMEMBERED = 100_000
@@ -170,6 +172,26 @@ class Relay:
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"kept": self.kept, "refused": dict(self.gate.refused)})
+
+
+@contextmanager
+def pruning(store: FolderStore, seconds: float, every: float = 600.0) -> Iterator[None]:
+    """Removes what has been kept for so many seconds, now and then, from a thread of its own."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while True:
+            store.prune(seconds)
+            if ended.wait(every):
+                return
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 async def _body(request: Request, name: str, limit: int) -> bytes:
