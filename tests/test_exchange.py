@@ -20,7 +20,7 @@ from hailproof.exchange.stores import FolderStore, MemoryStore, Store
 from hailproof.identity import Identity
 from hailproof.records import Completion, Submission
 from hailproof.service.relay import Buckets, Quotas, Relay
-from hailproof.wire import Commit, Phase, Place, Seal, Seen, State, batch_of, encoded, equivocates, sealed
+from hailproof.wire import Commit, Entry, Phase, Place, Seal, Seen, State, batch_of, encoded, equivocates, sealed
 
 IDENTITIES = [Identity.of_seed(bytes([number + 1]) * 32) for number in range(5)]
 KEYS = [identity.key for identity in IDENTITIES]
@@ -311,6 +311,32 @@ def test_one_lying_inventory_takes_nothing_out_and_puts_nothing_in(tmp_path: Pat
     honest_member(script)
     script.put("seen", encoded(Seen(())))
     assert script.senders() == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("lists", "settled"),
+    [
+        ([], False),
+        (["a", "a"], False),
+        (["a", "a", "a"], True),
+        (["ab", "ab", "ab", "a"], True),
+        (["ab", "ab", "a"], False),
+        (["ab", "ab", "a", "a"], False),
+        (["ab", "a", "a", "a"], True),
+        (["ab", "a", "a"], False),
+        (["ab", "ab", "a", "a", "a"], True),
+        (["", "", ""], True),
+    ],
+)
+def test_inventories_end_early_only_if_none_that_is_missing_could_change_anything(
+    lists: list[str], settled: bool, tmp_path: Path
+):
+    """Of five members, whose quorum is three; each text is an inventory, each letter a sender."""
+    node = exchange(0, MemoryStore(), tmp_path, members=5)
+    for who, listed in enumerate(lists):
+        entries = [Entry(KEYS["ab".index(letter)], bytes(32), bytes(32)) for letter in listed]
+        node.store.put(*frame(who, "seen", encoded(Seen(tuple(sorted(entries, key=lambda entry: entry.sender))))))
+    assert node._settled(node.look(1, "seen")) == settled
 
 
 def test_a_node_that_comes_back_says_what_it_said_before(tmp_path: Path):

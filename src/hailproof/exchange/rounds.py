@@ -7,11 +7,13 @@
     state    hashes of what was decided and of the weights, and when the round was closed
 
 **What is decided.** A node learns from a sender's batch if more than half of all members list it, with the same hash
-and the same nonce, in the inventories that the node sees by the deadline. If all honest nodes see each other's
-inventories by then, and more than half of the members are honest and up, they all take every batch that an honest node
-sent in time, and no two of them differ unless dishonest members both sent at the edge of a deadline and listed at the
-edge of the next. That is no consensus protocol: who can delay messages between honest nodes can part them. It is
-noticed in the same round, from the states, and mended from the majority's checkpoint.
+and the same nonce, in the inventories that the node sees. It goes on as soon as no missing inventory could change
+that: then, whichever inventories another node has seen, it cannot have decided otherwise, unless a member signed two.
+Only where that is still open at the deadline may nodes differ: an inventory came to one of them in time and to
+another too late, and it was the one that mattered. For that, dishonest members must send at the edge of one deadline
+and list at the edge of the next, or somebody must delay messages between honest nodes. No consensus protocol is
+claimed. Where nodes differ, that is noticed in the same round, from the states, and mended from the majority's
+checkpoint.
 
 **Clocks.** Deadlines count from the median of the times at which members say that they closed the round before, which
 lies among honest clocks while most members are honest. A phase ends early once all who are waited for have sent.
@@ -283,9 +285,21 @@ class StoreExchange:
         return self._boxes.setdefault((round, phase), _Box())
 
     def _gather(
-        self, round: int, phase: Phase, deadline: float, awaited: Collection[bytes], enough: int = 0
+        self,
+        round: int,
+        phase: Phase,
+        deadline: float,
+        awaited: Collection[bytes] | None,
+        enough: int = 0,
     ) -> tuple[_Box, float]:
         """Looks until all awaited have spoken, or the deadline is over and enough have.
+
+        Args:
+            round: The round.
+            phase: The phase.
+            deadline: When the phase is over, in seconds since 1970.
+            awaited: Keys; ``None``: until no inventory that is still missing could change the decision.
+            enough: How many must have spoken, however long that takes.
 
         Returns:
             What came, and for how many seconds it was waited beyond the deadline.
@@ -295,7 +309,8 @@ class StoreExchange:
         pause = self.timing.poll
         while True:
             box = self.look(round, phase)
-            if box.senders.issuperset(awaited) and len(box.payloads) >= enough:
+            complete = self._settled(box) if awaited is None else box.senders.issuperset(awaited)
+            if complete and len(box.payloads) >= enough:
                 break
             now = self._clock()
             if now >= deadline:
@@ -366,7 +381,7 @@ class StoreExchange:
         )
         if submissions is not None:
             self.say(round, "seen", encoded(Seen(entries)))
-        seen, stalled = self._gather(round, "seen", due["seen"], bound, self.quorum)
+        seen, stalled = self._gather(round, "seen", due["seen"], None, self.quorum)
         return self._decided(round, seen, stalled)
 
     def _commit(self, round: int, submissions: Sequence[Submission] | None, deadline: float) -> bytes | None:
@@ -384,6 +399,17 @@ class StoreExchange:
     def _nonce(self, round: int) -> bytes:
         """The own nonce of a round, which only the key's owner can know; the same after a restart."""
         return self.identity.secret("nonce", self.swarm, round)
+
+    def _settled(self, seen: _Box) -> bool:
+        """Whether the inventories that are still missing cannot change whose batches count.
+
+        Then it is the same for every node, whichever inventories it has seen.
+        """
+        missing = len(self.members) - len(seen.senders)
+        support = Counter(entry for inventory in seen.payloads.values() for entry in inventory.entries)
+        return missing < self.quorum and all(
+            count >= self.quorum or count + missing < self.quorum for count in support.values()
+        )
 
     def _decided(self, round: int, seen: _Box, stalled: float) -> Gathered:
         """What the inventories decide, with the batches."""
