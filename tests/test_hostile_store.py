@@ -160,7 +160,7 @@ def test_a_flood_of_names_hides_no_member_and_is_not_read(tmp_path: Path):
     assert nodes[0].bytes["received"] < 50_000
 
 
-PAYLOADS = {
+PAYLOADS: dict[Phase, tuple[type, bytes]] = {
     "commit": (Commit, encoded(Commit(5, bytes(32), bytes(32)))),
     "reveal": (type(batch_of([])), encoded(batch_of(completions(0)))),
     "seal": (Seal, encoded(Seal(bytes(32)))),
