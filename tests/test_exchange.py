@@ -386,6 +386,15 @@ def test_what_was_decided_and_cannot_be_had_is_said(tmp_path: Path):
         late.gather(1, None)
 
 
+def test_who_has_waited_for_the_others_once_need_not_do_so_again(tmp_path: Path):
+    store = MemoryStore()
+    nodes = [exchange(who, store, tmp_path) for who in range(2)]
+    state = State(bytes(32), bytes(32), bytes(32), int(time.time() * 1000))
+    assert not nodes[0].waited()
+    together([lambda n=n: n.lobby(state) for n in nodes])
+    assert exchange(0, store, tmp_path).waited() and not exchange(2, store, tmp_path).waited()
+
+
 def test_the_start_of_a_round_is_the_median_of_what_a_quorum_says(tmp_path: Path):
     store = MemoryStore()
     node = exchange(0, store, tmp_path, members=5)

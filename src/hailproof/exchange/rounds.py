@@ -353,6 +353,11 @@ class StoreExchange:
         self._starts = {1: min(start, self._clock())}
         return self._by_index(box)
 
+    def waited(self) -> bool:
+        """Whether this node has waited for the others before, and a quorum was there: then it need not do so again."""
+        before = self.journal.names(Place(self.swarm, 0, "state", self.identity.key).prefix, 1)
+        return bool(before) and len(self.look(0, "state").payloads) >= self.quorum
+
     def gather(self, round: int, submissions: Sequence[Submission] | None) -> Gathered:
         """Sends the own submissions of a round and returns what all are to learn from.
 

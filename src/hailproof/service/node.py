@@ -144,7 +144,7 @@ class NodeService:
         self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
         if self.round:
             self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
-        if self.round or self.exchange.finished(1):
+        if self.round or self.exchange.finished(1) or self.exchange.waited():
             return
         own = self._state(0, _NOTHING)
         first = self.exchange.lobby(own)
