@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores import KINDS, opened_stores, served
@@ -404,6 +405,33 @@ def test_the_start_of_a_round_is_the_median_of_what_a_quorum_says(tmp_path: Path
     assert node.start_of(2) == pytest.approx(past + 5, abs=0.01)
     lonely = exchange(0, MemoryStore(), tmp_path, members=5)
     assert lonely.start_of(2) == pytest.approx(time.time(), abs=1)
+
+
+def test_only_the_checkpoint_that_a_holder_serves_under_its_hash_is_taken_and_nothing_is_fetched_twice(tmp_path: Path):
+    class Counting:
+        def __init__(self, store: Store) -> None:
+            self.store, self.fetched = store, Counter[str]()
+
+        def get(self, name: str, limit: int) -> bytes | None:
+            self.fetched[name.split("/")[2] + name.split("/")[3][:4]] += 1
+            return self.store.get(name, limit)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+    store = MemoryStore()
+    right = hashlib.sha256(b"right").digest()
+    for who, checkpoint in enumerate([right, right, bytes(32)]):
+        store.put(*frame(who, "state", encoded(State(bytes(32), bytes(32), checkpoint, 0))))
+    store.put(*frame(0, "checkpoint", bytes(3000)))
+    store.put(*frame(2, "checkpoint", b"another"))
+    counting = Counting(store)
+    node = exchange(3, counting, tmp_path, members=5)  # type: ignore
+    assert [node.checkpoint(1, right, 2000) for _ in range(2)] == [None, None]
+    assert counting.fetched["checkpoint" + KEYS[0].hex()[:4]] == 1
+    assert counting.fetched["checkpoint" + KEYS[2].hex()[:4]] == 0
+    store.put(*frame(1, "checkpoint", b"right"))
+    assert node.checkpoint(1, right, 2000) == b"right"
 
 
 def test_the_majority_needs_a_quorum():

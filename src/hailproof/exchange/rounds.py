@@ -23,6 +23,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any, final
 
@@ -54,6 +55,8 @@ NAMES_PER_SENDER = 4
 """Names of one sender in one place that are looked at; an honest one has one."""
 ROUNDS_LOOKED_AT = 64
 """Rounds that are looked at, from the last one down, to find where the swarm stands."""
+FETCHED_AT_ONCE = 8
+"""Frames that are fetched at the same time."""
 _PAYLOADS: Mapping[str, type[Any]] = {
     "commit": Commit, "reveal": Batch, "seal": Seal, "seen": Seen, "state": State, "want": Want,
 }  # fmt: skip
@@ -118,6 +121,16 @@ class Gathered:
     beacon: int
     decision: bytes
     stalled: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A frame to be fetched: its name and place, how large it may be, and what its sender is bound to."""
+
+    name: str
+    place: Place
+    limit: int
+    commit: Commit | None
 
 
 @dataclass(slots=True)
@@ -215,9 +228,11 @@ class StoreExchange:
         box = self._boxes.setdefault((round, phase), _Box())
         self._send()
         try:
-            for name in self._names(round, phase):
-                if name not in box.known:
-                    self._read(box, name, round, phase)
+            fresh = [name for name in self._names(round, phase) if name not in box.known]
+            wanted = [each for name in fresh if (each := self._wanted(box, name, round, phase)) is not None]
+            with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+                for each, fetched in zip(wanted, pool.map(self._fetch, wanted), strict=True):
+                    self._file(box, phase, each, fetched)
         except StoreError as error:
             self._fail(error)
         return box
@@ -231,27 +246,39 @@ class StoreExchange:
         places = (Place(self.swarm, round, phase, key).prefix for key in self.members)
         return [name for prefix in places for name in self.store.names(prefix, NAMES_PER_SENDER)]
 
-    def _read(self, box: _Box, name: str, round: int, phase: Phase) -> None:
-        """Fetches, checks and files one frame; a refusal is counted by the gate."""
+    def _wanted(self, box: _Box, name: str, round: int, phase: Phase) -> "_Wanted | None":
+        """What is to be fetched under a name; ``None`` if nothing is."""
         try:
             place, _ = Place.of_name(name)
             limit = self.gate.limit(name)
-            commit = None
-            if phase in ("reveal", "seal"):
-                commit = self._box(round, "commit").payloads.get(place.sender)
-                if commit is None:
-                    return  # nobody is bound to it, so that it is not even fetched
-            if phase == "reveal" and commit is not None:
-                limit = min(limit, commit.size + OVERHEAD)
-            data = self.store.get(name, limit)
-            if data is None:
-                return
-            self.bytes["received"] += len(data)
         except PeerError as error:
             box.known.add(name)
             self.gate.refuse(error, name)
+            return None
+        if phase not in ("reveal", "seal"):
+            return _Wanted(name, place, limit, None)
+        commit = self._box(round, "commit").payloads.get(place.sender)
+        if commit is None:
+            return None  # nobody is bound to it, so that it is not even fetched
+        return _Wanted(name, place, min(limit, commit.size + OVERHEAD) if phase == "reveal" else limit, commit)
+
+    def _fetch(self, wanted: "_Wanted") -> bytes | PeerError | None:
+        """Fetches a frame; a refusal is counted where the others are."""
+        try:
+            return self.store.get(wanted.name, wanted.limit)
+        except PeerError as error:
+            return error
+
+    def _file(self, box: _Box, phase: Phase, wanted: "_Wanted", data: bytes | PeerError | None) -> None:
+        """Checks and files a frame; a refusal is counted by the gate."""
+        name, place, commit = wanted.name, wanted.place, wanted.commit
+        if data is None:
             return
         box.known.add(name)
+        if isinstance(data, PeerError):
+            self.gate.refuse(data, name)
+            return
+        self.bytes["received"] += len(data)
         try:
             envelope = self.gate.take(name, data, again=True)
         except PeerError:
@@ -261,7 +288,7 @@ class StoreExchange:
             box.payloads.pop(place.sender, None)
             return
         try:
-            payload = None if phase == "checkpoint" else decoded(_PAYLOADS[phase], envelope.payload)
+            payload = decoded(_PAYLOADS[phase], envelope.payload)
             self._check(phase, envelope, payload, commit)
         except PeerError as error:
             self.gate.refuse(error, name)
@@ -517,10 +544,39 @@ class StoreExchange:
         """Whether a member asks for a checkpoint of a round."""
         return bool(self.look(round, "want").payloads)
 
-    def checkpoint(self, round: int, sha256: bytes) -> bytes | None:
-        """A checkpoint of a round with a hash, if a member serves it; nothing else is fetched whole twice."""
-        box = self.look(round, "checkpoint")
-        return next((each.payload for each in box.envelopes.values() if each.header.sha256 == sha256), None)
+    def checkpoint(self, round: int, sha256: bytes, most: int) -> bytes | None:
+        """A checkpoint of a round with a hash, if a member serves it that says to hold it.
+
+        One is held at a time, whatever members serve, and none is fetched twice that was another.
+
+        Args:
+            round: The round.
+            sha256: The hash.
+            most: The most bytes that it may have.
+        """
+        box = self._box(round, "checkpoint")
+        holders = [key for key, state in self.look(round, "state").payloads.items() if state.checkpoint == sha256]
+        limit = min(most, self.gate.limits.checkpoint)
+        try:
+            for place in (Place(self.swarm, round, "checkpoint", key) for key in holders):
+                for name in self.store.names(place.prefix, NAMES_PER_SENDER):
+                    if name in box.known:
+                        continue
+                    try:
+                        data = self.store.get(name, limit + OVERHEAD)
+                        if data is None:
+                            continue
+                        self.bytes["received"] += len(data)
+                        box.known.add(name)
+                        envelope = self.gate.take(name, data, again=True)
+                    except PeerError:
+                        box.known.add(name)
+                        continue
+                    if envelope.header.sha256 == sha256:
+                        return envelope.payload
+        except StoreError as error:
+            self._fail(error)
+        return None
 
     # -- protocols.Exchange
 

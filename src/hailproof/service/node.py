@@ -35,6 +35,8 @@ SERVERS = 2
 """Nodes that serve a checkpoint in a round in which somebody asks for one."""
 WANTED_FOR = 4
 """Rounds for which a request for a checkpoint is heard."""
+_GROWTH = 4
+"""How many times the largest own checkpoint another may be: before its first step an optimizer has no state."""
 _NOTHING = bytes(32)
 
 
@@ -88,6 +90,7 @@ class NodeService:
         self.equal: bool | None = None
         self.mended = 0
         self._learned = -1
+        self._size = len(snapshot(self.participant.node, 0))
 
     def _locked(self) -> Any:
         """Locks the folder: two processes of one key would contradict each other."""
@@ -223,6 +226,7 @@ class NodeService:
     def _state(self, round: int, decision: bytes) -> State:
         """Writes the checkpoint of a round, and says what is in it."""
         data = snapshot(self.participant.node, round)
+        self._size = max(self._size, len(data))
         folder = self.folder / "checkpoints"
         make_folder(folder)
         with replacing(folder / f"{round:08d}.safetensors") as temporary:
@@ -258,7 +262,7 @@ class NodeService:
         while time.monotonic() < deadline:
             for candidate in range(max(round, self.exchange.latest()), round - 1, -1):
                 best = majority(self.exchange.states(candidate), self.exchange.quorum)
-                data = self.exchange.checkpoint(candidate, best) if best is not None else None
+                data = self.exchange.checkpoint(candidate, best, _GROWTH * self._size) if best is not None else None
                 if data is not None:
                     self.round = restore(self.participant.node, data)
                     self._learned = self.round
