@@ -20,13 +20,28 @@ from collections import Counter
 from pathlib import Path
 
 import tomli_w
+from msgspec import Struct
 
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.relay import RelayStore
 from hailproof.identity import Identity
 from hailproof.records import Completion, Submission
-from hailproof.wire import REASONS, Batch, Commit, Entry, Place, Seal, Seen, State, batch_of, decoded, encoded, sealed
+from hailproof.wire import (
+    REASONS,
+    Batch,
+    Commit,
+    Entry,
+    Phase,
+    Place,
+    Seal,
+    Seen,
+    State,
+    batch_of,
+    decoded,
+    encoded,
+    sealed,
+)
 
 SWARM = "swarm-0123456789abcdef"
 MEMBERS = [Identity.of_seed(bytes([number + 1]) * 32) for number in range(4)]
@@ -57,7 +72,7 @@ def mutations(count: int) -> None:
     """Mutated envelopes and mutated payloads under sound signatures."""
     rng = random.Random(0)
     items = [Submission(1, 0, f"p{slot}", slot, Completion("text " * 20, (1, 2, 3) * 9, True)) for slot in range(8)]
-    payloads = {
+    payloads: dict[Phase, tuple[type, Struct]] = {
         "commit": (Commit, Commit(5, bytes(32), bytes(32))), "reveal": (Batch, batch_of(items)),
         "seal": (Seal, Seal(bytes(32))), "seen": (Seen, Seen((Entry(bytes(32), bytes(32), bytes(32)),))),
         "state": (State, State(bytes(32), bytes(32), bytes(32), 5)),

@@ -12,12 +12,15 @@ import string
 import time
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from hailproof.identity import Identity
 from hailproof.records import Completion, Submission
 from hailproof.wire import (
     Batch,
     Commit,
     Entry,
+    Phase,
     Place,
     Seal,
     Seen,
@@ -60,7 +63,7 @@ def main() -> None:
     rng, identity, nodes = random.Random(0), Identity.of_seed(bytes(32)), options.nodes
     slots = PROMPTS * GROUP // nodes
     content, text_bytes = batch(slots, rng)
-    payloads = {
+    payloads: dict[Phase, Struct] = {
         "commit": Commit(2**20, bytes(32), bytes(32)), "reveal": content, "seal": Seal(bytes(32)),
         "seen": Seen(tuple(Entry(bytes(32), bytes(32), bytes(32)) for _ in range(nodes))),
         "state": State(bytes(32), bytes(32), bytes(32), 2**40),
