@@ -77,7 +77,7 @@ def mutations(count: int) -> None:
         "seal": (Seal, Seal(bytes(32))), "seen": (Seen, Seen((Entry(bytes(32), bytes(32), bytes(32)),))),
         "state": (State, State(bytes(32), bytes(32), bytes(32), 5)),
     }  # fmt: skip
-    sound = {
+    sound: dict[Phase, tuple[type, bytes, bytes]] = {
         phase: (kind, encoded(payload), sealed(MEMBERS[0], Place(SWARM, 1, phase), encoded(payload)))
         for phase, (kind, payload) in payloads.items()
     }

@@ -3,8 +3,8 @@
     python benchmarks/bench_swarm.py OUT [--nodes 6] [--rounds 5] [--exchange folder relay zenoh slow]
 
 All nodes but the last are honest, the last sends what TEXT forges, and `replay` defends. `slow` is the relay behind a
-proxy for each node that delays every chunk by 100 ms each way, passes 10 Mbit/s, and holds one chunk in fifty for 300 ms
-more, as TCP does with a lost packet: a stand-in for `netem`, where the kernel has none.
+proxy for each node that delays every chunk by 100 ms each way, passes 10 Mbit/s, and holds one chunk in fifty for
+300 ms more, as TCP does with a lost packet: a stand-in for `netem`, where the kernel has none.
 """
 
 import argparse
@@ -166,7 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     expected, seconds = simulated(options.nodes, options.rounds)
     print(f"in one process: {seconds:.1f} s a round, weights {expected[:16]}", flush=True)
-    print("| exchange | equal | equal to the simulation | produce | exchange | learn | agree | MB sent a node and round |")
+    print("| exchange | equal | equal to the simulation | produce | exchange | learn | agree | MB sent a round |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for kind in options.exchange:
         lines = played(kind, options.out.resolve() / kind, options.nodes, options.rounds)

@@ -68,7 +68,7 @@ def main() -> None:
         "seen": Seen(tuple(Entry(bytes(32), bytes(32), bytes(32)) for _ in range(nodes))),
         "state": State(bytes(32), bytes(32), bytes(32), 2**40),
     }  # fmt: skip
-    frames = {
+    frames: dict[Phase, bytes] = {
         phase: sealed(identity, Place("swarm-0123456789abcdef", 1, phase), encoded(payload))
         for phase, payload in payloads.items()
     }

@@ -15,6 +15,7 @@ from hailproof.runs.config import RunConfig
 from hailproof.service.state import snapshot, weights_hash
 from hailproof.settings import validated
 
+pytestmark = pytest.mark.slow
 REPLAY = [{"name": "replay"}]
 
 
