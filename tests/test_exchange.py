@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -250,6 +251,11 @@ def other_content(script: Script) -> None:
     script.store.put(name, data[:-1] + b"x")
 
 
+def under_another_hash(script: Script) -> None:
+    name, data = frame(script.who, "commit", encoded(script.commit))
+    script.store.put(f"{name[:-64]}{bytes(32).hex()}", data)
+
+
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
@@ -257,6 +263,7 @@ def other_content(script: Script) -> None:
         (another_nonce, "not as committed"), (two_commitments, "equivocating"), (garbage_as_committed, "malformed"),
         (too_much, "oversized"), (of_another_round, "wrong round"), (under_another_s_name, "forged"),
         (of_a_stranger, "not on the allow-list"), (other_content, "forged"),
+        (under_another_hash, "forged"),
     ],
 )  # fmt: skip
 def test_what_does_not_count_and_why(act: Callable[[Script], None], reason: str | None, tmp_path: Path):
@@ -482,6 +489,31 @@ def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
         with pytest.raises(StoreError, match="429"):
             store.get(name, 9)
         store.close()
+
+
+def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once():
+    name, data = frame(0, "reveal", bytes(4000))
+    unsigned = data[:60] + bytes([data[60] ^ 1]) + data[61:]
+    relay = Relay(MemoryStore(), gate(), Quotas(bytes_at_once=5000))
+
+    def sent(content: bytes, rest: int) -> str:
+        """What the relay answers when the last bytes of a body are never sent."""
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            head = f"PUT /objects/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode() + content[: len(content) - rest])
+            return connection.recv(4000).decode()
+
+    with served(relay.app) as url:
+        assert "403" in sent(unsigned, 3000).split("\r\n")[0] and relay.gate.refused == {"forged": 1}
+        assert "201" in sent(data, 0).split("\r\n")[0]
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as held:
+            head = f"PUT /objects/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+            held.sendall(head.encode() + data[:1000])
+            eventually(lambda: relay._reading, 4000)
+            assert "503" in sent(data, 0).split("\r\n")[0]
+        eventually(lambda: relay._reading, 0)
 
 
 def test_buckets_fill_again():

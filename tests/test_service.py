@@ -89,6 +89,19 @@ def test_a_vertical_swarm_ends_as_the_simulation_does(tmp_path: Path):
     assert [weights_hash(nodes.services[index].participant.node) for index in range(2)] == [expected] * 2
 
 
+def test_nodes_of_different_models_decide_alike_and_compare_nothing_else(tmp_path: Path):
+    swarm = {"swarm": {**RUN["swarm"], "models": ["nano-a", "nano-b"]}}
+    expected, _ = simulated(2, **swarm)
+    nodes = Nodes()
+    for index, path in enumerate(swarm_files(tmp_path, 2, run=swarm)):
+        nodes.start(index, path)
+    nodes.join()
+    one, other = lines(tmp_path, 0), lines(tmp_path, 1)
+    assert [line["decision"] for line in one] == [line["decision"] for line in other]
+    assert one[-1]["weights"] == expected.hex() != other[-1]["weights"]
+    assert {line["equal"] for line in (*one, *other)} == {None} and one[-1]["sent"] == [0, 1]
+
+
 SWIFT = {"commit": 4.0, "reveal": 1.0, "seal": 1.0, "seen": 1.0, "state": 4.0}
 
 

@@ -297,6 +297,28 @@ def _check_place(envelope: Envelope, place: Place) -> None:
         raise PeerError("forged", f"An envelope under the name of {place.sender.hex()} was signed by another.")
 
 
+def opened_head(data: bytes, limit: int, allowed: Collection[bytes] | None, place: Place) -> Header | None:
+    """Checks the head of a frame of which the rest has not come yet; ``None`` if too little of it has.
+
+    Args:
+        data: The beginning of the frame.
+        limit: The most bytes that its payload may have.
+        allowed: Keys of those who may send; ``None``: anybody.
+        place: Where it is to be put.
+
+    Raises:
+        PeerError: With the reason for which it is refused.
+    """
+    size = int.from_bytes(data[_FIXED - 2 : _FIXED], "big") if len(data) >= _FIXED else HEADER_LIMIT
+    if len(data) < _FIXED + min(size, HEADER_LIMIT):
+        return None
+    envelope = _head(data[: _FIXED + size], limit, allowed)
+    _check_place(envelope, place)
+    if envelope.header.size > limit:
+        raise PeerError("oversized", f"A payload says to have {envelope.header.size} bytes, where {limit} are allowed.")
+    return envelope.header
+
+
 def head_of(frame: bytes) -> bytes:
     """A frame without its payload: all that a proof needs."""
     size = int.from_bytes(frame[_FIXED - 2 : _FIXED], "big")

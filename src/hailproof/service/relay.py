@@ -28,6 +28,7 @@ from starlette.routing import Route
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange.gate import Gate
 from hailproof.exchange.stores import FolderStore, Store
+from hailproof.wire import OVERHEAD, Place, opened_head
 
 MOST_NAMES = 100_000
 _REMEMBERED = 100_000
@@ -41,13 +42,15 @@ class Quotas:
         bytes_per_hour: That one key may put; so many at once, too.
         requests_per_second: Of one address, in the mean.
         burst: Requests of one address at once.
-        uploads: Bodies that are read at the same time; with the size caps this bounds memory.
+        uploads: Bodies that are read at the same time.
+        bytes_at_once: Of bodies that are read at the same time, beside one of any size: this bounds memory.
     """
 
     bytes_per_hour: float = 2 << 30
     requests_per_second: float = 200.0
     burst: float = 2000.0
     uploads: int = 16
+    bytes_at_once: int = 256 << 20
 
 
 @final
@@ -92,6 +95,7 @@ class Relay:
         self._of_key = Buckets(self.quotas.bytes_per_hour / 3600, self.quotas.bytes_per_hour)
         self._of_address = Buckets(self.quotas.requests_per_second, self.quotas.burst)
         self._uploads = asyncio.Semaphore(self.quotas.uploads)
+        self._reading = 0
         self.app = Starlette(
             routes=[
                 Route("/objects/{name:path}", self._put, methods=["PUT"]),
@@ -115,7 +119,7 @@ class Relay:
         try:
             limit = self.gate.limit(name)
             async with self._uploads:
-                return await self._keep(name, await _body(request, name, limit))
+                return await self._received(request, name, limit)
         except PeerError as error:
             self.gate.refuse(error, name)
             return PlainTextResponse(error.reason, 413 if error.reason == "oversized" else 403)
@@ -123,6 +127,35 @@ class Relay:
             return PlainTextResponse("the relay cannot keep it now", 503)
         except ClientDisconnect:
             return PlainTextResponse("gone", 400)
+
+    async def _received(self, request: Request, name: str, limit: int) -> Response:
+        """Reads a body and keeps it; no more than a head is read before the signature was checked.
+
+        Raises:
+            PeerError: If it is refused.
+        """
+        place, _ = Place.of_name(name)
+        stream, data, header = request.stream(), bytearray(), None
+        too_much = PeerError("oversized", f"{name:.200} is sent with more bytes than are allowed.")
+        reserved = 0
+        try:
+            async for part in stream:
+                data += part
+                if len(data) > limit:
+                    raise too_much
+                if header is None:
+                    header = opened_head(bytes(data[: OVERHEAD]), limit - OVERHEAD, self.gate.allowed, place)
+                    if header is None:
+                        continue
+                    if self._reading and self._reading + header.size > self.quotas.bytes_at_once:
+                        return PlainTextResponse("busy", 503, {"Retry-After": "1"})
+                    reserved = header.size
+                    self._reading += reserved
+                if len(data) > header.size + OVERHEAD:
+                    raise too_much
+            return await self._keep(name, bytes(data))
+        finally:
+            self._reading -= reserved
 
     async def _keep(self, name: str, data: bytes) -> Response:
         """Checks and keeps a frame; what was kept before is not charged again."""
@@ -192,22 +225,3 @@ def pruning(store: FolderStore, seconds: float, every: float = 600.0) -> Iterato
     finally:
         ended.set()
         thread.join()
-
-
-async def _body(request: Request, name: str, limit: int) -> bytes:
-    """The body of a request, of which no more than the limit is ever held.
-
-    Raises:
-        PeerError: If it has more bytes.
-    """
-    error = PeerError("oversized", f"{name:.200} is sent with more than the {limit} bytes that are allowed.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:19]) > limit:
-        raise error
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise error
-        parts.append(part)
-    return b"".join(parts)
