@@ -64,8 +64,8 @@ def test_status_shows_who_sent_who_was_caught_and_who_is_equal(tmp_path: Path):
     written(tmp_path / "a")
     row = rows_of(read_status(find_status([tmp_path])))[0]
     assert row == {
-        "node": "1 (a)", "round": "4/9", "doing": "commit", "reward": "0.250", "sent": "0, 1", "caught": "2: 4",
-        "refused": "3 forged", "equal": "no", "apart": "1", "weights": "abababababab",
+        "node": "1", "round": "4/9", "doing": "commit", "reward": "0.250", "sent": "0, 1", "caught": "2: 4",
+        "refused": "3 forged", "equal": "no", "apart": "1", "weights": "abababab",
     }  # fmt: skip
     _, said = called("status", str(tmp_path / "a"), "--once")
     assert "2: 4" in said and "0.250" in said
@@ -284,3 +284,19 @@ def test_exchanges_by_address(tmp_path: Path):
     assert isinstance(folder, FolderStore) and folder.root == tmp_path / "shared"
     assert isinstance(open_store("memory:///", {}, gate, tmp_path), ObjectStore)
     assert isinstance(open_store("http://127.0.0.1:1", {}, gate, tmp_path), RelayStore)
+
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "swarm"
+
+
+def test_the_example_files_are_sound(tmp_path: Path):
+    import yaml
+
+    files = load_node(EXAMPLES / "node.toml")
+    assert files.swarm.id_of(shared(files.swarm.run_config())).startswith("farm-")
+    compose = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())
+    unit = (EXAMPLES / "hailproof-node.service").read_text()
+    assert set(compose["services"]) == {"relay", "a", "b", "c"}
+    assert "ExecStart=/opt/hailproof/bin/hailproof node" in unit
+    for command in (compose["services"]["relay"], compose["x-node"]):
+        assert called(command["command"][0], "--help")[0] == 0

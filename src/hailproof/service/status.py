@@ -61,7 +61,7 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
     reward, equal, apart = last.get("reward"), status.get("equal"), status.get("apart")
     phase = str(status.get("phase", "-"))
     return {
-        "node": f"{status.get('node', '-')} ({status['folder']})",
+        "node": str(status.get("node", status["folder"])),
         "round": f"{status.get('round', '-')}/{status.get('rounds', '-')}",
         "doing": phase if age < SILENT or phase in ("stopped", "finished") else f"silent for {age:.0f} s",
         "reward": "-" if reward is None else f"{reward:.3f}",
@@ -70,7 +70,7 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
         "refused": ", ".join(f"{count} {reason}" for reason, count in last.get("refused", {}).items()) or "-",
         "equal": {True: "yes", False: "no", None: "-"}[equal],
         "apart": ", ".join(map(str, apart)) if isinstance(apart, list) and apart else str(apart or "-"),
-        "weights": (last.get("weights") or "-")[:12],
+        "weights": (last.get("weights") or "-")[:8],
     }
 
 
@@ -79,7 +79,7 @@ def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
     rows = rows_of(statuses)
     table = Table(box=SIMPLE, pad_edge=False)
     for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name not in ("sent", "caught", "refused", "apart", "doing"))
     for row in rows:
         table.add_row(*row.values())
     return table
