@@ -27,19 +27,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(app: Any, port: int = 0) -> Iterator[str]:
-    """An ASGI application behind a socket of this machine."""
+def served(app: Any, port: int = 0, **options: Any) -> Iterator[str]:
+    """An ASGI application behind a socket of this machine; with a certificate among the options, over TLS."""
     import uvicorn
 
     port = port or free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none", **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' if options.get('ssl_certfile') else ''}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(10)

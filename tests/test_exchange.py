@@ -516,6 +516,43 @@ def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once
         eventually(lambda: relay._reading, 0)
 
 
+def self_signed(folder: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1)).add_extension(address, False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+def test_a_relay_over_tls_is_used_only_with_a_certificate_that_is_trusted(tmp_path: Path):
+    certificate, key = self_signed(tmp_path)
+    name, data = frame(0, "seal", encoded(Seal(bytes(32))))
+    with served(Relay(MemoryStore(), gate()).app, ssl_certfile=certificate, ssl_keyfile=key) as url:
+        trusting, strict = RelayStore(url, ca=certificate), RelayStore(url)
+        assert trusting.put(name, data) and trusting.get(name, 1000) == data
+        with pytest.raises(StoreError, match="cannot be reached"):
+            strict.get(name, 1000)
+        trusting.close()
+        strict.close()
+
+
 def test_buckets_fill_again():
     now = [0.0]
     buckets = Buckets(rate=1, size=2, clock=lambda: now[0])

@@ -54,6 +54,7 @@ class Gate:
         self.limits = limits
         self.allowed = None if allowed is None else frozenset(allowed)
         self.swarm = swarm
+        self._names = frozenset(key.hex() for key in self.allowed or ())
         self.refused: Counter[str] = Counter()
         self.refused_of: Counter[tuple[str, str]] = Counter()
         self.proofs: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
@@ -74,7 +75,7 @@ class Gate:
         """Counts a refusal, and gives it back to be raised."""
         self.refused[error.reason] += 1
         sender = name.split("/")[3] if name.count("/") == 4 else ""
-        if self.allowed is not None and len(sender) == 64 and any(sender == key.hex() for key in self.allowed):
+        if sender in self._names:
             self.refused_of[sender, error.reason] += 1
         return error
 

@@ -492,11 +492,19 @@ class StoreExchange:
             self._fail(error)
         return None
 
-    def agree(self, round: int, state: State) -> dict[int, State]:
-        """Says what the node holds after a round, and returns what the others say, by index."""
+    def agree(self, round: int, state: State, followed: bool = False) -> dict[int, State]:
+        """Says what the node holds after a round, and returns what the others say, by index.
+
+        Args:
+            round: The round.
+            state: What the node holds.
+            followed: Whether the round is long over; else the others have some time to speak, however late it is.
+        """
         self.say(round, "state", encoded(state))
         awaited = self._box(round, "seen").senders | {self.identity.key}
         deadline = self.start_of(round) + self.timing.until("state")
+        if not followed:
+            deadline = max(deadline, self._clock() + self.timing.seen)
         box, _ = self._gather(round, "state", deadline, awaited)
         self._count_late(round)
         for key in [key for key in self._boxes if key[0] < round]:

@@ -195,7 +195,7 @@ class NodeService:
         states: Mapping[int, State] = {self.index: own}
         best = None
         try:
-            states = self.exchange.agree(round, own)
+            states = self.exchange.agree(round, own, followed)
         finally:
             best = majority(states, self.exchange.quorum)
             self.equal = None if best is None or not self._compares else best == own.checkpoint

@@ -75,11 +75,11 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
 
 
 def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
-    """The table of some nodes."""
-    rows = rows_of(statuses)
+    """The table of some nodes; the page has their weights as well, for which a terminal has no room."""
+    rows = [{name: text for name, text in row.items() if name != "weights"} for row in rows_of(statuses)]
     table = Table(box=SIMPLE, pad_edge=False)
     for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold", no_wrap=name not in ("sent", "caught", "refused", "apart", "doing"))
+        table.add_column(name, overflow="fold", min_width=max(len(name), 8 if name == "doing" else 0))
     for row in rows:
         table.add_row(*row.values())
     return table
