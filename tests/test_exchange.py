@@ -457,6 +457,7 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
     with served(relay.app) as url:
         store = RelayStore(url)
         name, data = frame(0, "seal", encoded(Seal(bytes(32))))
+        batch, reveal = frame(0, "reveal", b"short")
         stranger = sealed(STRANGER, Place(SWARM, 1, "seal"), encoded(Seal(bytes(32))))
         for wrong, content, said in [
             (Place(SWARM, 1, "seal", KEYS[1]).name(data), data, "403, forged"),
@@ -464,6 +465,7 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
             (Place(SWARM, 1, "seal", STRANGER.key).name(stranger), stranger, "403, not on the allow-list"),
             (name, data + b"x", "403, forged"),
             (name, data + bytes(9000), "413, oversized"),
+            (batch, reveal + bytes(2000), "413, oversized"),
             ("farm/1", data, "403, malformed"),
         ]:
             with pytest.raises(StoreError, match=said):
