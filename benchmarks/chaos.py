@@ -129,7 +129,11 @@ def report(
     print(f"rounds in which a node was apart: {apart}, mended: {sum(line['mended'] for line in last.values())}")
     print(f"crashes that were not ours: {crashed}")
     print(f"refused: {[line['refused'] for line in last.values()]}")
-    print(f"weights equal at the end: {len({line['weights'] for line in last.values()}) == 1}")
+    weights: dict[int, set[str]] = {}
+    for line in everything:
+        weights.setdefault(line["round"], set()).add(line["weights"])
+    alike = sum(len(found) == 1 for found in weights.values())
+    print(f"rounds after which all nodes held the same weights: {alike} of {len(weights)}")
 
 
 if __name__ == "__main__":
