@@ -15,7 +15,7 @@ LAYERS = (
     # "" is the package's __init__
     {
         "", "records", "protocols", "seeds", "draws", "consequences", "errors", "files", "parsing", "arithmetic",
-        "judging", "registry", "settings", "plugins", "wire", "sandbox",
+        "judging", "registry", "settings", "plugins", "wire", "identity", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
     {"policies"},
@@ -23,6 +23,7 @@ LAYERS = (
     {"shield"},
     {"adversary", "node", "swarm"},
     {"runs", "integrations"},
+    {"service"},
     {"reports"},
     {"campaigns", "screening", "probing"},
     {"paper"},
@@ -31,7 +32,7 @@ LAYERS = (
 )
 LAYER_OF = {component: level for level, components in enumerate(LAYERS) for component in components}
 SIBLINGS_THAT_MAY_IMPORT = {("swarm", "node"), ("swarm", "adversary"), ("__main__", "cli")}
-OPTIONAL_PACKAGES = {"zenoh"}  # extras, which a development machine may lack
+OPTIONAL_PACKAGES = {"zenoh", "obstore", "starlette", "httpx"}  # extras, which a development machine may lack
 
 
 def read_modules(source: Path) -> dict[str, str]:

@@ -40,6 +40,9 @@ def played(statements: str) -> tuple[str, list[str]]:
         (["run", "--help"], ["attack", "KEY=VALUE"]),
         (["screen", "--help"], ["--column", "--fail-above"]),
         (["probe-reward", "--help"], ["--style", "--form"]),
+        (["node", "--help"], ["TOML", "--check"]),
+        (["relay", "--help"], ["--tls-cert", "--days"]),
+        (["status", "--help"], ["--web", "equal"]),
     ],
 )
 def test_the_command_line_names_things_without_heavy_libraries(arguments: list[str], words: list[str]):

@@ -27,3 +27,20 @@ class RunError(HailproofError):
 
 class RunBusyError(RunError):
     """Another process plays the run; it can be gone on with, or read, once that one ends."""
+
+
+class PeerError(HailproofError):
+    """What a peer sent is refused.
+
+    Args:
+        reason: One of :data:`hailproof.wire.REASONS`, to be counted.
+        sentence: What is wrong with it.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class StoreError(HailproofError):
+    """An object store cannot be reached, or does not do what is asked."""

@@ -17,6 +17,7 @@ from hailproof.errors import HailproofError
 from hailproof.runs.console import guarded
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
+from hailproof.service.commands import register as register_swarm
 
 app = typer.Typer(
     help="A lab and a shield for decentralized GRPO: poison a swarm, defend it, measure both.",
@@ -428,6 +429,7 @@ def demo(
 
 app.command("screen")(screen)
 app.command("probe-reward")(probe_reward)
+register_swarm(app)
 
 
 def main() -> None:

@@ -22,10 +22,11 @@ from hailproof.policies.load import load
 from hailproof.protocols import AttackMeasure, Sampling, Task
 from hailproof.records import Problem
 from hailproof.rewards import Rewarder
-from hailproof.runs.config import RunConfig
+from hailproof.runs.config import AttackConfig, RunConfig
 from hailproof.runs.roster import Roster, make_roster
 from hailproof.runs.settle import settle
 from hailproof.seeds import Seeds, derive
+from hailproof.settings import validated
 from hailproof.swarm import Swarm
 from hailproof.topology import Planner, Rules
 
@@ -108,6 +109,80 @@ def build(config: RunConfig) -> Experiment:
         exchange=LocalExchange(seeds.beacon),
     )
     return Experiment(config, swarm, roster, measure, {problem.id: problem for problem in task.train})
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One node of a real swarm.
+
+    Attributes:
+        config: The settled configuration that all nodes share.
+        node: The node, which learns.
+        malicious: What sends in its place, in an experiment with an attacker; ``None`` for an honest node.
+        problems: The train problems by id.
+    """
+
+    config: RunConfig
+    node: HonestNode
+    malicious: MaliciousNode | None
+    problems: Mapping[str, Problem]
+
+
+def shared(config: RunConfig) -> RunConfig:
+    """The settled form of a configuration that the nodes of a real swarm share: whose hash names the swarm.
+
+    Raises:
+        ConfigError: If it names an attack, which only the attacker's own file may, or something is wrong with it.
+    """
+    if config.attack.name != "none":
+        raise ConfigError(
+            f"The shared configuration names the attack '{config.attack.name}'; set it in the file of the node that "
+            "attacks."
+        )
+    settled = settle(config)
+    return _resolved(settled.config, settled.task(), None)
+
+
+def build_participant(
+    config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None
+) -> Participant:
+    """Builds one node of a real swarm.
+
+    Args:
+        config: What :func:`shared` gave, perhaps with another device or number of threads.
+        index: The node's place among the members.
+        private_seed: Of the randomness that is its own.
+        attack: What it does instead of sending what it should; ``None`` for an honest node.
+
+    Raises:
+        HailproofError: One sentence about the first thing that is wrong.
+    """
+    settled = settle(config)
+    task, sampling = settled.task(), config.sampling.build()
+    planner, rewarder, chain = Planner(_rules(config), task.train), Rewarder(task), _chain(config)
+    _check_chain(chain, config)
+    policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index])
+    node = _honest(
+        config, (index,), policy, chain,
+        planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,
+    )  # fmt: skip
+    malicious = None
+    if attack is not None and attack.name != "none":
+        tree = {**config.model_dump(exclude_unset=True), "attack": attack.model_dump(exclude_unset=True)}
+        armed = settle(validated(RunConfig, tree))
+        if armed.attack is not None and armed.measure is not None:
+            malicious = MaliciousNode(
+                node=index,
+                forger=Forger(armed.attack, armed.config.attack),
+                wants=armed.measure.wants,
+                policy=node.policy,
+                planner=planner,
+                rewarder=Rewarder(task),
+                sampling=sampling,
+                private_seed=derive(Seeds.of_run(config.seed).private, index),
+                defenses=tuple(plugin.name for plugin in config.defense),
+            )
+    return Participant(config, node, malicious, {problem.id: problem for problem in task.train})
 
 
 def _chain(config: RunConfig) -> Chain:

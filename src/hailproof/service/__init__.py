@@ -1,0 +1,1 @@
+"""Real swarms: the long-running node, the relay, status and metrics."""

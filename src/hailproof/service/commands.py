@@ -1,0 +1,149 @@
+"""The commands of real swarms: ``keygen``, ``node``, ``relay`` and ``status``."""
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console(highlight=False, markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    for command in (keygen, node, relay, status):
+        app.command()(command)
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True)
+
+
+def keygen(path: Annotated[Path, typer.Argument(help="The key file to write; its public part gets .pub.")]) -> None:
+    """Make the key of a node; an existing one is never overwritten."""
+    from hailproof.identity import Identity
+
+    identity = Identity.new()
+    public = identity.save(path)
+    _say(f"Private key: {path} (keep it; whoever has it is this node)")
+    _say(f"Public key:  {identity.name} (also in {public}; every node lists it among the members)")
+
+
+def node(
+    config: Annotated[Path, typer.Argument(help="The TOML file of this node.")],
+    check: Annotated[bool, typer.Option("--check", help="Only build everything and show the swarm's id.")] = False,
+) -> None:
+    """Take part in a real swarm, until its last round or until it is stopped."""
+    from hailproof.runs.quiet import quiet_libraries
+    from hailproof.service.config import load_node
+
+    files = load_node(config)
+    quiet_libraries()
+    from hailproof.service.node import NodeService
+
+    service = NodeService(files)
+    if check:
+        _say(f"Swarm {service.swarm_id}: this is node {service.index} of {len(files.swarm.members)}.")
+        service.store.close()
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _stop(service))
+    stop_metrics = None
+    if files.node.metrics_port:
+        from hailproof.service.metrics import serve
+
+        stop_metrics = serve(lambda: service.records.status, files.node.metrics_host, files.node.metrics_port)
+    try:
+        last = service.run()
+    finally:
+        if stop_metrics:
+            stop_metrics()
+    if last < service.rounds:
+        _say(f"Stopped after round {last} of {service.rounds}; go on with: hailproof node {config}")
+
+
+def _stop(service: Any) -> None:
+    """Stops at the next wait; a second signal stops at once, which costs at most the round that was begun."""
+    if service.stopping.is_set():
+        raise KeyboardInterrupt
+    service.stopping.set()
+
+
+def relay(
+    swarm: Annotated[list[Path], typer.Argument(help="The files that the nodes share; their members may send.")],
+    folder: Annotated[Path, typer.Option(help="Where envelopes are kept.")] = Path("relay"),
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen at.", min=1, max=65535)] = 8470,
+    days: Annotated[float, typer.Option(help="Days after which an envelope is removed.", min=0.01)] = 7.0,
+    megabytes_per_hour: Annotated[float, typer.Option(help="That one key may send.", min=0.1)] = 2048.0,
+    requests_per_second: Annotated[float, typer.Option(help="Of one address, in the mean.", min=0.1)] = 200.0,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate, to serve HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+) -> None:
+    """Keep envelopes for swarms whose nodes cannot reach each other; it needs no trust."""
+    from hailproof.errors import ConfigError
+    from hailproof.service.config import load_swarm
+
+    files = [load_swarm(path) for path in swarm]
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("HTTPS needs a certificate and its key; give both --tls-cert and --tls-key.")
+    try:
+        import uvicorn
+
+        from hailproof.service.relay import Quotas, Relay, pruning
+    except ImportError as error:
+        raise ConfigError("The relay needs starlette and uvicorn; install 'hailproof[swarm]'.") from error
+    from hailproof.exchange.gate import Gate, Limits
+    from hailproof.exchange.stores import FolderStore
+
+    limits = Limits(
+        max(file.limits.batch for file in files),
+        max(file.limits.checkpoint for file in files),
+        max(len(file.members) for file in files),
+    )
+    gate = Gate(limits, {key for file in files for key in file.keys})
+    store = FolderStore(folder)
+    quotas = Quotas(bytes_per_hour=megabytes_per_hour * 1e6, requests_per_second=requests_per_second)
+    _say(f"Relay for {len(gate.allowed or ())} keys at http{'s' if tls_cert else ''}://{host}:{port}, kept in {folder}")
+    with pruning(store, days * 86400):
+        uvicorn.run(
+            Relay(store, gate, quotas).app, host=host, port=port, log_level="warning", ws="none",
+            limit_concurrency=256, timeout_keep_alive=30, h11_max_incomplete_event_size=16384,
+            ssl_certfile=tls_cert and str(tls_cert), ssl_keyfile=tls_key and str(tls_key),
+        )  # fmt: skip
+
+
+def status(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of nodes, or a folder that holds them.")],
+    once: Annotated[bool, typer.Option("--once", help="Show the table once.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve a page that updates itself.")] = False,
+    host: Annotated[str, typer.Option(help="With --web: the address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="With --web: the port.", min=1, max=65535)] = 8471,
+) -> None:
+    """Show who sent, who was caught, whether nodes learn, and whether they are equal."""
+    from hailproof.service.status import find_status, read_status, status_app, table_of
+
+    files = find_status(folders)
+    if web:
+        import uvicorn
+
+        loopback = host in ("127.0.0.1", "localhost", "::1")
+        _say(f"Status: http://{host}:{port}/")
+        app = status_app(files, hosts=() if loopback else ("*",))
+        uvicorn.run(app, host=host, port=port, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+        return
+    if once or not console.is_terminal:
+        console.print(table_of(read_status(files)))
+        return
+    import time
+
+    from rich.live import Live
+
+    with Live(table_of(read_status(files)), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(1)
+                live.update(table_of(read_status(files)), refresh=True)
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,191 @@
+"""The two files of a real swarm: what all nodes share, and what belongs to one of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from hailproof.errors import ConfigError
+from hailproof.exchange.gate import Limits
+from hailproof.exchange.rounds import Timing
+from hailproof.identity import parse_key
+from hailproof.runs.config import AttackConfig, RunConfig, read_toml
+from hailproof.settings import Count, Natural, Section, validated
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
+_MACHINE = ("threads", "name")
+"""Keys of the run that may differ from machine to machine, beside ``swarm.device``."""
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+_TIMING = Timing()
+
+
+class TimingConfig(Section):
+    """Seconds that each phase of a round has at most; ``exchange.rounds.Timing`` says what each is for."""
+
+    commit: Seconds = _TIMING.commit
+    reveal: Seconds = _TIMING.reveal
+    seal: Seconds = _TIMING.seal
+    seen: Seconds = _TIMING.seen
+    state: Seconds = _TIMING.state
+    lobby: Seconds = _TIMING.lobby
+    poll: Seconds = _TIMING.poll
+
+    def build(self) -> Timing:
+        """The times as the exchange takes them."""
+        return Timing(**self.model_dump())
+
+
+class LimitsConfig(Section):
+    """The most bytes that one sender may send in a round, and that a checkpoint may have."""
+
+    batch: Count = Limits().batch
+    checkpoint: Count = Limits().checkpoint
+
+
+class SwarmFile(Section):
+    """What all nodes of a swarm share, to the letter; its hash is part of the swarm's id.
+
+    Attributes:
+        name: What people call it.
+        members: Public keys of all nodes, in the order of their indices: the allow-list.
+        run: Task, model, learner, defenses, rounds and seed.
+        timing: Deadlines.
+        limits: Sizes.
+    """
+
+    name: Annotated[str, Field(pattern=_NAME)] = "swarm"
+    members: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
+    run: dict[str, Any] = Field(default_factory=dict)
+    timing: TimingConfig = TimingConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    @field_validator("members")
+    @classmethod
+    def _are_keys(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        for member in members:
+            try:
+                parse_key(member)
+            except ConfigError as error:
+                raise ValueError(str(error).removesuffix(".")) from error
+        if len({member.strip().lower() for member in members}) < len(members):
+            raise ValueError("a key is listed twice among the members; list each node once")
+        return members
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The members' public keys."""
+        return tuple(parse_key(member) for member in self.members)
+
+    def run_config(self) -> RunConfig:
+        """The run as it is written, not yet settled.
+
+        Raises:
+            ConfigError: If a key is wrong, or it has another number of nodes than there are members.
+        """
+        tree = {**self.run, "swarm": {"nodes": len(self.members), **self.run.get("swarm", {})}}
+        config = validated(RunConfig, tree)
+        if config.swarm.nodes != len(self.members):
+            raise ConfigError(
+                f"run.swarm.nodes = {config.swarm.nodes}, but {len(self.members)} members are listed; leave it out."
+            )
+        return config
+
+    def id_of(self, settled: RunConfig) -> str:
+        """The swarm's id: its name, and the hash of everything that its nodes must have in common."""
+        run = settled.model_dump(mode="json", exclude=set(_MACHINE))
+        run["swarm"].pop("device")
+        shared = {
+            "run": run, "members": [key.hex() for key in self.keys],
+            "timing": self.timing.model_dump(), "limits": self.limits.model_dump(),
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:16]}"
+
+    def limits_of(self) -> Limits:
+        """The sizes as gates take them."""
+        return Limits(self.limits.batch, self.limits.checkpoint, len(self.members))
+
+
+class NodeConfig(Section):
+    """What belongs to one node.
+
+    Attributes:
+        swarm: The file that all share, or its content.
+        identity: The key file.
+        folder: Where the node keeps its checkpoints, journal, records and archive.
+        exchange: A folder; ``http(s)://…`` of a relay; an address of a bucket (``s3://…``); or ``zenoh``.
+        options: Of the exchange: ``ca`` of a relay, those of ``obstore`` for a bucket, keys of zenoh's configuration.
+        device: Where the model runs, instead of what the shared file says.
+        threads: Of torch; 0 for all cores.
+        metrics_port: Where Prometheus metrics are served; 0 for nowhere.
+        metrics_host: The address that they are served at.
+        retention: Rounds that the archive and the journal keep.
+        checkpoints: Own checkpoints that are kept.
+        catch_up: Rounds that are played again to catch up; if more were missed, a checkpoint is asked for.
+        attack: For experiments: what the node does instead of sending what it should.
+    """
+
+    swarm: str | dict[str, Any]
+    identity: str
+    folder: str
+    exchange: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    device: str | None = None
+    threads: Natural = 0
+    metrics_port: Annotated[int, Field(ge=0, lt=65536)] = 0
+    metrics_host: str = "127.0.0.1"
+    retention: Count = 200
+    checkpoints: Count = 3
+    catch_up: Natural = 20
+    attack: AttackConfig = AttackConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    """The configuration of one node, with paths relative to its file resolved.
+
+    Attributes:
+        node: What belongs to the node.
+        swarm: What all share.
+        base: The folder that paths are relative to.
+    """
+
+    node: NodeConfig
+    swarm: SwarmFile
+    base: Path
+
+    def path(self, text: str) -> Path:
+        """A path as the file means it."""
+        return self.base / Path(text).expanduser()
+
+
+def load_swarm(path: Path) -> SwarmFile:
+    """Reads the file that all nodes share.
+
+    Raises:
+        ConfigError: If it is missing or something in it is wrong.
+    """
+    return _named(path, SwarmFile, read_toml(path))
+
+
+def load_node(path: Path) -> NodeFiles:
+    """Reads the configuration of a node, and the file that it shares with the others.
+
+    Raises:
+        ConfigError: If a file is missing or something in it is wrong.
+    """
+    node = _named(path, NodeConfig, read_toml(path))
+    base = path.resolve().parent
+    swarm = load_swarm(base / node.swarm) if isinstance(node.swarm, str) else _named(path, SwarmFile, node.swarm)
+    return NodeFiles(node, swarm, base)
+
+
+def _named(path: Path, section: type, tree: Mapping[str, Any]) -> Any:
+    try:
+        return validated(section, tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,354 @@
+"""``hailproof node``: one participant of a real swarm, from its files to its last round.
+
+    [catch up or mend] -> produce -> exchange -> consume -> checkpoint -> states -> [mend] -> record
+
+What it learns from is decided by ``exchange.rounds``; what it makes of it by ``node.HonestNode``, the same code as in
+the simulation. Everything it needs to go on after ``kill -9`` is in its folder: a checkpoint of each round, and a
+journal of what it has said, so that it never says two things.
+"""
+
+import fcntl
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+
+from hailproof.errors import ConfigError, RunBusyError, RunError
+from hailproof.exchange.gate import Gate
+from hailproof.exchange.rounds import Gathered, Stopped, StoreExchange, Unavailable, majority
+from hailproof.exchange.stores import FolderStore
+from hailproof.identity import Identity
+from hailproof.records import NodeRound, Submission
+from hailproof.runs.build import Participant, build_participant, shared
+from hailproof.runs.files import make_folder, replacing
+from hailproof.seeds import derive
+from hailproof.service.config import NodeFiles
+from hailproof.service.open import open_store
+from hailproof.service.records import Log, Records, round_line
+from hailproof.service.state import restore, snapshot, weights_hash
+from hailproof.wire import State, Want, encoded
+
+SERVERS = 2
+"""Nodes that serve a checkpoint in a round in which somebody asks for one."""
+WANTED_FOR = 4
+"""Rounds for which a request for a checkpoint is heard."""
+_GROWTH = 4
+"""How many times the largest own checkpoint another may be: before its first step an optimizer has no state."""
+_NOTHING = bytes(32)
+
+
+@final
+class NodeService:
+    """One node of a real swarm.
+
+    Args:
+        files: Its configuration.
+        log: Where it says what happens.
+
+    Raises:
+        HailproofError: One sentence about the first thing that is wrong.
+    """
+
+    def __init__(self, files: NodeFiles, log: Log | None = None) -> None:
+        node, swarm = files.node, files.swarm
+        identity = Identity.load(files.path(node.identity))
+        if identity.key not in swarm.keys:
+            raise ConfigError(
+                f"The key {identity.name} is not among the swarm's members; add it to 'members' on every node."
+            )
+        self.index = swarm.keys.index(identity.key)
+        run = shared(swarm.run_config())
+        self.swarm_id = swarm.id_of(run)
+        machine: dict[str, Any] = {"threads": node.threads}
+        if node.device is not None:
+            machine["swarm"] = run.swarm.model_copy(update={"device": node.device})
+        self.folder = files.path(node.folder)
+        make_folder(self.folder)
+        self._lock = self._locked()
+        self.stopping = threading.Event()
+        self.log = log or Log(node=self.index)
+        self.records = Records(self.folder, node.retention)
+        if node.threads:
+            torch.set_num_threads(node.threads)
+        private = int.from_bytes(identity.secret("private", self.swarm_id)[:8], "big") >> 1
+        self.participant: Participant = build_participant(
+            run.model_copy(update=machine), self.index, private, node.attack
+        )
+        self.settings = node
+        self.rounds = run.rounds
+        self.timing = swarm.timing.build()
+        self.gate = Gate(swarm.limits_of(), swarm.keys, self.swarm_id)
+        self.store = open_store(node.exchange, node.options, self.gate, files.base)
+        self.exchange = StoreExchange(
+            self.store, identity, swarm.keys, self.swarm_id, self.timing, self.gate,
+            FolderStore(self.folder / "journal"), stopping=self.stopping.is_set, tell=self._waiting,
+        )  # fmt: skip
+        self.round = 0
+        self.equal: bool | None = None
+        self.mended = 0
+        self._learned = -1
+        self._size = len(snapshot(self.participant.node, 0))
+
+    def _locked(self) -> Any:
+        """Locks the folder: two processes of one key would contradict each other."""
+        lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise RunBusyError(
+                f"Another process runs the node of {self.folder}; stop it, or give this one its own key and folder."
+            ) from error
+        return lock
+
+    def _waiting(self, phase: str) -> None:
+        self.records.tell(phase=phase, round=self.round + 1)
+
+    # -- the life of a node
+
+    def run(self) -> int:
+        """Plays all rounds that are left, or until it is told to stop.
+
+        Returns:
+            The last round that was finished.
+
+        Raises:
+            RunError: If the node cannot go on.
+        """
+        try:
+            self._begin()
+            while self.round < self.rounds and not self.stopping.is_set():
+                self._next()
+            self._linger()
+        except Stopped:
+            self.log("stopped", round=self.round)
+        finally:
+            self.records.tell(phase="stopped" if self.round < self.rounds else "finished")
+            self.store.close()
+            self._lock.close()
+        return self.round
+
+    def _begin(self) -> None:
+        """Takes up the own last checkpoint, or begins with the others."""
+        node = self.participant.node
+        for path in sorted((self.folder / "checkpoints").glob("*.safetensors"), reverse=True):
+            try:
+                self.round = restore(node, path.read_bytes())
+                break
+            except (RunError, OSError) as error:
+                self.log("checkpoint_damaged", path=str(path), error=str(error))
+        self.records.tell(
+            node=self.index, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
+            members=len(self.exchange.members), round=self.round, started=time.time(),
+        )  # fmt: skip
+        self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
+        if self.round:
+            self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
+        if self.round or self.exchange.finished(1) or self.exchange.waited():
+            return
+        own = self._state(0, _NOTHING)
+        first = self.exchange.lobby(own)
+        best = majority(first, self.exchange.quorum)
+        if self._compares and best is not None and best != own.checkpoint:
+            raise RunError(
+                "This node begins with other weights than the majority of the swarm; check that 'models' names the "
+                "same files on all machines."
+            )
+        self._name_those_apart(0, first)
+
+    def _next(self) -> None:
+        """Plays the next round, or catches up."""
+        try:
+            latest = self.exchange.latest() if self.exchange.finished(self.round + 1) else 0
+            if latest - self.round > self.settings.catch_up and self._compares:
+                self._mend(latest, "behind")
+            else:
+                self._play(self.round + 1)
+        except Unavailable as error:
+            self.log("unavailable", round=self.round + 1, what=str(error))
+            if not self._compares:
+                raise RunError(
+                    f"Round {self.round + 1} cannot be followed ({error}), and nodes of a mixed swarm cannot take up "
+                    "another's checkpoint; start this node anew in another folder."
+                ) from error
+            self._mend(self.exchange.latest() or self.round, "unavailable")
+
+    @property
+    def _compares(self) -> bool:
+        """Whether all honest nodes hold the same, so that they can be compared and mended."""
+        return self.participant.node.decides_alike
+
+    def _play(self, round: int) -> None:
+        started = time.perf_counter()
+        followed = self.exchange.finished(round)
+        submissions = None if followed else self._produce(round)
+        produced = time.perf_counter()
+        gathered = self.exchange.gather(round, submissions)
+        exchanged = time.perf_counter()
+        view = self._learn(round, gathered)
+        learned = time.perf_counter()
+        own = self._state(round, gathered.decision)
+        self.round = round
+        states: Mapping[int, State] = {self.index: own}
+        best = None
+        try:
+            states = self.exchange.agree(round, own, followed)
+        finally:
+            best = majority(states, self.exchange.quorum)
+            self.equal = None if best is None or not self._compares else best == own.checkpoint
+            seconds = {
+                "produce": produced - started, "exchange": exchanged - produced, "learn": learned - exchanged,
+                "agree": time.perf_counter() - learned,
+            }  # fmt: skip
+            self._record(round, view, gathered, states, seconds, followed)
+        self._name_those_apart(round, states)
+        if self.equal is False:
+            self._mend(round, "apart")
+        elif self._compares:
+            self._serve(round, states, best)
+
+    def _produce(self, round: int) -> list[Submission]:
+        participant = self.participant
+        if participant.malicious is None:
+            return participant.node.produce(round)
+        return participant.malicious.produce(round, participant.node.suspended(round))[0]
+
+    def _learn(self, round: int, gathered: Gathered) -> NodeRound:
+        """Learns once from a round, whatever happens around it."""
+        if self._learned >= round:
+            raise RunError(f"Round {round} was learned from before; this is a bug, and the node stops.")
+        self._learned = round
+        return self.participant.node.consume(round, gathered.submissions, gathered.beacon)
+
+    def _state(self, round: int, decision: bytes) -> State:
+        """Writes the checkpoint of a round, and says what is in it."""
+        data = snapshot(self.participant.node, round)
+        self._size = max(self._size, len(data))
+        folder = self.folder / "checkpoints"
+        make_folder(folder)
+        with replacing(folder / f"{round:08d}.safetensors") as temporary:
+            temporary.write_bytes(data)
+        for old in sorted(folder.glob("*.safetensors"))[: -self.settings.checkpoints]:
+            old.unlink(missing_ok=True)
+        closed = int(time.time() * 1000)
+        return State(decision, weights_hash(self.participant.node), hashlib.sha256(data).digest(), closed)
+
+    # -- being equal
+
+    def _name_those_apart(self, round: int, states: Mapping[int, State]) -> None:
+        """Says which nodes hold something else than the majority, or that there is none."""
+        if not self._compares or len(states) < 2:
+            return
+        groups: dict[str, list[int]] = {}
+        for index, state in sorted(states.items()):
+            groups.setdefault(state.checkpoint.hex()[:16], []).append(index)
+        if len(groups) > 1:
+            best = majority(states, self.exchange.quorum)
+            apart = [index for index, state in states.items() if best is not None and state.checkpoint != best]
+            decisions = len({state.decision for state in states.values()})
+            self.log("apart", round=round, groups=groups, decisions=decisions, majority=best and best.hex()[:16])
+            self.records.tell(apart=sorted(apart) if best is not None else "no majority")
+        else:
+            self.records.tell(apart=[])
+
+    def _mend(self, round: int, why: str) -> None:
+        """Asks for the majority's checkpoint, and takes it up once its hash is theirs."""
+        self.log("mend", round=round, why=why)
+        self.exchange.say(round, "want", encoded(Want()))
+        deadline = time.monotonic() + 3 * self.timing.until("state")
+        while time.monotonic() < deadline:
+            for candidate in range(max(round, self.exchange.latest()), round - 1, -1):
+                best = majority(self.exchange.states(candidate), self.exchange.quorum)
+                data = self.exchange.checkpoint(candidate, best, _GROWTH * self._size) if best is not None else None
+                if data is not None:
+                    self.round = restore(self.participant.node, data)
+                    self._learned = self.round
+                    folder = self.folder / "checkpoints"
+                    make_folder(folder)
+                    with replacing(folder / f"{self.round:08d}.safetensors") as temporary:
+                        temporary.write_bytes(data)
+                    self.mended += 1
+                    self.equal = True
+                    self.log("mended", round=self.round)
+                    return
+            if self.stopping.wait(5 * self.timing.poll):
+                raise Stopped
+        self.log("not_mended", round=round)
+        if why != "apart":
+            raise RunError(
+                f"No member served a checkpoint that the majority holds (round {round}); start the node again later."
+            )
+
+    def _serve(self, round: int, states: Mapping[int, State], best: bytes | None) -> None:
+        """Puts the own checkpoint where others find it, if one asks and it is this node's turn."""
+        asked = any(self.exchange.wanted(each) for each in range(max(round - WANTED_FOR + 1, 1), round + 1))
+        if not asked or best is None:
+            return
+        seed = self.participant.node.planner.rules.seed
+        holders = [index for index, state in states.items() if state.checkpoint == best]
+        turns = sorted(holders, key=lambda index: derive(seed, "round", round, "serves", index))[:SERVERS]
+        if self.index in turns:
+            path = self.folder / "checkpoints" / f"{round:08d}.safetensors"
+            self.exchange.say(round, "checkpoint", path.read_bytes())
+            self.log("served", round=round)
+
+    def _linger(self) -> None:
+        """Stays for a while after the last round, for those who have to be mended."""
+        if self.round < self.rounds or not self._compares:
+            return
+        self.records.tell(phase="linger")
+        deadline = time.monotonic() + self.timing.state
+        while time.monotonic() < deadline:
+            states = self.exchange.states(self.round)
+            best = majority(states, self.exchange.quorum)
+            if len(states) == len(self.exchange.members) and len({each.checkpoint for each in states.values()}) == 1:
+                return
+            self._serve(self.round, states, best)
+            if self.stopping.wait(10 * self.timing.poll):
+                return
+
+    # -- records
+
+    def _record(
+        self,
+        round: int,
+        view: NodeRound,
+        gathered: Gathered,
+        states: Mapping[int, State],
+        seconds: Mapping[str, float],
+        followed: bool,
+    ) -> None:
+        exchange = self.exchange
+        own = states.get(self.index)
+        line = round_line(
+            view,
+            {
+                "round": round,
+                "sent": sorted(exchange.index[entry.sender] for entry in gathered.entries),
+                "suspended": sorted(self.participant.node.suspended(round + 1)),
+                "decision": gathered.decision.hex(),
+                "beacon": gathered.beacon,
+                "weights": own.weights.hex() if own else None,
+                "equal": self.equal,
+                "compared": len(states),
+                "stalled": gathered.stalled,
+                "followed": followed,
+                "mended": self.mended,
+                "refused": dict(self.gate.refused),
+                "bytes": dict(exchange.bytes),
+                "store_failures": sum(exchange.failures.values()),
+                "seconds": dict(seconds),
+            },
+        )
+        if round > self.records.last_round():
+            self.records.add(line, view)
+        for sender, proof in self.gate.proofs.items():
+            self.records.evidence(sender, proof)
+        self.records.prune(self.folder / "journal", round - self.settings.retention)
+        self.records.tell(round=round, last=line, equal=self.equal)
+        short = {key: line[key] for key in ("round", "reward", "sent", "missing", "equal", "stalled", "followed")}
+        self.log("round", **short, weights=line["weights"][:16] if line["weights"] else None)
+

@@ -1,0 +1,159 @@
+"""``hailproof status``: what nodes of this machine say of themselves, as a table or as a page that updates itself."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from hailproof.errors import RunError
+from hailproof.runs.files import read_json
+from hailproof.service.records import STATUS
+
+SILENT = 120.0
+"""Seconds after which a status that has not changed is shown as old."""
+
+
+def find_status(paths: Sequence[Path]) -> list[Path]:
+    """The status files of nodes.
+
+    Args:
+        paths: Folders of nodes, or folders that hold them.
+
+    Raises:
+        RunError: If a path holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        here = [path / STATUS] if (path / STATUS).is_file() else sorted(path.glob(f"*/{STATUS}"))
+        if not here:
+            raise RunError(f"{path} is no folder of a node (it has no {STATUS}); give the folder that its file names.")
+        found += here
+    return list(dict.fromkeys(found))
+
+
+def read_status(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """What the nodes say, in the order of the files; one that cannot be read says nothing."""
+    found = []
+    for path in files:
+        try:
+            status = read_json(path, "wait for the node to write it anew", RunError)
+        except RunError:
+            status = None
+        found.append({"folder": path.parent.name, **(status if isinstance(status, dict) else {})})
+    return found
+
+
+def rows_of(statuses: Sequence[dict[str, Any]], now: float | None = None) -> list[dict[str, str]]:
+    """What is shown of each node, as texts; a dash is what is not known."""
+    return [_row(status, time.time() if now is None else now) for status in statuses]
+
+
+def _row(status: dict[str, Any], now: float) -> dict[str, str]:
+    last = status.get("last") or {}
+    caught = {
+        sender: counts["reject"] for sender, counts in last.get("senders", {}).items() if counts.get("reject")
+    }
+    age = now - status.get("at", 0)
+    reward, equal, apart = last.get("reward"), status.get("equal"), status.get("apart")
+    phase = str(status.get("phase", "-"))
+    return {
+        "node": str(status.get("node", status["folder"])),
+        "round": f"{status.get('round', '-')}/{status.get('rounds', '-')}",
+        "doing": phase if age < SILENT or phase in ("stopped", "finished") else f"silent for {age:.0f} s",
+        "reward": "-" if reward is None else f"{reward:.3f}",
+        "sent": ", ".join(map(str, last["sent"])) if last.get("sent") else "-",
+        "caught": ", ".join(f"{sender}: {count}" for sender, count in caught.items()) or "-",
+        "refused": ", ".join(f"{count} {reason}" for reason, count in last.get("refused", {}).items()) or "-",
+        "equal": {True: "yes", False: "no", None: "-"}[equal],
+        "apart": ", ".join(map(str, apart)) if isinstance(apart, list) and apart else str(apart or "-"),
+        "weights": (last.get("weights") or "-")[:8],
+    }
+
+
+def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
+    """The table of some nodes; the page has their weights as well, for which a terminal has no room."""
+    rows = [{name: text for name, text in row.items() if name != "weights"} for row in rows_of(statuses)]
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold", min_width=max(len(name), 8 if name == "doing" else 0))
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>hailproof status</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd; }
+td.no { color: #b00020; font-weight: 600; } #state { color: #666; }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #111; } th, td { border-color: #333; } }
+</style></head>
+<body><h1>hailproof status</h1><p id="state" role="status">waiting for the first look</p>
+<table><thead><tr id="head"></tr></thead><tbody id="rows"></tbody></table>
+<script>
+const source = new EventSource("events");
+const said = document.getElementById("state");
+source.onmessage = (message) => {
+  const rows = JSON.parse(message.data);
+  const cell = (kind, text) => { const made = document.createElement(kind); made.textContent = text; return made; };
+  document.getElementById("head").replaceChildren(...Object.keys(rows[0] || {}).map((name) => cell("th", name)));
+  document.getElementById("rows").replaceChildren(...rows.map((row) => {
+    const line = document.createElement("tr");
+    for (const [name, text] of Object.entries(row)) {
+      const made = cell("td", text);
+      if (name === "equal" && text === "no") made.className = "no";
+      line.append(made);
+    }
+    return line;
+  }));
+  said.textContent = "updated " + new Date().toLocaleTimeString();
+};
+source.onerror = () => { said.textContent = "the status server does not answer; trying again"; };
+</script></body></html>
+"""
+"""Texts of nodes go into the page as text, never as HTML."""
+
+
+def status_app(files: Sequence[Path], every: float = 1.0, hosts: Sequence[str] = ()) -> Any:
+    """The application that serves the page.
+
+    Args:
+        files: Status files of nodes.
+        every: Seconds between two looks.
+        hosts: Names under which it may be asked for; others are refused, so that no web page elsewhere can read it.
+    """
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response, StreamingResponse
+    from starlette.routing import Route
+
+    async def page(request: Request) -> Response:
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": policy})
+
+    async def events(request: Request) -> Response:
+        async def stream() -> AsyncIterator[str]:
+            while True:
+                rows = rows_of(await run_in_threadpool(read_status, files))
+                yield f"data: {json.dumps(rows)}\n\n"
+                await asyncio.sleep(every)
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    named = list(hosts) or ["127.0.0.1", "localhost", "[::1]"]
+    return Starlette(
+        routes=[Route("/", page), Route("/events", events)],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=named)],
+    )

@@ -1,0 +1,74 @@
+"""Nodes as processes, killed without warning, with the relay away for a while."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stores import free_port
+from swarms import lines, swarm_files
+
+pytestmark = pytest.mark.slow
+TIMING = {"commit": 10.0, "reveal": 3.0, "seal": 3.0, "seen": 3.0, "state": 10.0, "lobby": 120.0, "poll": 0.05}
+
+
+def hailproof(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = (folder / f"{Path(str(arguments[-1])).stem}.log").open("ab")
+    command = [sys.executable, "-m", "hailproof", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def round_of(folder: Path, index: int) -> int:
+    try:
+        return json.loads((folder / f"node-{index}" / "status.json").read_text())["round"]
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def wait_for(folder: Path, index: int, round: int, seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while round_of(folder, index) < round:
+        assert time.monotonic() < until, (folder / f"{index}.log").read_text()[-2000:]
+        time.sleep(0.1)
+
+
+def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that_is_restarted(tmp_path: Path):
+    port = free_port()
+    paths = swarm_files(tmp_path, 3, f"http://127.0.0.1:{port}", {"rounds": 5}, TIMING)
+    relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
+    nodes = [hailproof(tmp_path, "node", path) for path in paths]
+    try:
+        wait_for(tmp_path, 0, 1)
+        nodes[2].send_signal(signal.SIGKILL)
+        nodes[2].wait()
+        relay.send_signal(signal.SIGKILL)
+        relay.wait()
+        nodes[2] = hailproof(tmp_path, "node", paths[2])
+        relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
+        for node in nodes:
+            assert node.wait(300) == 0, [(tmp_path / f"{index}.log").read_text()[-1500:] for index in range(3)]
+    finally:
+        for process in (*nodes, relay):
+            process.kill()
+            process.wait()
+    last = [lines(tmp_path, index)[-1] for index in range(3)]
+    assert [line["round"] for line in last] == [5, 5, 5]
+    assert len({line["weights"] for line in last}) == 1 and [line["equal"] for line in last] == [True] * 3
+
+
+def test_a_node_that_is_asked_to_stop_says_how_to_go_on(tmp_path: Path):
+    paths = swarm_files(tmp_path, 2, run={"rounds": 5}, timing=TIMING)
+    node = hailproof(tmp_path, "node", paths[0])
+    until = time.monotonic() + 120
+    while not (tmp_path / "node-0" / "status.json").is_file():
+        assert time.monotonic() < until and node.poll() is None, (tmp_path / "0.log").read_text()
+        time.sleep(0.1)
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(60) == 0
+    said = (tmp_path / "0.log").read_text()
+    assert "Stopped after round 0 of 5; go on with: hailproof node" in said and "Traceback" not in said
