@@ -1,20 +1,32 @@
 """One optimizer step on the admitted completions of a round."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hailproof.errors import ModelError, RunError
 from hailproof.learner.advantages import advantages
+from hailproof.learner.by_sender import Aggregation, blocks_by_group
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, objective, token_weights
+from hailproof.policies.scoring import Batch
 from hailproof.policies.trainable import Trainable
-from hailproof.records import Group, Row, ScoredCompletion, UpdateStats
+from hailproof.records import Group, Row, ScoredCompletion, SenderUpdate, UpdateStats
+
+
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """What one completion adds to the objective, and the part of the gradient that it belongs to."""
+
+    part: tuple[int, int]  # sender and block of prompts
+    row: Row
+    muted: frozenset[int]
+    policy: float
+    kl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +38,29 @@ class _Weighted:
     muted: list[frozenset[int]]
     policy: list[float]
     kl: list[float]
-    trained: int
+
+    @classmethod
+    def of(cls, pulls: Iterable[_Pull]) -> "_Weighted":
+        """Merges identical completions."""
+        merged: dict[tuple[Row, frozenset[int]], list[_Pull]] = {}
+        for pull in pulls:
+            merged.setdefault((pull.row, pull.muted), []).append(pull)
+        return cls(
+            rows=[row for row, _ in merged],
+            copies=[len(some) for some in merged.values()],
+            muted=[muted for _, muted in merged],
+            policy=[sum(pull.policy for pull in some) for some in merged.values()],
+            kl=[sum(pull.kl for pull in some) for some in merged.values()],
+        )
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What adds up over the passes of an update."""
+
+    loss: float = 0.0
+    divergence: float = 0.0
+    tokens: int = 0
 
 
 class Learner:
@@ -37,12 +71,20 @@ class Learner:
         config: Settings.
         max_new_tokens: Length limit of completions, for ``dr_grpo``.
         rounds: Length of the run, for ``linear``.
+        aggregation: Makes one gradient of those of the senders; ``None`` adds them up without telling them apart.
 
     Raises:
         ModelError: If the weights are not float32.
     """
 
-    def __init__(self, trainable: Trainable, config: LearnerConfig, max_new_tokens: int, rounds: int) -> None:
+    def __init__(
+        self,
+        trainable: Trainable,
+        config: LearnerConfig,
+        max_new_tokens: int,
+        rounds: int,
+        aggregation: Aggregation | None = None,
+    ) -> None:
         types = {parameter.dtype for parameter in trainable.parameters()}
         if types != {torch.float32}:
             raise ModelError(
@@ -63,6 +105,9 @@ class Learner:
             fused=True,
         )
         self.reference = trainable.frozen() if config.beta else None
+        self.aggregation = aggregation
+        if aggregation is not None:
+            aggregation.bind(trainable.parameters())
 
     @property
     def hears_all(self) -> bool:
@@ -79,37 +124,87 @@ class Learner:
         Raises:
             RunError: If the weights are not finite afterwards.
         """
-        weighted = self._weigh(groups)
+        pulls = self._pulls(groups)
         self.steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        loss, divergence, tokens = 0.0, 0.0, 0
+        if self.aggregation is None:
+            weighted = [_Weighted.of(pulls)]
+            totals, senders = self._add_up(weighted[0]), {}
+        else:
+            weighted, totals, senders = self._by_sender(self.aggregation, groups, pulls)
+        norm = self._step() if any(each.grad is not None for each in self.trainable.parameters()) else 0.0
+        return UpdateStats(
+            loss=totals.loss,
+            grad_norm=norm,
+            kl=totals.divergence / totals.tokens if totals.tokens else None,
+            trained=sum(pull.policy != 0 for pull in pulls),
+            passes=sum(len(some.rows) for some in weighted),
+            skipped=int(not math.isfinite(norm)),
+            senders=senders,
+        )
+
+    def _add_up(self, weighted: _Weighted) -> _Totals:
+        """Goes through all rows and leaves the sum of their gradients in the parameters."""
+        totals = _Totals()
         for batch in self.trainable.batches(weighted.rows, self.config.token_budget):
-            indices, logprobs, reference = batch.indices, batch.logprobs, None
-            if self.reference is not None:
-                with torch.no_grad():
-                    reference = self.reference.forward(weighted.rows, indices).logprobs
-                copies = torch.tensor([weighted.copies[index] for index in indices], device=batch.mask.device)
-                counted = batch.mask * copies[:, None]
-                divergence += float((k3_divergence(logprobs.detach(), reference) * counted).sum())
-                tokens += int(counted.sum())
-            heard = _heard(batch.mask, [weighted.muted[index] for index in indices])
-            pulls = logprobs.new_tensor([weighted.policy[index] for index in indices])
-            kl_weights = logprobs.new_tensor([weighted.kl[index] for index in indices])
-            part = objective(logprobs, batch.mask, heard, pulls, kl_weights, reference)
-            part.backward()
-            loss += part.item()
-        norm = 0.0
-        if weighted.rows:
-            limit = self.config.max_grad_norm or float("inf")
-            norm = float(torch.nn.utils.clip_grad_norm_(self.trainable.parameters(), limit))
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] = self.learning_rate(self.steps)
-            if math.isfinite(norm):
-                self.optimizer.step()
-                self._require_finite()
-        kl = divergence / tokens if tokens else None
-        skipped = int(not math.isfinite(norm))
-        return UpdateStats(loss, norm, kl, weighted.trained, len(weighted.rows), skipped)
+            self._backward(batch, weighted, totals)
+        return totals
+
+    def _by_sender(
+        self, aggregation: Aggregation, groups: Sequence[Group], pulls: Sequence[_Pull]
+    ) -> tuple[list[_Weighted], _Totals, dict[int, SenderUpdate]]:
+        """Goes through all rows, sender by sender, and leaves what the aggregation makes of it in the parameters."""
+        totals, parameters = _Totals(), self.trainable.parameters()
+        parts: dict[tuple[int, int], list[_Pull]] = {}
+        for pull in sorted(pulls, key=lambda pull: (pull.part[1], pull.part[0])):
+            parts.setdefault(pull.part, []).append(pull)
+        weighted = [_Weighted.of(some) for some in parts.values()]
+        counts = {s.submission.sender: 0 for group in groups for s in group.completions if s.admitted}
+        for pull in pulls:
+            counts[pull.part[0]] += pull.policy != 0
+        gradient = torch.zeros(sum(each.numel() for each in parameters), device=self.trainable.device)
+        _lay_out(parameters, gradient)
+        aggregation.begin(counts)
+        names = list(parts)
+        for place, batches in self.trainable.parts([each.rows for each in weighted], self.config.token_budget):
+            for batch in batches:
+                self._backward(batch, weighted[place], totals)
+            aggregation.add(*names[place], gradient)
+            gradient.zero_()
+        combined, senders = aggregation.combine()
+        if combined is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            gradient.copy_(combined)
+        return weighted, totals, senders
+
+    def _backward(self, batch: Batch, weighted: _Weighted, totals: _Totals) -> None:
+        """Adds the gradient of a batch to that of the parameters."""
+        indices, logprobs, reference = batch.indices, batch.logprobs, None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference.forward(weighted.rows, indices).logprobs
+            copies = torch.tensor([weighted.copies[index] for index in indices], device=batch.mask.device)
+            counted = batch.mask * copies[:, None]
+            totals.divergence += float((k3_divergence(logprobs.detach(), reference) * counted).sum())
+            totals.tokens += int(counted.sum())
+        heard = _heard(batch.mask, [weighted.muted[index] for index in indices])
+        pulls = logprobs.new_tensor([weighted.policy[index] for index in indices])
+        kl_weights = logprobs.new_tensor([weighted.kl[index] for index in indices])
+        part = objective(logprobs, batch.mask, heard, pulls, kl_weights, reference)
+        part.backward()
+        totals.loss += part.item()
+
+    def _step(self) -> float:
+        """Goes by the gradient that the parameters have, unless it is no number; returns its norm before clipping."""
+        limit = self.config.max_grad_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable.parameters(), limit))
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.learning_rate(self.steps)
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self._require_finite()
+        return norm
 
     def _require_finite(self) -> None:
         """Stops what can only go wrong from here on, by one number of all weights."""
@@ -129,11 +224,10 @@ class Learner:
             rate *= max(0.0, (self.rounds - step + 1) / (self.rounds - warmup))
         return rate
 
-    def _weigh(self, groups: Sequence[Group]) -> _Weighted:
-        """Turns groups into distinct rows with summed weights."""
+    def _pulls(self, groups: Sequence[Group]) -> list[_Pull]:
+        """What each admitted completion that counts adds to the objective."""
         admitted = [[scored for scored in group.completions if scored.admitted] for group in groups]
-        rows = [[scored.row for scored in kept] for kept in admitted]
-        lengths_BG = [[len(row.completion) for row in rows_G] for rows_G in rows]
+        lengths_BG = [[len(scored.row.completion) for scored in kept] for kept in admitted]
         shares_BG = [
             [_share(*pair) for pair in zip(kept, lengths_G, strict=True)]
             for kept, lengths_G in zip(admitted, lengths_BG, strict=True)
@@ -144,21 +238,14 @@ class Learner:
             senders_BG = [[scored.submission.sender for scored in kept] for kept in admitted]
             advantages_BG = self.length_neutral(advantages_BG, lengths_BG, shares_BG, senders_BG)
         weights_BG = token_weights(lengths_BG, self.config.loss_type, self.max_new_tokens)
-        copies: Counter[tuple[Row, frozenset[int]]] = Counter()
-        policy: dict[tuple[Row, frozenset[int]], float] = {}
-        kl: dict[tuple[Row, frozenset[int]], float] = {}
-        trained = 0
-        for kept, rows_G, advantages_G, weights_G in zip(admitted, rows, advantages_BG, weights_BG, strict=True):
-            for scored, row, advantage, weight in zip(kept, rows_G, advantages_G, weights_G, strict=True):
-                pull = weight * scored.weight * advantage
-                trained += pull != 0
-                if pull or self.config.beta:
-                    key = (row, scored.muted)
-                    copies[key] += 1
-                    policy[key] = policy.get(key, 0.0) + pull
-                    kl[key] = kl.get(key, 0.0) + weight * self.config.beta
-        distinct, muted = [row for row, _ in policy], [tokens for _, tokens in policy]
-        return _Weighted(distinct, list(copies.values()), muted, list(policy.values()), list(kl.values()), trained)
+        blocks_B = blocks_by_group(groups, self.aggregation.blocks if self.aggregation else 1)
+        pulls = []
+        for kept, advantages_G, weights_G, blocks in zip(admitted, advantages_BG, weights_BG, blocks_B, strict=True):
+            for scored, advantage, weight in zip(kept, advantages_G, weights_G, strict=True):
+                policy, kl, sender = weight * scored.weight * advantage, weight * self.config.beta, scored.submission.sender
+                if policy or kl:
+                    pulls.append(_Pull((sender, blocks[sender]), scored.row, scored.muted, policy, kl))
+        return pulls
 
     def state_dict(self) -> dict[str, object]:
         """Weights, and everything else that the next step depends on."""
@@ -190,3 +277,11 @@ def _heard(mask: Tensor, muted: Sequence[frozenset[int]]) -> Tensor:
         if tokens:
             heard[row, [token for token in tokens if 0 <= token < mask.shape[1]]] = False
     return heard
+
+
+def _lay_out(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+    """Makes the gradients of parameters views of one vector ``[P]``."""
+    offset = 0
+    for parameter in parameters:
+        parameter.grad = gradient[offset : offset + parameter.numel()].view_as(parameter)
+        offset += parameter.numel()

@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from hailproof.errors import RunError
-from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_batches
+from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_parts
 from hailproof.records import Row
 
 
@@ -72,9 +72,25 @@ class Trainable:
             rows: The rows; each is in one batch.
             token_budget: Padded tokens of one pass.
         """
+        for _, some in self.parts([rows], token_budget):
+            yield from some
+
+    def parts(self, parts: Sequence[Sequence[Row]], token_budget: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        """Runs rows with gradient, part by part (:func:`hailproof.policies.scoring.training_parts`).
+
+        Args:
+            parts: The rows of each part.
+            token_budget: Padded tokens of one pass.
+
+        Yields:
+            Index of the part and its batches; once these are used up, the parameters have the part's gradient.
+        """
         if self.keeps_prompts:
-            return training_batches(self.passes, rows, token_budget)
-        return (self.forward(rows, indices) for indices in batches(rows, token_budget))
+            yield from training_parts(self.passes, parts, token_budget)
+            return
+        for place, rows in enumerate(parts):
+            if rows:
+                yield place, (self.forward(rows, indices) for indices in batches(rows, token_budget))
 
     @property
     def keeps_prompts(self) -> bool:
