@@ -210,8 +210,8 @@ class SenderUpdate:
     Attributes:
         length: Norm of the sender's own gradient before anything was done to it.
         weight: What the gradient was multiplied with: below 1 if it was clipped, 0 if it was left out.
-        cosine: Between its departure from the others in this round and the sum of its earlier departures; ``None`` where
-            there is nothing to compare, or nobody looked.
+        cosine: Between its departure from the others in this round and the sum of its earlier departures; ``None``
+            where there is nothing to compare, or nobody looked.
         evidence: Of the test for a constant departure; an honest sender's exceeds x with probability 1 / x at most.
             ``None`` where nobody tested.
         excluded: Whether nothing is learned from the sender for now.

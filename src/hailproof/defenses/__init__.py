@@ -13,5 +13,6 @@ DEFENSES: Builtins[type] = Builtins({
     "token_credit": "hailproof.defenses.token_credit:TokenCreditDefense",
     "length": "hailproof.defenses.length:LengthDefense",
     "sender_stats": "hailproof.defenses.sender_stats:SenderStatsDefense",
+    "influence": "hailproof.defenses.influence:InfluenceDefense",
 })
 """The paper's first, then those that go on from them."""

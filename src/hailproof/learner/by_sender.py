@@ -1,8 +1,8 @@
 """Gradients by sender: what each sender's completions do to the weights, told apart in the passes that are made anyway.
 
 Completions travel and gradients do not, but a receiver computes the gradient of every completion itself. Cut into parts
-of one sender each, the same passes give one gradient a sender (the advantages are those of the whole group), and what is
-known of robust aggregation applies. A sender cannot shape its gradient freely: only by what its completions say.
+of one sender each, the same passes give one gradient a sender (the advantages are those of the whole group), and what
+is known of robust aggregation applies. A sender cannot shape its gradient freely: only by what its completions say.
 
 Each sender's part is cut again into blocks of prompts, so that a test sees several independent values a round.
 """
@@ -28,11 +28,13 @@ class Aggregation(Protocol):
         """Takes up the parameters that gradients are of, once, before the first round."""
         ...
 
-    def begin(self, counts: Mapping[int, int]) -> None:
+    def begin(self, round: int, sent: Mapping[int, int], live: Mapping[int, int]) -> None:
         """Begins an update.
 
         Args:
-            counts: For each sender of an admitted completion, how many of its completions have an advantage.
+            round: Number of the update, from 1.
+            sent: Admitted completions of each sender that has any.
+            live: How many of them have an advantage, for the same senders.
         """
         ...
 

@@ -1,6 +1,7 @@
 """One optimizer step on the admitted completions of a round."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -156,27 +157,29 @@ class Learner:
         """Goes through all rows, sender by sender, and leaves what the aggregation makes of it in the parameters."""
         totals, parameters = _Totals(), self.trainable.parameters()
         parts: dict[tuple[int, int], list[_Pull]] = {}
-        for pull in sorted(pulls, key=lambda pull: (pull.part[1], pull.part[0])):
-            parts.setdefault(pull.part, []).append(pull)
-        weighted = [_Weighted.of(some) for some in parts.values()]
-        counts = {s.submission.sender: 0 for group in groups for s in group.completions if s.admitted}
         for pull in pulls:
-            counts[pull.part[0]] += pull.policy != 0
+            parts.setdefault(pull.part, []).append(pull)
+        weighted = {part: _Weighted.of(parts[part]) for part in sorted(parts)}
+        sent = Counter(s.submission.sender for group in groups for s in group.completions if s.admitted)
+        live = Counter(pull.part[0] for pull in pulls if pull.policy)
         gradient = torch.zeros(sum(each.numel() for each in parameters), device=self.trainable.device)
         _lay_out(parameters, gradient)
-        aggregation.begin(counts)
-        names = list(parts)
-        for place, batches in self.trainable.parts([each.rows for each in weighted], self.config.token_budget):
-            for batch in batches:
-                self._backward(batch, weighted[place], totals)
-            aggregation.add(*names[place], gradient)
-            gradient.zero_()
-        combined, senders = aggregation.combine()
+        aggregation.begin(self.steps, sent, {sender: live[sender] for sender in sent})
+        for block in range(aggregation.blocks):  # prompts are gone backward through once for each of their senders
+            some = {sender: each for (sender, at), each in weighted.items() if at == block}
+            senders = list(some)
+            rows = [some[sender].rows for sender in senders]
+            for place, batches in self.trainable.parts(rows, self.config.token_budget):
+                for batch in batches:
+                    self._backward(batch, some[senders[place]], totals)
+                aggregation.add(senders[place], block, gradient)
+                gradient.zero_()
+        combined, updates = aggregation.combine()
         if combined is None:
             self.optimizer.zero_grad(set_to_none=True)
         else:
             gradient.copy_(combined)
-        return weighted, totals, senders
+        return list(weighted.values()), totals, updates
 
     def _backward(self, batch: Batch, weighted: _Weighted, totals: _Totals) -> None:
         """Adds the gradient of a batch to that of the parameters."""
@@ -242,8 +245,9 @@ class Learner:
         pulls = []
         for kept, advantages_G, weights_G, blocks in zip(admitted, advantages_BG, weights_BG, blocks_B, strict=True):
             for scored, advantage, weight in zip(kept, advantages_G, weights_G, strict=True):
-                policy, kl, sender = weight * scored.weight * advantage, weight * self.config.beta, scored.submission.sender
+                policy, kl = weight * scored.weight * advantage, weight * self.config.beta
                 if policy or kl:
+                    sender = scored.submission.sender
                     pulls.append(_Pull((sender, blocks[sender]), scored.row, scored.muted, policy, kl))
         return pulls
 

@@ -150,9 +150,9 @@ def training_parts(
     """Runs rows with gradient, part by part, so that the gradient of each part can be told apart.
 
     The caller goes backward through every batch of a part before it asks for the next batch, and uses up a part before
-    it asks for the next part. Once a part is used up, its gradient has been added to that of the parameters. Prompts are
-    read once for all parts; the batches of a part go backward to the prompts' keys, values and last logits, where their
-    gradients add up, and the part goes on from there.
+    it asks for the next part. Once a part is used up, its gradient has been added to that of the parameters. Prompts
+    are read once for all parts; the batches of a part go backward to the prompts' keys, values and last logits, where
+    their gradients add up, and the part goes on from there.
 
     Args:
         passes: Gives the model, ready for a pass.
