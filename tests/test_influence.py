@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winded, reference_gradient, scored
+from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winded, scored
 from torch import Tensor, nn
 
 from hailproof.defenses.drift import DriftTest, advantages_by_block
@@ -93,8 +93,8 @@ def test_the_gradient_of_a_sender_is_that_of_its_completions_with_the_advantages
 def test_what_the_aggregation_makes_is_what_is_gone_by(fresh_policy):
     groups, noted = groups_for(fresh_policy), Noted(weights={1: 0.25})
     stats = learner_of(fresh_policy, noted, learning_rate=1e-12).update(groups)
-    mine, theirs = (sum(part for (s, _), part in noted.parts.items() if s == sender) for sender in (0, 1))
-    assert torch.allclose(gradient_of(fresh_policy), mine + 0.25 * theirs, atol=1e-7)
+    expected = torch.stack([(1.0, 0.25)[sender] * part for (sender, _), part in noted.parts.items()]).sum(dim=0)
+    assert torch.allclose(gradient_of(fresh_policy), expected, atol=1e-7)
     assert {s: each.weight for s, each in stats.senders.items()} == {0: 1.0, 1: 0.25}
 
 
@@ -265,6 +265,12 @@ def test_honest_senders_are_not_excluded(nodes: int):
     assert [excluded_after(InfluenceDefense(), {}, 30, seed, nodes) for seed in range(5)] == [{}] * 5
 
 
+def test_two_of_four_that_teach_the_same_are_told_from_the_two_that_do_not():
+    """All four drift from the mean; those who teach do so more cleanly. Nothing is promised of halves."""
+    found = [sorted(excluded_after(InfluenceDefense(), {2: 1.0, 3: 1.0}, 12, seed)) for seed in range(5)]
+    assert found == [[2, 3]] * 5
+
+
 def test_three_of_twelve_are_all_excluded():
     assert sorted(excluded_after(InfluenceDefense(), {1: 2.0, 5: 2.0, 9: 2.0}, 8, nodes=12)) == [1, 5, 9]
 
@@ -302,8 +308,11 @@ def test_terms_end_and_grow():
 
 def test_a_sender_that_has_become_honest_comes_back():
     swarm = Swarm(InfluenceDefense(rounds=4))
-    for round in range(30):
-        _, senders = swarm.play({3: 5.0} if round < 6 else {})
+    for _ in range(6):
+        swarm.play({3: 5.0})
+    for _ in range(24):
+        swarm.play({})
+    _, senders = swarm.play({})
     assert swarm.defense._terms[3].time == 1 and senders[3].weight > 0.5
 
 
@@ -311,8 +320,9 @@ def test_what_pulls_one_way_can_be_taken_out_instead():
     swarms = {then: Swarm(InfluenceDefense(then=then)) for then in ("project", "weigh", "exclude")}
     along: dict[str, float] = {}
     for then, swarm in swarms.items():
-        for _ in range(8):
-            total, senders = swarm.play({3: 1.0})
+        for _ in range(7):
+            swarm.play({3: 1.0})
+        total, senders = swarm.play({3: 1.0})
         assert total is not None
         along[then] = float(total @ swarm.pull)
         assert senders.get(3, SenderUpdate(length=0, weight=0)).excluded is False
@@ -356,5 +366,5 @@ def test_one_sender_alone_is_learned_from():
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(options):
-    with pytest.raises(ConfigError, match="influence|Defense option"):
+    with pytest.raises(ConfigError, match=r"influence|Defense option"):
         InfluenceDefense(**options)

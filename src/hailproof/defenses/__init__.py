@@ -14,5 +14,6 @@ DEFENSES: Builtins[type] = Builtins({
     "length": "hailproof.defenses.length:LengthDefense",
     "sender_stats": "hailproof.defenses.sender_stats:SenderStatsDefense",
     "influence": "hailproof.defenses.influence:InfluenceDefense",
+    "robust": "hailproof.defenses.robust:RobustDefense",
 })
 """The paper's first, then those that go on from them."""

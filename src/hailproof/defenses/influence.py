@@ -51,13 +51,13 @@ MEMORIES = (0.8, 0.97)
 """What a round counts for in the next one, in the directions that a sender is compared with: a short and a long
 memory."""
 
-NUDGE = 0.005
+NUDGE = 0.002
 """How far the weights go along a direction to see which words carry it, as a share of their norm."""
 
 MARKED = 12
 """Words that are marked in a completion, at most."""
 
-CARRIES = 0.25
+CARRIES = 0.2
 """Share of the largest change of a token's log-probability from which on a token is marked."""
 
 
@@ -117,6 +117,7 @@ class InfluenceDefense(BaseDefense):
         self.test = DriftTest(alpha, malicious, tolerance, len(MEMORIES))
         self._parameters: Sequence[nn.Parameter] = ()
         self._directions: dict[int, Tensor] = {}  # [M, P] by sender, decayed sums
+        self._constancy: dict[int, float] = {}  # decayed means of the cosines
         self._reference: float | None = None
         self._terms: dict[int, _Term] = {}
         self._known: set[int] = set()
@@ -172,16 +173,18 @@ class InfluenceDefense(BaseDefense):
             sent: Admitted completions of each sender that has any.
             live: How many of them have an advantage.
         """
-        self._round, self._sent, self._live = round, sent, live
-        self._sums = {}
+        self._round, self._live, self._sums = round, live, {}
+        self._sent = {sender: count for sender, count in sent.items() if self._excluded(sender, round) is None}
         self._known.update(sent)
-        self._along = {sender: np.zeros((len(self._directions) * len(MEMORIES), self.blocks)) for sender in sent}
+        self._along = {sender: np.zeros((len(self._directions) * len(MEMORIES), self.blocks)) for sender in self._sent}
         self._looking = sorted(self._directions)
         units = [nn.functional.normalize(self._directions[sender], dim=1) for sender in self._looking]
         self._units = torch.cat(units) if units else None
 
     def add(self, sender: int, block: int, gradient: Tensor) -> None:
         """Takes in a sender's gradient ``[P]`` over a block of prompts, or a piece of it."""
+        if sender not in self._sent:
+            return
         if sender in self._sums:
             self._sums[sender] += gradient
         else:
@@ -198,7 +201,7 @@ class InfluenceDefense(BaseDefense):
         cosines = {sender: self._cosine(sender, departure) for sender, departure in departures.items()}
         self._test(sound)
         for sender, departure in departures.items():
-            self._remember(sender, departure)
+            self._remember(sender, departure, cosines[sender] or 0.0)
         caught = self._caught(sound)
         evidence = {sender: self._evidence(sender) for sender in lengths}
         total = None
@@ -270,7 +273,9 @@ class InfluenceDefense(BaseDefense):
                 mine = slice(place * count, (place + 1) * count)
                 self.test.bet(sender, {other: self._along[other][mine].T / self._sent[other] for other in senders})
 
-    def _remember(self, sender: int, departure: Tensor) -> None:
+    def _remember(self, sender: int, departure: Tensor, cosine: float) -> None:
+        fading = MEMORIES[0]
+        self._constancy[sender] = fading * self._constancy.get(sender, 0.0) + (1 - fading) * cosine
         length = float(departure.norm())
         if not length:
             return
@@ -286,18 +291,20 @@ class InfluenceDefense(BaseDefense):
         return self.test.evidence(sender, among - {sender})
 
     def _caught(self, senders: Sequence[int]) -> list[int]:
-        """Whose evidence is enough; the worst first, and the others are judged again without it."""
+        """Whose evidence is enough; the most constant one first, and the others are judged again without it.
+
+        An attacker sets honest senders apart from the mean as well, the other way and less cleanly.
+        """
         caught: list[int] = []
-        out = sum(self._excluded(sender, self._round + 1) is not None for sender in self._known)
         among = {sender for sender in self._known if self._excluded(sender, self._round + 1) is None}
-        while out + len(caught) < math.floor(self.most * len(self._known)):
-            left = [sender for sender in senders if sender in among]
-            found = {sender: self.test.evidence(sender, among - {sender}) for sender in left}
-            worst = max(left, key=lambda sender: (found[sender] or 0.0, -sender), default=None)
-            if worst is None or (found[worst] or 0.0) < 1 / self.alpha:
+        fewest = len(self._known) - math.floor(self.most * len(self._known))
+        while len(among) > fewest:
+            found = {sender: self.test.evidence(sender, among - {sender}) for sender in senders if sender in among}
+            enough = [sender for sender, evidence in found.items() if evidence and evidence >= 1 / self.alpha]
+            if not enough:
                 break
-            caught.append(worst)
-            among.discard(worst)
+            caught.append(max(enough, key=lambda sender: self._constancy[sender]))
+            among.discard(caught[-1])
         return caught
 
     def _exclude(self, sender: int) -> None:
@@ -335,7 +342,15 @@ class InfluenceDefense(BaseDefense):
     def _spans(self, ends: np.ndarray, change: np.ndarray, largest: float) -> tuple[Span, ...]:
         strong = [i for i in np.argsort(-np.abs(change), kind="stable") if abs(change[i]) > CARRIES * largest]
         tokens = sorted(int(i) for i in strong[:MARKED])
-        return token_spans(ends, tokens, [f"its sender pulls this by {change[i]:+.2f} nats" for i in tokens])
+        spans: list[Span] = []
+        for span, token in zip(token_spans(ends, tokens, [""] * len(tokens)), tokens, strict=True):
+            note = f"its sender makes this {'more' if change[token] > 0 else 'less'} probable"
+            last = spans[-1] if spans else None
+            if last is not None and last.end == span.start and last.note == note:
+                spans[-1] = Span(last.start, span.end, note)
+            else:
+                spans.append(Span(span.start, span.end, note))
+        return tuple(spans)
 
     @contextmanager
     def _nudged(self, direction: Tensor) -> Iterator[None]:
@@ -363,6 +378,7 @@ class InfluenceDefense(BaseDefense):
             "test": self.test.state(),
             "terms": {str(sender): [term.first, term.last, term.time] for sender, term in self._terms.items()},
             "known": sorted(self._known),
+            "constancy": {str(sender): each for sender, each in self._constancy.items()},
             "reference": self._reference,
         }
 
@@ -373,4 +389,5 @@ class InfluenceDefense(BaseDefense):
         self.test.restore(state["test"])
         self._terms = {int(sender): _Term(*term) for sender, term in state["terms"].items()}
         self._known = set(state["known"])
+        self._constancy = {int(sender): each for sender, each in state["constancy"].items()}
         self._reference = state["reference"]

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 from hailproof.errors import ModelError, RunError
 from hailproof.learner.advantages import advantages
+from hailproof.learner.breaker import Breaker
 from hailproof.learner.by_sender import Aggregation, blocks_by_group
 from hailproof.learner.config import LearnerConfig
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, objective, token_weights
-from hailproof.policies.scoring import Batch
+from hailproof.policies.scoring import Batch, batches
 from hailproof.policies.trainable import Trainable
 from hailproof.records import Group, Row, ScoredCompletion, SenderUpdate, UpdateStats
 
@@ -64,6 +66,10 @@ class _Totals:
     tokens: int = 0
 
 
+SAMPLED = 16
+"""Rows by which a breaker sees how many tokens a step moves much."""
+
+
 class Learner:
     """GRPO on one model: keeps the optimizer, and the frozen reference if there is a KL term.
 
@@ -106,6 +112,7 @@ class Learner:
             fused=True,
         )
         self.reference = trainable.frozen() if config.beta else None
+        self.breaker = Breaker(config.breaker) if config.breaker else None
         self.aggregation = aggregation
         if aggregation is not None:
             aggregation.bind(trainable.parameters())
@@ -133,14 +140,17 @@ class Learner:
             totals, senders = self._add_up(weighted[0]), {}
         else:
             weighted, totals, senders = self._by_sender(self.aggregation, groups, pulls)
-        norm = self._step() if any(each.grad is not None for each in self.trainable.parameters()) else 0.0
+        norm, held = 0.0, ""
+        if any(each.grad is not None for each in self.trainable.parameters()):
+            norm, held = self._step([row for some in weighted for row in some.rows], _rejected(groups))
         return UpdateStats(
             loss=totals.loss,
             grad_norm=norm,
             kl=totals.divergence / totals.tokens if totals.tokens else None,
             trained=sum(pull.policy != 0 for pull in pulls),
             passes=sum(len(some.rows) for some in weighted),
-            skipped=int(not math.isfinite(norm)),
+            skipped=int(bool(held) or not math.isfinite(norm)),
+            held=held,
             senders=senders,
         )
 
@@ -169,8 +179,8 @@ class Learner:
             some = {sender: each for (sender, at), each in weighted.items() if at == block}
             senders = list(some)
             rows = [some[sender].rows for sender in senders]
-            for place, batches in self.trainable.parts(rows, self.config.token_budget):
-                for batch in batches:
+            for place, runs in self.trainable.parts(rows, self.config.token_budget):
+                for batch in runs:
                     self._backward(batch, some[senders[place]], totals)
                 aggregation.add(senders[place], block, gradient)
                 gradient.zero_()
@@ -198,16 +208,53 @@ class Learner:
         part.backward()
         totals.loss += part.item()
 
-    def _step(self) -> float:
-        """Goes by the gradient that the parameters have, unless it is no number; returns its norm before clipping."""
+    def _step(self, rows: Sequence[Row], rejected: float) -> tuple[float, str]:
+        """Goes by the gradient that the parameters have, unless it is no number or out of line with the last ones.
+
+        Args:
+            rows: What was learned from.
+            rejected: Share of the completions that were rejected.
+
+        Returns:
+            The norm of the gradient before clipping, and what was out of line, if anything was.
+        """
         limit = self.config.max_grad_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.trainable.parameters(), limit))
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.learning_rate(self.steps)
-        if math.isfinite(norm):
+        if not math.isfinite(norm):
+            return norm, ""
+        held = "" if self.breaker is None else self._held_back(self.breaker, norm, rows, rejected)
+        if self.breaker is None:
             self.optimizer.step()
-            self._require_finite()
-        return norm
+        self._require_finite()
+        return norm, held
+
+    def _held_back(self, breaker: Breaker, norm: float, rows: Sequence[Row], rejected: float) -> str:
+        """Makes the step and takes it back if it is out of line; returns what was out of line."""
+        settings, measures = breaker.config, {"norm": norm}
+        if settings.rejected < 1:
+            measures["rejected"] = rejected
+        weights = [each.detach().clone() for each in self.trainable.parameters()]
+        optimizer = deepcopy(self.optimizer.state_dict())
+        some = rows[:: math.ceil(len(rows) / SAMPLED)] if settings.moved < 1 else []
+        before = self._logprobs(some)
+        self.optimizer.step()
+        if some:
+            measures["moved"] = float(((self._logprobs(some) - before).abs() > settings.nats).float().mean())
+        held = breaker.out_of_line(measures)
+        if held:
+            with torch.no_grad():
+                for parameter, old in zip(self.trainable.parameters(), weights, strict=True):
+                    parameter.copy_(old)
+            self.optimizer.load_state_dict(optimizer)
+        return held
+
+    def _logprobs(self, rows: Sequence[Row]) -> Tensor:
+        """``[T]`` log-probabilities of all completion tokens of some rows."""
+        with torch.no_grad():
+            runs = (self.trainable.forward(rows, indices) for indices in batches(rows, self.config.token_budget))
+            return torch.cat([run.logprobs[run.mask] for run in runs] or [torch.zeros(0)])
 
     def _require_finite(self) -> None:
         """Stops what can only go wrong from here on, by one number of all weights."""
@@ -258,6 +305,7 @@ class Learner:
             "steps": self.steps,
             "optimizer": self.optimizer.state_dict(),
             "length_neutral": self.length_neutral.state_dict(),
+            "breaker": self.breaker.state_dict() if self.breaker else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -266,6 +314,14 @@ class Learner:
         self.steps = state["steps"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.length_neutral.load_state_dict(state["length_neutral"])
+        if self.breaker:
+            self.breaker.load_state_dict(state["breaker"])
+
+
+def _rejected(groups: Sequence[Group]) -> float:
+    """Share of the completions that a defense rejected."""
+    spoken = [scored.verdicts for group in groups for scored in group.completions]
+    return sum(any(each.decision == "reject" for each in verdicts) for verdicts in spoken) / max(1, len(spoken))
 
 
 def _share(scored: ScoredCompletion, length: int) -> float:
