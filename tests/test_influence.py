@@ -11,7 +11,7 @@ from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winde
 from torch import Tensor, nn
 
 from hailproof.defenses.drift import DriftTest, advantages_by_block
-from hailproof.defenses.influence import InfluenceDefense
+from hailproof.defenses.influence import InfluenceDefense, _sampled
 from hailproof.errors import ConfigError
 from hailproof.learner.by_sender import blocks_by_group
 from hailproof.learner.config import LearnerConfig
@@ -35,16 +35,19 @@ class Noted:
         self.size = sum(each.numel() for each in parameters)
 
     def begin(self, round, sent, live):
-        self.parts, self.counts = {}, (dict(sent), dict(live))
+        self.parts, self.counts, self.seen = {}, (dict(sent), dict(live)), {}
 
-    def add(self, sender, block, gradient):
+    def look(self, sender, block, gradient):
         assert gradient.shape == (self.size,)
-        self.parts[sender, block] = self.parts.get((sender, block), 0) + gradient.clone()
+        new = gradient - self.seen.get(sender, 0)
+        self.parts[sender, block] = self.parts.get((sender, block), 0) + new
+        self.seen[sender] = gradient.clone()
 
-    def combine(self):
-        some = [self.weights.get(sender, 1.0) * part for (sender, _), part in self.parts.items()]
+    def combine(self, gradients):
+        assert all(torch.equal(gradients[sender], seen) for sender, seen in self.seen.items())
+        some = [self.weights.get(sender, 1.0) * gradient for sender, gradient in gradients.items()]
         return (sum(some) if some else None), {
-            sender: SenderUpdate(length=0.0, weight=self.weights.get(sender, 1.0)) for sender, _ in self.parts
+            sender: SenderUpdate(length=0.0, weight=self.weights.get(sender, 1.0)) for sender in gradients
         }
 
 
@@ -191,6 +194,14 @@ def test_a_tolerance_lets_honest_senders_differ():
     assert kinds[0] >= 1e3 > kinds[1]
 
 
+def test_the_test_looks_at_an_eighth_of_what_is_long():
+    rows = torch.arange(3 * 8192 + 5.0).expand(2, -1)
+    sampled = _sampled(rows)
+    assert sampled.shape == (2, 3 * 1024)
+    assert sampled[1, [0, 1023, 1024, 2048]].tolist() == [0.0, 1023.0, 8192.0, 16384.0]
+    assert torch.equal(_sampled(rows[:, :8191]), rows[:, :8191])
+
+
 # The defense on made-up gradients.
 
 
@@ -211,12 +222,14 @@ class Swarm:
         there = [sender for sender in senders if sender not in out]
         numbers = {sender: sent.get(f"of_{sender}", 48) for sender in there}
         self.defense.begin(self.round, numbers, numbers)
-        for sender in there:
-            for block in range(self.blocks):
+        gradients = {sender: torch.zeros(P) for sender in there}
+        for block in range(self.blocks):
+            for sender in there:
                 noise = torch.randn(P, generator=self.rng) / math.sqrt(P) * math.sqrt(numbers[sender] / 48)
                 pull = pulls.get(sender, 0.0)
-                self.defense.add(sender, block, noise + (pull if isinstance(pull, Tensor) else pull * self.pull))
-        return self.defense.combine()
+                gradients[sender] += noise + (pull if isinstance(pull, Tensor) else pull * self.pull)
+                self.defense.look(sender, block, gradients[sender])
+        return self.defense.combine(gradients)
 
 
 def excluded_after(defense: InfluenceDefense, pulls: Mapping[int, float], rounds: int, seed: int = 0, nodes: int = 4):
@@ -245,8 +258,7 @@ def test_few_slots_make_nobody_long_and_one_who_speaks_alone_is_measured_by_earl
     assert senders[0].length < 0.7 * senders[3].length and min(each.weight for each in senders.values()) > 0.8
     before = senders[3].length
     swarm.defense.begin(2, dict.fromkeys(range(4), 48), {0: 0, 1: 0, 2: 0, 3: 48})
-    swarm.defense.add(3, 0, 100 * swarm.pull)
-    _, senders = swarm.defense.combine()
+    _, senders = swarm.defense.combine({3: 100 * swarm.pull})
     assert senders[3].weight * senders[3].length < 1.5 * before
 
 

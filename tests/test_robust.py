@@ -67,10 +67,8 @@ def test_a_sender_that_shouts_is_hardly_heard(rule):
     common = torch.ones(50)
     for round in range(1, 4):
         defense.begin(round, dict.fromkeys(range(4), 12), dict.fromkeys(range(4), 12))
-        for sender in range(4):
-            noise = torch.randn(50, generator=generator)
-            defense.add(sender, 0, -1000 * common if sender == 3 else common + noise)
-        total, senders = defense.combine()
+        honest = {sender: common + torch.randn(50, generator=generator) for sender in range(3)}
+        total, senders = defense.combine({**honest, 3: -1000 * common})
         assert total is not None and 0 < float(total @ common) / 50 < 12
         assert senders[3].length > 5000
     copy = RobustDefense(rule)
@@ -79,9 +77,7 @@ def test_a_sender_that_shouts_is_hardly_heard(rule):
     results = []
     for each in (defense, copy):
         each.begin(4, {0: 6, 1: 12}, {0: 6, 1: 12})
-        each.add(0, 0, common)
-        each.add(1, 0, 2 * common)
-        results.append(each.combine()[0])
+        results.append(each.combine({0: common, 1: 2 * common})[0])
     assert torch.equal(*results)
     if rule == "median":  # per completion both say the same
         assert torch.allclose(results[0], 3 * common)
@@ -90,9 +86,7 @@ def test_a_sender_that_shouts_is_hardly_heard(rule):
 def test_what_is_no_number_is_left_out():
     defense = RobustDefense("median")
     defense.begin(1, {0: 1, 1: 1}, {0: 1, 1: 1})
-    defense.add(0, 0, torch.ones(3))
-    defense.add(1, 0, torch.full((3,), float("nan")))
-    total, senders = defense.combine()
+    total, senders = defense.combine({0: torch.ones(3), 1: torch.full((3,), float("nan"))})
     assert total is not None and total.tolist() == [2.0, 2.0, 2.0]
     assert (senders[0].weight, senders[1].weight) == (1.0, 0.0)
 

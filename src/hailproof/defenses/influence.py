@@ -51,6 +51,9 @@ MEMORIES = (0.8, 0.97)
 """What a round counts for in the next one, in the directions that a sender is compared with: a short and a long
 memory."""
 
+RUN, EVERY = 1024, 8
+"""The test looks at runs of so many parameters, at one run in so many: an eighth of a pull is seen as well as all of it."""
+
 NUDGE = 0.002
 """How far the weights go along a direction to see which words carry it, as a share of their norm."""
 
@@ -173,27 +176,24 @@ class InfluenceDefense(BaseDefense):
             sent: Admitted completions of each sender that has any.
             live: How many of them have an advantage.
         """
-        self._round, self._live, self._sums = round, live, {}
+        self._round, self._live = round, live
         self._sent = {sender: count for sender, count in sent.items() if self._excluded(sender, round) is None}
         self._known.update(sent)
-        self._along = {sender: np.zeros((len(self._directions) * len(MEMORIES), self.blocks)) for sender in self._sent}
         self._looking = sorted(self._directions)
-        units = [nn.functional.normalize(self._directions[sender], dim=1) for sender in self._looking]
+        units = [nn.functional.normalize(_sampled(self._directions[sender]), dim=1) for sender in self._looking]
         self._units = torch.cat(units) if units else None
+        self._along = {sender: np.zeros((len(units) * len(MEMORIES), self.blocks)) for sender in self._sent}
 
-    def add(self, sender: int, block: int, gradient: Tensor) -> None:
-        """Takes in a sender's gradient ``[P]`` over a block of prompts, or a piece of it."""
-        if sender not in self._sent:
-            return
-        if sender in self._sums:
-            self._sums[sender] += gradient
-        else:
-            self._sums[sender] = gradient.clone()
-        if self._units is not None:
-            self._along[sender][:, block] += (self._units @ gradient).double().cpu().numpy()
+    def look(self, sender: int, block: int, gradient: Tensor) -> None:
+        """Measures what a block of a sender's gradient ``[P]`` does along every sender's directions."""
+        if self._units is not None and sender in self._along:
+            along = self._along[sender]
+            so_far = (self._units @ _sampled(gradient[None])[0]).double().cpu().numpy()
+            along[:, block] = so_far - along[:, :block].sum(axis=1)
 
-    def combine(self) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
+    def combine(self, gradients: Mapping[int, Tensor]) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
         """Tests every sender, and adds up what is left of the gradients."""
+        self._sums = {sender: gradients[sender] for sender in self._sent if sender in gradients}
         lengths = {sender: float(self._sums[sender].norm()) if sender in self._sums else 0.0 for sender in self._sent}
         sound = sorted(sender for sender, length in lengths.items() if math.isfinite(length))
         weights = dict.fromkeys(lengths, 0.0) | self._clipped({sender: lengths[sender] for sender in sound})
@@ -391,3 +391,12 @@ class InfluenceDefense(BaseDefense):
         self._known = set(state["known"])
         self._constancy = {int(sender): each for sender, each in state["constancy"].items()}
         self._reference = state["reference"]
+
+
+def _sampled(rows: Tensor) -> Tensor:
+    """The part of some vectors ``[N, P]`` that the test looks at; all of them if they are short."""
+    size = rows.shape[1]
+    if size < RUN * EVERY:
+        return rows
+    whole = size - size % (RUN * EVERY)
+    return rows[:, :whole].unflatten(1, (-1, EVERY, RUN))[:, :, 0].flatten(1)

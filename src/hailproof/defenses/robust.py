@@ -65,7 +65,6 @@ class RobustDefense(BaseDefense):
         self.needs = frozenset[Need]({"senders", "own"} if rule == "fltrust" else {"senders"})
         self._own: frozenset[int] = frozenset()
         self._sent: Mapping[int, int] = {}
-        self._sums: dict[int, Tensor] = {}
         self._momenta: dict[int, Tensor] = {}
         self._center: Tensor | None = None
 
@@ -84,25 +83,20 @@ class RobustDefense(BaseDefense):
 
     def begin(self, round: int, sent: Mapping[int, int], live: Mapping[int, int]) -> None:
         """Begins an update; ``sent`` are the admitted completions by sender."""
-        self._sent, self._sums = sent, {}
+        self._sent = sent
 
-    def add(self, sender: int, block: int, gradient: Tensor) -> None:
-        """Takes in a sender's gradient ``[P]``, or a piece of it."""
-        if sender in self._sums:
-            self._sums[sender] += gradient
-        else:
-            self._sums[sender] = gradient.clone()
+    def look(self, sender: int, block: int, gradient: Tensor) -> None:
+        """Looks at nothing on the way."""
 
-    def combine(self) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
+    def combine(self, gradients: Mapping[int, Tensor]) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
         """Goes by the rule; what is no number is left out before."""
-        lengths = {sender: float(self._sums[sender].norm()) if sender in self._sums else 0.0 for sender in self._sent}
+        lengths = {sender: float(gradients[sender].norm()) if sender in gradients else 0.0 for sender in self._sent}
         sound = [sender for sender in sorted(lengths) if math.isfinite(lengths[sender])]
         total = None
         if any(lengths[sender] for sender in sound):
-            empty = torch.zeros_like(next(iter(self._sums.values())))
-            each = torch.stack([self._sums.get(sender, empty) / self._sent[sender] for sender in sound])
+            empty = torch.zeros_like(next(iter(gradients.values())))
+            each = torch.stack([gradients.get(sender, empty) / self._sent[sender] for sender in sound])
             total = self._mean(sound, each) * sum(self._sent.values())
-        self._sums = {}
         return total, {
             sender: SenderUpdate(length=lengths[sender], weight=float(sender in sound)) for sender in sorted(lengths)
         }

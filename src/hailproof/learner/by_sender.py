@@ -38,18 +38,22 @@ class Aggregation(Protocol):
         """
         ...
 
-    def add(self, sender: int, block: int, gradient: Tensor) -> None:
-        """Takes in ``[P]``, a sender's gradient over a block of prompts; it may come in pieces, which add up.
+    def look(self, sender: int, block: int, gradient: Tensor) -> None:
+        """Looks at a sender's gradient as far as it goes.
 
         Args:
             sender: The sender.
-            block: The block, below :attr:`blocks`.
-            gradient: In the order of the parameters; changes after the call.
+            block: The block that was added last; a block may be added in pieces, with a look after each.
+            gradient: ``[P]``, the sum over this block and those before, in the order of the parameters; grows after the
+                call.
         """
         ...
 
-    def combine(self) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
+    def combine(self, gradients: Mapping[int, Tensor]) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
         """Ends an update.
+
+        Args:
+            gradients: ``[P]`` by sender, of those whose completions pull at all; not to be changed.
 
         Returns:
             The gradient ``[P]`` to go by, ``None`` if nothing is left to learn from, and what became of each sender.

@@ -172,23 +172,23 @@ class Learner:
         weighted = {part: _Weighted.of(parts[part]) for part in sorted(parts)}
         sent = Counter(s.submission.sender for group in groups for s in group.completions if s.admitted)
         live = Counter(pull.part[0] for pull in pulls if pull.policy)
-        gradient = torch.zeros(sum(each.numel() for each in parameters), device=self.trainable.device)
-        _lay_out(parameters, gradient)
+        size, device = sum(each.numel() for each in parameters), self.trainable.device
+        gradients = {sender: torch.zeros(size, device=device) for sender in sorted({sender for sender, _ in weighted})}
         aggregation.begin(self.steps, sent, {sender: live[sender] for sender in sent})
         for block in range(aggregation.blocks):  # prompts are gone backward through once for each of their senders
             some = {sender: each for (sender, at), each in weighted.items() if at == block}
             senders = list(some)
             rows = [some[sender].rows for sender in senders]
             for place, runs in self.trainable.parts(rows, self.config.token_budget):
+                sender = senders[place]
+                _lay_out(parameters, gradients[sender])
                 for batch in runs:
-                    self._backward(batch, some[senders[place]], totals)
-                aggregation.add(senders[place], block, gradient)
-                gradient.zero_()
-        combined, updates = aggregation.combine()
-        if combined is None:
-            self.optimizer.zero_grad(set_to_none=True)
-        else:
-            gradient.copy_(combined)
+                    self._backward(batch, some[sender], totals)
+                aggregation.look(sender, block, gradients[sender])
+        combined, updates = aggregation.combine(gradients)
+        self.optimizer.zero_grad(set_to_none=True)
+        if combined is not None:
+            _lay_out(parameters, combined)
         return list(weighted.values()), totals, updates
 
     def _backward(self, batch: Batch, weighted: _Weighted, totals: _Totals) -> None:
