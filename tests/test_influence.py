@@ -69,7 +69,8 @@ def test_the_gradients_of_the_senders_add_up_to_the_undivided_one(fresh_policy, 
     plain = whole.update(groups)
     expected = gradient_of(fresh_policy).clone()
     stats = learner_of(fresh_policy, noted, learning_rate=1e-12, **settings).update(groups)
-    assert {sender for sender, _ in noted.parts} == {0, 1} and {block for _, block in noted.parts} == {0, 1}
+    assert set(noted.parts) == {(sender, block) for sender in (0, 1) for block in (0, 1, 2)}
+    assert all((noted.parts[sender, 2] != 0).any() == shares_prompts for sender in (0, 1))
     assert torch.allclose(sum(noted.parts.values()), expected, atol=2e-6)  # type: ignore[arg-type]
     assert torch.allclose(gradient_of(fresh_policy), expected, atol=2e-6)
     assert stats.loss == pytest.approx(plain.loss, abs=1e-6) and stats.trained == plain.trained
@@ -90,7 +91,7 @@ def test_the_gradient_of_a_sender_is_that_of_its_completions_with_the_advantages
         logits = fresh_policy.model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]
         said = logits.log_softmax(-1).gather(-1, torch.tensor(row.completion)[:, None])
         (-advantage / (math.sqrt(0.5) + 1e-4) * said.mean() / 2).backward()
-        assert torch.allclose(noted.parts[sender, 0], gradient_of(fresh_policy), atol=2e-6)
+        assert torch.allclose(noted.seen[sender], gradient_of(fresh_policy), atol=2e-6)
 
 
 def test_what_the_aggregation_makes_is_what_is_gone_by(fresh_policy):
@@ -205,6 +206,11 @@ def test_the_test_looks_at_an_eighth_of_what_is_long():
 # The defense on made-up gradients.
 
 
+def eight(**options) -> InfluenceDefense:
+    """A defense with eight blocks of prompts, which needs few rounds."""
+    return InfluenceDefense(prompt_blocks=8, **options)
+
+
 class Swarm:
     """Feeds a defense with gradients: noise, and what a sender adds to it."""
 
@@ -243,17 +249,17 @@ def excluded_after(defense: InfluenceDefense, pulls: Mapping[int, float], rounds
 
 
 def test_a_long_gradient_is_clipped_to_the_lower_median():
-    swarm = Swarm(InfluenceDefense())
+    swarm = Swarm(eight())
     total, senders = swarm.play({3: 10.0})
     lengths = sorted(each.length for each in senders.values())
     assert senders[3].length > 10 * lengths[1] and senders[3].weight == pytest.approx(lengths[1] / senders[3].length)
     assert total is not None and float(total.norm()) < 4 * lengths[2]
-    off, free = Swarm(InfluenceDefense(clip=0.0)).play({3: 10.0})
+    off, free = Swarm(eight(clip=0.0)).play({3: 10.0})
     assert free[3].weight == 1.0 and off is not None and float(off.norm()) > 50
 
 
 def test_few_slots_make_nobody_long_and_one_who_speaks_alone_is_measured_by_earlier_rounds():
-    swarm = Swarm(InfluenceDefense())
+    swarm = Swarm(eight())
     _, senders = swarm.play({}, of_0=12, of_1=12)
     assert senders[0].length < 0.7 * senders[3].length and min(each.weight for each in senders.values()) > 0.8
     before = senders[3].length
@@ -264,32 +270,32 @@ def test_few_slots_make_nobody_long_and_one_who_speaks_alone_is_measured_by_earl
 
 @pytest.mark.parametrize(("pull", "latest"), [(10.0, 4), (1.0, 5), (0.3, 12)])
 def test_who_teaches_is_excluded_and_nobody_else(pull: float, latest: int):
-    found = excluded_after(InfluenceDefense(), {3: pull}, 12)
+    found = excluded_after(eight(), {3: pull}, 12)
     assert list(found) == [3] and found[3] <= latest
 
 
 def test_senders_who_only_push_down_are_excluded_too():
-    assert list(excluded_after(InfluenceDefense(), {3: -5.0}, 6)) == [3]
+    assert list(excluded_after(eight(), {3: -5.0}, 6)) == [3]
 
 
 @pytest.mark.parametrize("nodes", [3, 4, 8])
 def test_honest_senders_are_not_excluded(nodes: int):
-    assert [excluded_after(InfluenceDefense(), {}, 30, seed, nodes) for seed in range(5)] == [{}] * 5
+    assert [excluded_after(eight(), {}, 30, seed, nodes) for seed in range(5)] == [{}] * 5
 
 
 def test_two_of_four_that_teach_the_same_are_told_from_the_two_that_do_not():
     """All four drift from the mean; those who teach do so more cleanly. Nothing is promised of halves."""
-    found = [sorted(excluded_after(InfluenceDefense(), {2: 1.0, 3: 1.0}, 12, seed)) for seed in range(5)]
+    found = [sorted(excluded_after(eight(), {2: 1.0, 3: 1.0}, 12, seed)) for seed in range(5)]
     assert found == [[2, 3]] * 5
 
 
 def test_three_of_twelve_are_all_excluded():
-    assert sorted(excluded_after(InfluenceDefense(), {1: 2.0, 5: 2.0, 9: 2.0}, 8, nodes=12)) == [1, 5, 9]
+    assert sorted(excluded_after(eight(), {1: 2.0, 5: 2.0, 9: 2.0}, 8, nodes=12)) == [1, 5, 9]
 
 
 def test_an_attacker_cannot_make_an_honest_sender_look_constant():
     """It pulls against whatever has set sender 0 apart so far, so that sender 0 seems to pull the other way."""
-    swarm = Swarm(InfluenceDefense())
+    swarm = Swarm(eight())
     found: set[int] = set()
     for _ in range(40):
         known = swarm.defense._directions.get(0)
@@ -300,12 +306,12 @@ def test_an_attacker_cannot_make_an_honest_sender_look_constant():
 
 
 def test_at_most_the_given_share_is_excluded():
-    assert excluded_after(InfluenceDefense(most=0.0), {3: 5.0}, 8) == {}
-    assert len(excluded_after(InfluenceDefense(most=0.25), {2: 5.0, 3: 4.0}, 8)) <= 1
+    assert excluded_after(eight(most=0.0), {3: 5.0}, 8) == {}
+    assert len(excluded_after(eight(most=0.25), {2: 5.0, 3: 4.0}, 8)) <= 1
 
 
 def test_terms_end_and_grow():
-    swarm = Swarm(InfluenceDefense(rounds=4))
+    swarm = Swarm(eight(rounds=4))
     lengths = []
     for _ in range(40):
         _, senders = swarm.play({3: 5.0})
@@ -319,7 +325,7 @@ def test_terms_end_and_grow():
 
 
 def test_a_sender_that_has_become_honest_comes_back():
-    swarm = Swarm(InfluenceDefense(rounds=4))
+    swarm = Swarm(eight(rounds=4))
     for _ in range(6):
         swarm.play({3: 5.0})
     for _ in range(24):
@@ -329,7 +335,7 @@ def test_a_sender_that_has_become_honest_comes_back():
 
 
 def test_what_pulls_one_way_can_be_taken_out_instead():
-    swarms = {then: Swarm(InfluenceDefense(then=then)) for then in ("project", "weigh", "exclude")}
+    swarms = {then: Swarm(eight(then=then)) for then in ("project", "weigh", "exclude")}
     along: dict[str, float] = {}
     for then, swarm in swarms.items():
         for _ in range(7):
@@ -339,13 +345,13 @@ def test_what_pulls_one_way_can_be_taken_out_instead():
         along[then] = float(total @ swarm.pull)
         assert senders.get(3, SenderUpdate(length=0, weight=0)).excluded is False
     assert swarms["weigh"].defense.suspended(9) == swarms["project"].defense.suspended(9) == frozenset()
-    untouched, _ = Swarm(InfluenceDefense(most=0.0)).play({3: 1.0})
+    untouched, _ = Swarm(eight(most=0.0)).play({3: 1.0})
     assert untouched is not None
     assert max(along.values()) < 0.35 * float(untouched @ swarms["weigh"].pull)
 
 
 def test_a_gradient_that_is_no_number_is_left_out_and_remembered_by_nobody():
-    swarm = Swarm(InfluenceDefense())
+    swarm = Swarm(eight())
     total, senders = swarm.play({3: float("nan")})
     assert senders[3].weight == 0.0 and total is not None and bool(total.isfinite().all())
     assert sorted(swarm.defense._directions) == [0, 1, 2]
@@ -353,10 +359,10 @@ def test_a_gradient_that_is_no_number_is_left_out_and_remembered_by_nobody():
 
 
 def test_a_restored_defense_goes_on_bit_for_bit():
-    one = Swarm(InfluenceDefense(), seed=1)
+    one = Swarm(eight(), seed=1)
     for _ in range(5):
         one.play({3: 0.3})
-    other = Swarm(InfluenceDefense(), seed=1)
+    other = Swarm(eight(), seed=1)
     other.defense.restore(one.defense.state())
     other.rng.set_state(one.rng.get_state())
     other.round = one.round
@@ -366,7 +372,7 @@ def test_a_restored_defense_goes_on_bit_for_bit():
 
 
 def test_one_sender_alone_is_learned_from():
-    total, senders = Swarm(InfluenceDefense()).play({0: 1.0}, senders=[0])
+    total, senders = Swarm(eight()).play({0: 1.0}, senders=[0])
     assert total is not None and senders[0].weight == 1.0 and senders[0].evidence is None
 
 

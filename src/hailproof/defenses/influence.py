@@ -52,7 +52,7 @@ MEMORIES = (0.8, 0.97)
 memory."""
 
 RUN, EVERY = 1024, 8
-"""The test looks at runs of so many parameters, at one run in so many: an eighth of a pull is seen as well as all of it."""
+"""The test looks at runs of so many parameters, one run in so many: an eighth of a pull shows as well as all of it."""
 
 NUDGE = 0.002
 """How far the weights go along a direction to see which words carry it, as a share of their norm."""
@@ -85,8 +85,8 @@ class InfluenceDefense(BaseDefense):
         most: Share of the senders that may be excluded at the same time.
         tolerance: How much honest senders may differ constantly, as where their models do: the mean advantage of one
             over another along any direction, in units of the typical difference over a block of prompts, in [0, 1).
-        prompt_blocks: Blocks of prompts that each sender's gradient is computed in. More find a sender sooner and make
-            smaller passes.
+        prompt_blocks: Blocks of prompts that each sender's gradient is computed in. More find a sender in fewer rounds,
+            and make smaller passes, which take longer.
     """
 
     name = "influence"
@@ -101,7 +101,7 @@ class InfluenceDefense(BaseDefense):
         rounds: int = 10,
         most: float = 0.5,
         tolerance: float = 0.0,
-        prompt_blocks: int = 8,
+        prompt_blocks: int = 4,
     ) -> None:
         super().__init__("drop")
         if not 0 < alpha < 1:
@@ -182,14 +182,14 @@ class InfluenceDefense(BaseDefense):
         self._looking = sorted(self._directions)
         units = [nn.functional.normalize(_sampled(self._directions[sender]), dim=1) for sender in self._looking]
         self._units = torch.cat(units) if units else None
-        self._along = {sender: np.zeros((len(units) * len(MEMORIES), self.blocks)) for sender in self._sent}
+        self._along = {sender: np.zeros((len(units) * len(MEMORIES), self.blocks + 1)) for sender in self._sent}
 
     def look(self, sender: int, block: int, gradient: Tensor) -> None:
-        """Measures what a block of a sender's gradient ``[P]`` does along every sender's directions."""
+        """Measures what was added to a sender's gradient ``[P]`` along every sender's directions."""
         if self._units is not None and sender in self._along:
             along = self._along[sender]
             so_far = (self._units @ _sampled(gradient[None])[0]).double().cpu().numpy()
-            along[:, block] = so_far - along[:, :block].sum(axis=1)
+            along[:, block] += so_far - along.sum(axis=1)
 
     def combine(self, gradients: Mapping[int, Tensor]) -> tuple[Tensor | None, dict[int, SenderUpdate]]:
         """Tests every sender, and adds up what is left of the gradients."""

@@ -43,9 +43,9 @@ class Aggregation(Protocol):
 
         Args:
             sender: The sender.
-            block: The block that was added last; a block may be added in pieces, with a look after each.
-            gradient: ``[P]``, the sum over this block and those before, in the order of the parameters; grows after the
-                call.
+            block: What was added since the last look: a piece of a block, or, if it is :attr:`blocks`, what flows back
+                through the prompts.
+            gradient: ``[P]``, all that was added so far, in the order of the parameters; grows after the call.
         """
         ...
 

@@ -23,9 +23,10 @@ from hailproof.records import Group, Row, ScoredCompletion, SenderUpdate, Update
 
 @dataclass(frozen=True, slots=True)
 class _Pull:
-    """What one completion adds to the objective, and the part of the gradient that it belongs to."""
+    """What one completion adds to the objective; its sender and block of prompts."""
 
-    part: tuple[int, int]  # sender and block of prompts
+    sender: int
+    block: int
     row: Row
     muted: frozenset[int]
     policy: float
@@ -166,30 +167,30 @@ class Learner:
     ) -> tuple[list[_Weighted], _Totals, dict[int, SenderUpdate]]:
         """Goes through all rows, sender by sender, and leaves what the aggregation makes of it in the parameters."""
         totals, parameters = _Totals(), self.trainable.parameters()
-        parts: dict[tuple[int, int], list[_Pull]] = {}
-        for pull in pulls:
-            parts.setdefault(pull.part, []).append(pull)
-        weighted = {part: _Weighted.of(parts[part]) for part in sorted(parts)}
+        blocks = range(aggregation.blocks)
+        senders = sorted({pull.sender for pull in pulls})
+        weighted = [
+            [_Weighted.of(pull for pull in pulls if (pull.sender, pull.block) == (sender, block)) for block in blocks]
+            for sender in senders
+        ]
         sent = Counter(s.submission.sender for group in groups for s in group.completions if s.admitted)
-        live = Counter(pull.part[0] for pull in pulls if pull.policy)
+        live = Counter(pull.sender for pull in pulls if pull.policy)
         size, device = sum(each.numel() for each in parameters), self.trainable.device
-        gradients = {sender: torch.zeros(size, device=device) for sender in sorted({sender for sender, _ in weighted})}
+        gradients = {sender: torch.zeros(size, device=device) for sender in senders}
         aggregation.begin(self.steps, sent, {sender: live[sender] for sender in sent})
-        for block in range(aggregation.blocks):  # prompts are gone backward through once for each of their senders
-            some = {sender: each for (sender, at), each in weighted.items() if at == block}
-            senders = list(some)
-            rows = [some[sender].rows for sender in senders]
-            for place, runs in self.trainable.parts(rows, self.config.token_budget):
-                sender = senders[place]
-                _lay_out(parameters, gradients[sender])
-                for batch in runs:
-                    self._backward(batch, some[sender], totals)
+        rows = [[some.rows for some in mine] for mine in weighted]
+        for place, runs in self.trainable.parts(rows, self.config.token_budget):
+            sender = senders[place]
+            _lay_out(parameters, gradients[sender])
+            for block, batch in runs:
+                self._backward(batch, weighted[place][block], totals)
                 aggregation.look(sender, block, gradients[sender])
+            aggregation.look(sender, len(blocks), gradients[sender])
         combined, updates = aggregation.combine(gradients)
         self.optimizer.zero_grad(set_to_none=True)
         if combined is not None:
             _lay_out(parameters, combined)
-        return list(weighted.values()), totals, updates
+        return [some for mine in weighted for some in mine], totals, updates
 
     def _backward(self, batch: Batch, weighted: _Weighted, totals: _Totals) -> None:
         """Adds the gradient of a batch to that of the parameters."""
@@ -295,7 +296,7 @@ class Learner:
                 policy, kl = weight * scored.weight * advantage, weight * self.config.beta
                 if policy or kl:
                     sender = scored.submission.sender
-                    pulls.append(_Pull((sender, blocks[sender]), scored.row, scored.muted, policy, kl))
+                    pulls.append(_Pull(sender, blocks[sender], scored.row, scored.muted, policy, kl))
         return pulls
 
     def state_dict(self) -> dict[str, object]:

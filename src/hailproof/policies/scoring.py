@@ -145,31 +145,32 @@ def _go_on(model: PreTrainedModel, read: _Read, rows: Sequence[Row], indices: li
 
 
 def training_parts(
-    passes: Callable[[], AbstractContextManager[PreTrainedModel]], parts: Sequence[Sequence[Row]], token_budget: int
-) -> Iterator[tuple[int, Iterator[Batch]]]:
+    passes: Callable[[], AbstractContextManager[PreTrainedModel]],
+    parts: Sequence[Sequence[Sequence[Row]]],
+    token_budget: int,
+) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
     """Runs rows with gradient, part by part, so that the gradient of each part can be told apart.
 
     The caller goes backward through every batch of a part before it asks for the next batch, and uses up a part before
-    it asks for the next part. Once a part is used up, its gradient has been added to that of the parameters. Prompts
-    are read once for all parts; the batches of a part go backward to the prompts' keys, values and last logits, where
-    their gradients add up, and the part goes on from there.
+    it asks for the next part. Prompts are read once for all parts. The batches of a part go backward to the prompts'
+    keys, values and last logits, where their gradients add up; after the last of them the part goes on from there.
 
     Args:
         passes: Gives the model, ready for a pass.
-        parts: The rows of each part.
+        parts: The rows of each part, in blocks; no batch holds rows of two blocks.
         token_budget: Padded tokens of one pass, over prompts or over rows.
 
     Yields:
-        Index of the part, and its batches, whose indices count within the part. A part comes more than once if its
-        prompts take more than one pass.
+        Index of the part, and its batches, each with the index of its block; indices of rows count within the block. A
+        part comes more than once if its prompts take more than one pass.
     """
-    prompts = list(dict.fromkeys(row.prompt for rows in parts for row in rows))
+    prompts = list(dict.fromkeys(row.prompt for part in parts for rows in part for row in rows))
     for places in batches([Row(prompt, ()) for prompt in prompts], token_budget):
         some = {prompts[place] for place in places}
-        chosen = [[index for index, row in enumerate(rows) if row.prompt in some] for rows in parts]
+        chosen = [[[i for i, row in enumerate(rows) if row.prompt in some] for rows in part] for part in parts]
         with passes() as model:
-            cut = _Cut(_read_prompts(model, [rows[i] for rows, some in zip(parts, chosen, strict=True) for i in some]))
-        present = [place for place, indices in enumerate(chosen) if indices]
+            cut = _Cut(_read_prompts(model, [Row(prompts[place], ()) for place in sorted(places)]))
+        present = [place for place, blocks in enumerate(chosen) if any(blocks)]
         for place in present:
             more = place != present[-1]
             yield place, _part(passes, cut, parts[place], chosen[place], token_budget, more)
@@ -178,17 +179,18 @@ def training_parts(
 def _part(
     passes: Callable[[], AbstractContextManager[PreTrainedModel]],
     cut: "_Cut",
-    rows: Sequence[Row],
-    origin: list[int],
+    blocks: Sequence[Sequence[Row]],
+    chosen: Sequence[list[int]],
     token_budget: int,
     more: bool,
-) -> Iterator[Batch]:
+) -> Iterator[tuple[int, Batch]]:
     """The batches of those rows of a part whose prompts were read; goes on to the prompts after the last of them."""
-    group = [rows[index] for index in origin]
-    for indices in batches(group, token_budget):
-        with passes() as model:
-            batch = _go_on(model, cut.read(), group, indices)
-        yield replace(batch, indices=[origin[index] for index in indices])
+    for block, (rows, origin) in enumerate(zip(blocks, chosen, strict=True)):
+        group = [rows[index] for index in origin]
+        for indices in batches(group, token_budget):
+            with passes() as model:
+                batch = _go_on(model, cut.read(), group, indices)
+            yield block, replace(batch, indices=[origin[index] for index in indices])
     cut.backward(more)
 
 
