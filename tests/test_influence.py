@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hailproof.defenses.drift import DriftTest, advantages_by_block
 from hailproof.defenses.influence import InfluenceDefense, _sampled
+from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
 from hailproof.learner.by_sender import blocks_by_group
 from hailproof.learner.config import LearnerConfig
@@ -303,6 +304,12 @@ def test_an_attacker_cannot_make_an_honest_sender_look_constant():
         _, senders = swarm.play({3: frame})
         found |= {sender for sender, each in senders.items() if each.excluded}
     assert 0 not in found and found <= {3}
+
+
+def test_a_node_never_excludes_itself():
+    defense = eight()
+    defense.screen(replace(Received.texts(["3"]), own=frozenset({3})))
+    assert excluded_after(defense, {3: 5.0}, 8) == {}
 
 
 def test_at_most_the_given_share_is_excluded():

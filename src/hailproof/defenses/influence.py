@@ -124,6 +124,7 @@ class InfluenceDefense(BaseDefense):
         self._reference: float | None = None
         self._terms: dict[int, _Term] = {}
         self._known: set[int] = set()
+        self._own: frozenset[int] = frozenset()
         self._round = 0
         self._sent: Mapping[int, int] = {}
         self._live: Mapping[int, int] = {}
@@ -136,6 +137,7 @@ class InfluenceDefense(BaseDefense):
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """Rejects the completions of excluded senders, in the first round of that with marks on what they teach."""
+        self._own = evidence.own
         out = [self._excluded(each.sender, evidence.round) for each in evidence.submissions]
         new = [index for index, term in enumerate(out) if term is not None and term.first == evidence.round]
         marks = self._marks(evidence, new)
@@ -293,14 +295,14 @@ class InfluenceDefense(BaseDefense):
     def _caught(self, senders: Sequence[int]) -> list[int]:
         """Whose evidence is enough; the most constant one first, and the others are judged again without it.
 
-        An attacker sets honest senders apart from the mean as well, the other way and less cleanly.
+        The receiver itself is never among them. An attacker sets honest senders apart from the mean as well, the other way and less cleanly.
         """
         caught: list[int] = []
         among = {sender for sender in self._known if self._excluded(sender, self._round + 1) is None}
         fewest = len(self._known) - math.floor(self.most * len(self._known))
         while len(among) > fewest:
             found = {sender: self.test.evidence(sender, among - {sender}) for sender in senders if sender in among}
-            enough = [sender for sender, evidence in found.items() if evidence and evidence >= 1 / self.alpha]
+            enough = [sender for sender, evidence in found.items() if evidence and evidence >= 1 / self.alpha and sender not in self._own]
             if not enough:
                 break
             caught.append(max(enough, key=lambda sender: self._constancy[sender]))
