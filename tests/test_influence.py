@@ -11,8 +11,8 @@ from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winde
 from torch import Tensor, nn
 
 from hailproof.defenses.drift import DriftTest, advantages_by_block
-from hailproof.defenses.influence import InfluenceDefense, _sampled
 from hailproof.defenses.evidence import Received
+from hailproof.defenses.influence import InfluenceDefense, _sampled
 from hailproof.errors import ConfigError
 from hailproof.learner.by_sender import blocks_by_group
 from hailproof.learner.config import LearnerConfig

@@ -295,14 +295,16 @@ class InfluenceDefense(BaseDefense):
     def _caught(self, senders: Sequence[int]) -> list[int]:
         """Whose evidence is enough; the most constant one first, and the others are judged again without it.
 
-        The receiver itself is never among them. An attacker sets honest senders apart from the mean as well, the other way and less cleanly.
+        The receiver itself is never among them. An attacker sets honest senders apart from the mean as well, the other
+        way and less cleanly.
         """
         caught: list[int] = []
         among = {sender for sender in self._known if self._excluded(sender, self._round + 1) is None}
         fewest = len(self._known) - math.floor(self.most * len(self._known))
         while len(among) > fewest:
-            found = {sender: self.test.evidence(sender, among - {sender}) for sender in senders if sender in among}
-            enough = [sender for sender, evidence in found.items() if evidence and evidence >= 1 / self.alpha and sender not in self._own]
+            judged = [sender for sender in senders if sender in among and sender not in self._own]
+            found = {sender: self.test.evidence(sender, among - {sender}) or 0.0 for sender in judged}
+            enough = [sender for sender in judged if found[sender] >= 1 / self.alpha]
             if not enough:
                 break
             caught.append(max(enough, key=lambda sender: self._constancy[sender]))
@@ -326,6 +328,8 @@ class InfluenceDefense(BaseDefense):
     def _marks(self, evidence: Evidence, indices: Sequence[int]) -> dict[int, tuple[Span, ...]]:
         """Spans of the words that carry the direction of their sender, by completion."""
         marks: dict[int, tuple[Span, ...]] = {}
+        if not indices:
+            return marks
         submissions, rows = evidence.submissions, evidence.rows
         for sender in sorted({submissions[index].sender for index in indices}):
             own = [index for index in indices if submissions[index].sender == sender]
