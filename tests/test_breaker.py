@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_learner import MAX_NEW_TOKENS, ROUNDS, groups_for
 
+from hailproof.errors import ConfigError
 from hailproof.learner.breaker import Breaker
 from hailproof.learner.config import BreakerConfig, LearnerConfig
 from hailproof.learner.update import Learner
 from hailproof.records import Verdict
+from hailproof.runs.config import load_config
 from hailproof.runs.words import round_text
 
 
@@ -44,6 +46,28 @@ def test_a_restored_breaker_goes_on_as_it_was():
     other.load_state_dict(one.state_dict())
     assert [each.out_of_line({"norm": 5.1}) for each in (one, other)] == ["norm", "norm"]
     assert one.state_dict() == other.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("learner.breaker", 4, r"learner.breaker = 4 is no table .* example learner.breaker = \{times"),
+        ("learner.lora", 4, r"write for example learner.lora = \{r = 8, alpha = 16\}"),
+        ("learner.breaker", {"times": 1.0}, "'learner.breaker.times': input should be greater than 1"),
+        ("learner.breaker", {"rounds": 1}, "'learner.breaker.rounds': input should be greater than or equal to 2"),
+        ("learner.breaker", {"ratio": 2.0}, "'learner.breaker.ratio' is unknown"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(key, value, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, [(key, value)])
+
+
+def test_settings_survive_the_file_of_a_run(tmp_path):
+    config = load_config(None, [("learner.breaker", {"times": 3.0})])
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert load_config(tmp_path / "config.toml") == config
+    assert load_config(None, [("learner.breaker.times", 3.0)]) == config
 
 
 def learner_of(policy, **settings) -> Learner:
