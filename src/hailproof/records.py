@@ -203,6 +203,27 @@ class Group:
     completions: tuple[ScoredCompletion, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderUpdate:
+    """What one sender's completions did in an update.
+
+    Attributes:
+        length: Norm of the sender's own gradient before anything was done to it.
+        weight: What the gradient was multiplied with: below 1 if it was clipped, 0 if it was left out.
+        cosine: Between its departure from the others in this round and the sum of its earlier departures; ``None``
+            where there is nothing to compare, or nobody looked.
+        evidence: Of the test for a constant departure; an honest sender's exceeds x with probability 1 / x at most.
+            ``None`` where nobody tested.
+        excluded: Whether nothing is learned from the sender for now.
+    """
+
+    length: float
+    weight: float
+    cosine: float | None = None
+    evidence: float | None = None
+    excluded: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateStats:
     """What one learner update did.
@@ -213,7 +234,9 @@ class UpdateStats:
         kl: Mean k3 estimate per completion token against the frozen reference; ``None`` if it was not computed.
         trained: Completions with a non-zero advantage.
         passes: Rows that went through the model after identical completions were merged.
-        skipped: 1 if no step was made, since the gradient was no number; else 0.
+        skipped: 1 if no step was made, since the gradient was no number or the step out of line; else 0.
+        held: Why a step that could have been made was not; empty if it was made.
+        senders: What each sender did in it; empty where gradients are not told apart.
     """
 
     loss: float
@@ -222,6 +245,8 @@ class UpdateStats:
     trained: int
     passes: int
     skipped: int = 0
+    held: str = ""
+    senders: dict[int, SenderUpdate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

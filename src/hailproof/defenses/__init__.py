@@ -13,5 +13,7 @@ DEFENSES: Builtins[type] = Builtins({
     "token_credit": "hailproof.defenses.token_credit:TokenCreditDefense",
     "length": "hailproof.defenses.length:LengthDefense",
     "sender_stats": "hailproof.defenses.sender_stats:SenderStatsDefense",
+    "influence": "hailproof.defenses.influence:InfluenceDefense",
+    "robust": "hailproof.defenses.robust:RobustDefense",
 })
 """The paper's first, then those that go on from them."""

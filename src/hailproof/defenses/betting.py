@@ -96,3 +96,8 @@ def evidence_against(capitals: Sequence[float], malicious: int) -> float | None:
     """
     kept = sorted(capitals)[: max(0, len(capitals) - malicious)]
     return float(np.mean(kept)) if kept else None
+
+
+def trust(capital: float, alpha: float) -> float:
+    """Weight of a sender: 1 up to a capital of ``alpha ** -0.5``, 0 from ``1 / alpha`` on, linear in its logarithm."""
+    return float(np.clip(2 + 2 * np.log(max(capital, 1.0)) / np.log(alpha), 0, 1))

@@ -69,6 +69,19 @@ class Chain:
         return frozenset[Need]().union(*(defense.needs for defense in self.defenses))
 
     @property
+    def aggregation(self) -> Any:
+        """The defense that makes one gradient of those of the senders (``learner/by_sender.py``); ``None`` without one.
+
+        Raises:
+            ConfigError: If there are several.
+        """
+        found = [defense for defense in self.defenses if callable(getattr(defense, "combine", None))]
+        if len(found) > 1:
+            names = " and ".join(defense.name for defense in found)
+            raise ConfigError(f"The defenses {names} each make the gradient of an update; leave all but one out.")
+        return found[0] if found else None
+
+    @property
     def before_rewards(self) -> bool:
         """Whether a defense is asked before rewards are computed."""
         return any(defense.before_rewards for defense in self.defenses)

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from hailproof.defenses.base import BaseDefense
-from hailproof.defenses.betting import Gambler, advantage_in_rank, evidence_against
+from hailproof.defenses.betting import Gambler, advantage_in_rank, evidence_against, trust
 from hailproof.defenses.phrases import Counts, marked, phrases, remembered
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Evidence, Need
@@ -182,11 +182,6 @@ class SenderStatsDefense(BaseDefense):
         for pair, saved in state["gamblers"].items():
             one, other = map(int, pair.split())
             self._gambler(one, other).restore(saved)
-
-
-def trust(capital: float, alpha: float) -> float:
-    """Weight of a sender: 1 up to a capital of ``alpha ** -0.5``, 0 from ``1 / alpha`` on, linear in its logarithm."""
-    return float(np.clip(2 + 2 * np.log(max(capital, 1.0)) / np.log(alpha), 0, 1))
 
 
 def matched(first: Groups, second: Groups, rewards: Sequence[float]) -> list[tuple[list[int], list[int]]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from hailproof.learner.advantages import ScaleRewards
 from hailproof.policies.budget import TOKEN_BUDGET
@@ -14,6 +14,25 @@ LossType = Literal["grpo", "dapo", "dr_grpo"]
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class BreakerConfig(Section):
+    """When a step is not made, since it is out of line with the last ones (``learner/breaker.py``).
+
+    Attributes:
+        times: How many times the median of the last rounds a measure may be.
+        rounds: How many rounds those are; in the first half of them nothing is out of line.
+        moved: Share of tokens whose probability moves much that is always in line; 1 switches that measure off, and
+            what it costs.
+        nats: From which change of its log-probability on a token moves much.
+        rejected: Share of rejected completions that is always in line; 1 switches that measure off.
+    """
+
+    times: Annotated[float, Field(gt=1)] = 5.0
+    rounds: Annotated[int, Field(ge=2, le=1000)] = 10
+    moved: Annotated[float, Field(ge=0, le=1)] = 0.1
+    nats: Annotated[float, Field(gt=0)] = 0.5
+    rejected: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class LearnerConfig(Section):
@@ -39,6 +58,7 @@ class LearnerConfig(Section):
             that hardly matter from moving as far as those that do.
         token_budget: Padded tokens per micro-batch; changes memory, not the gradient.
         lora: An adapter that is trained in place of the weights.
+        breaker: When a step is not made, since it is out of line with the last ones; without, all are made.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -54,15 +74,17 @@ class LearnerConfig(Section):
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     token_budget: Count = TOKEN_BUDGET
     lora: Lora | None = None
+    breaker: BreakerConfig | None = None
 
-    @field_validator("lora", mode="before")
+    @field_validator("lora", "breaker", mode="before")
     @classmethod
-    def _is_a_table(cls, given: Any) -> Any:
-        if given is None or isinstance(given, Mapping | Lora):
+    def _is_a_table(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is None or isinstance(given, Mapping | Lora | BreakerConfig):
             return given
+        example = "{r = 8, alpha = 16}" if info.field_name == "lora" else "{times = 5.0}"
         raise ValueError(
-            f"learner.lora = {given!r:.{SHOWN}} is no table of settings; write for example "
-            "learner.lora = {r = 8, alpha = 16}"
+            f"learner.{info.field_name} = {given!r:.{SHOWN}} is no table of settings; write for example "
+            f"learner.{info.field_name} = {example}"
         )
 
 

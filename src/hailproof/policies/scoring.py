@@ -144,31 +144,54 @@ def _go_on(model: PreTrainedModel, read: _Read, rows: Sequence[Row], indices: li
     return Batch(indices, logits, targets, mask)
 
 
-def training_batches(
-    passes: Callable[[], AbstractContextManager[PreTrainedModel]], rows: Sequence[Row], token_budget: int
-) -> Iterator[Batch]:
-    """Runs rows with gradient, batch by batch, each prompt once for all batches.
+def training_parts(
+    passes: Callable[[], AbstractContextManager[PreTrainedModel]],
+    parts: Sequence[Sequence[Sequence[Row]]],
+    token_budget: int,
+) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
+    """Runs rows with gradient, part by part, so that the gradient of each part can be told apart.
 
-    The caller goes backward through every batch before it asks for the next. That ends at the prompts' keys, values and
-    last logits, where the gradients of all batches add up; it goes on from there after the last of them.
+    The caller goes backward through every batch of a part before it asks for the next batch, and uses up a part before
+    it asks for the next part. Prompts are read once for all parts. The batches of a part go backward to the prompts'
+    keys, values and last logits, where their gradients add up; after the last of them the part goes on from there.
 
     Args:
         passes: Gives the model, ready for a pass.
-        rows: The rows.
+        parts: The rows of each part, in blocks; no batch holds rows of two blocks.
         token_budget: Padded tokens of one pass, over prompts or over rows.
+
+    Yields:
+        Index of the part, and its batches, each with the index of its block; indices of rows count within the block. A
+        part comes more than once if its prompts take more than one pass.
     """
-    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    prompts = list(dict.fromkeys(row.prompt for part in parts for rows in part for row in rows))
     for places in batches([Row(prompt, ()) for prompt in prompts], token_budget):
         some = {prompts[place] for place in places}
-        group = [row for row in rows if row.prompt in some]
-        origin = [index for index, row in enumerate(rows) if row.prompt in some]
+        chosen = [[[i for i, row in enumerate(rows) if row.prompt in some] for rows in part] for part in parts]
         with passes() as model:
-            cut = _Cut(_read_prompts(model, group))
+            cut = _Cut(_read_prompts(model, [Row(prompts[place], ()) for place in sorted(places)]))
+        present = [place for place, blocks in enumerate(chosen) if any(blocks)]
+        for place in present:
+            more = place != present[-1]
+            yield place, _part(passes, cut, parts[place], chosen[place], token_budget, more)
+
+
+def _part(
+    passes: Callable[[], AbstractContextManager[PreTrainedModel]],
+    cut: "_Cut",
+    blocks: Sequence[Sequence[Row]],
+    chosen: Sequence[list[int]],
+    token_budget: int,
+    more: bool,
+) -> Iterator[tuple[int, Batch]]:
+    """The batches of those rows of a part whose prompts were read; goes on to the prompts after the last of them."""
+    for block, (rows, origin) in enumerate(zip(blocks, chosen, strict=True)):
+        group = [rows[index] for index in origin]
         for indices in batches(group, token_budget):
             with passes() as model:
                 batch = _go_on(model, cut.read(), group, indices)
-            yield replace(batch, indices=[origin[index] for index in indices])
-        cut.backward()
+            yield block, replace(batch, indices=[origin[index] for index in indices])
+    cut.backward(more)
 
 
 class _Cut:
@@ -197,12 +220,19 @@ class _Cut:
         cache.layers = [copy.copy(layer) for layer in self._layers]
         return replace(self._read, cache=cache, logits=self._logits)
 
-    def backward(self) -> None:
-        """Goes on with what has added up."""
+    def backward(self, more: bool) -> None:
+        """Goes on with what has added up, and forgets it.
+
+        Args:
+            more: Whether the prompts will be gone backward through again.
+        """
         reached = [place for place, leaf in enumerate(self._leaves) if leaf.grad is not None]
         if reached:
             outputs = [self._outputs[place] for place in reached]
-            torch.autograd.backward(outputs, [self._leaves[place].grad for place in reached])
+            gradients = [self._leaves[place].grad for place in reached]
+            torch.autograd.backward(outputs, gradients, retain_graph=more)
+        for leaf in self._leaves:
+            leaf.grad = None
 
 
 def forward_whole(model: PreTrainedModel, rows: Sequence[Row], indices: list[int]) -> Batch:

@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from hailproof.errors import RunError
-from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_batches
+from hailproof.policies.scoring import Batch, batches, forward, forward_whole, training_parts
 from hailproof.records import Row
 
 
@@ -72,9 +72,34 @@ class Trainable:
             rows: The rows; each is in one batch.
             token_budget: Padded tokens of one pass.
         """
+        for _, some in self.parts([[rows]], token_budget):
+            for _, batch in some:
+                yield batch
+
+    def parts(
+        self, parts: Sequence[Sequence[Sequence[Row]]], token_budget: int
+    ) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
+        """Runs rows with gradient, part by part (:func:`hailproof.policies.scoring.training_parts`).
+
+        Args:
+            parts: The rows of each part, in blocks.
+            token_budget: Padded tokens of one pass.
+
+        Yields:
+            Index of the part, and its batches with the index of their block; once these are used up, the parameters
+            have the part's gradient.
+        """
         if self.keeps_prompts:
-            return training_batches(self.passes, rows, token_budget)
-        return (self.forward(rows, indices) for indices in batches(rows, token_budget))
+            yield from training_parts(self.passes, parts, token_budget)
+            return
+        for place, blocks in enumerate(parts):
+            if any(blocks):
+                yield place, self._whole(blocks, token_budget)
+
+    def _whole(self, blocks: Sequence[Sequence[Row]], token_budget: int) -> Iterator[tuple[int, Batch]]:
+        for block, rows in enumerate(blocks):
+            for indices in batches(rows, token_budget):
+                yield block, self.forward(rows, indices)
 
     @property
     def keeps_prompts(self) -> bool:

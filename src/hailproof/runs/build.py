@@ -305,7 +305,9 @@ def _honest(
     return HonestNode(
         nodes=nodes,
         policy=policy,
-        learner=Learner(policy.trainable, config.learner, sampling.max_new_tokens, config.rounds),
+        learner=Learner(
+            policy.trainable, config.learner, sampling.max_new_tokens, config.rounds, chain.aggregation
+        ),
         chain=chain,
         planner=planner,
         rewarder=rewarder,

@@ -1,6 +1,7 @@
 """From records, roster and the attack's measure to the lines of ``rounds.jsonl`` and the rows of the completions."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +11,7 @@ from hailproof.metrics.rates import Rate, mean, rate
 from hailproof.metrics.two_two import followed
 from hailproof.parsing import encodable
 from hailproof.protocols import AttackMeasure, Task
-from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot
+from hailproof.records import Completion, Problem, RoundRecord, ScoredCompletion, Slot, UpdateStats
 from hailproof.rollouts import rollout
 from hailproof.runs.build import Experiment, first_targets
 from hailproof.runs.files import known
@@ -58,7 +59,6 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
     by_model: dict[str, list[ScoredCompletion]] = {}
     for scored in honest:
         by_model.setdefault(experiment.roster.models[scored.submission.sender], []).append(scored)
-    updates = [asdict(view.update) for view in record.views]
     reasons = sorted({reason for view in record.views for reason in view.unread})
     asked = sorted({name for view in record.views for name in view.defense_seconds})
     return {
@@ -72,10 +72,7 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
         "honest_acceptance": accepted["honest"].value,
         "malicious_acceptance": accepted["malicious"].value,
         "defenses": decisions(everything, malicious),
-        "update": {
-            **{key: mean(known(update[key]) for update in updates) for key in updates[0]},
-            "not_finite": sum(not math.isfinite(view.update.grad_norm) for view in record.views),
-        },
+        "update": _update_figures([view.update for view in record.views]),
         "models": {
             name: _figures(scored_by, [success[id(scored)] for scored in scored_by])
             for name, scored_by in sorted(by_model.items())
@@ -86,6 +83,26 @@ def round_line(experiment: Experiment, record: RoundRecord) -> dict[str, Any]:
         "unread": {reason: sum(view.unread.get(reason, 0) for view in record.views) for reason in reasons},
         "seconds": record.seconds,
     }
+
+
+def _update_figures(updates: Sequence[UpdateStats]) -> dict[str, Any]:
+    """What the updates of all views did, on average, and to each sender."""
+    fields = [known(asdict(update)) for update in updates]
+    named: dict[int, list[dict[str, Any]]] = {}
+    for each in fields:
+        for sender, what in each.pop("senders").items():
+            named.setdefault(sender, []).append(what)
+    held = Counter(each.pop("held") for each in fields)
+    return {
+        **_means(fields),
+        "not_finite": sum(not math.isfinite(update.grad_norm) for update in updates),
+        "held": {reason: number for reason, number in sorted(held.items()) if reason},
+        "senders": {str(sender): _means(named[sender]) for sender in sorted(named)},
+    }
+
+
+def _means(tables: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    return {key: mean(table[key] for table in tables) for key in tables[0]}
 
 
 def completion_rows(experiment: Experiment, record: RoundRecord) -> list[dict[str, Any]]:

@@ -52,6 +52,11 @@ def round_text(line: dict[str, Any]) -> str:
         parts.append(f"accepted honest {percent(line['honest_acceptance'])}")
     if line["malicious_acceptance"] is not None:
         parts.append(f"malicious {percent(line['malicious_acceptance'])}")
+    update = line.get("update", {})
+    if update.get("held"):
+        parts.append(f"step not made ({', '.join(update['held'])} out of line)")
+    if out := [sender for sender, what in update.get("senders", {}).items() if what["excluded"]]:
+        parts.append(f"sender {', '.join(out)} excluded")
     parts.append(f"{sum(line['seconds'].values()):.1f} s")
     return "  ".join(parts)
 

@@ -1,0 +1,97 @@
+"""Does one sender pull the weights the same way round after round? A test by betting, one number of blocks a round.
+
+For a direction that is fixed before a round (the sum of a sender's past departures from the others), and two honest
+senders, what the round's completions of the one do along it and what those of the other do are exchangeable: on the
+same prompts, or on prompts that both drew at random. So in each block of prompts the difference of the two is as
+likely to be positive as negative, whatever its size. The sender's gambler bets that it is positive
+(``defenses/betting.py``).
+
+Guaranteed, for a sender that is honest: its evidence ever reaches ``1 / alpha`` with probability at most ``alpha`` in a
+run of any length, if at most ``malicious`` others are not honest. Attackers may know everything and send what they
+like: the comparison of two honest senders does not depend on it, and of the comparisons the most suspicious ones are
+left out.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hailproof.defenses.betting import Gambler, evidence_against
+
+CEILING_POWER = 1.5
+"""Capital is cut to ``alpha ** -CEILING_POWER``: how long suspicion outlives its cause."""
+
+
+class DriftTest:
+    """Keeps a gambler for every two senders.
+
+    Args:
+        alpha: Probability with which an honest sender's evidence may ever reach ``1 / alpha``.
+        malicious: Malicious senders that there may be; ``None``: as many as are a minority, at least one.
+        tolerance: Mean advantage, in units of a block's typical difference, that honest senders may have over each
+            other: above 0 where their models differ.
+        memories: Number of directions that each sender has.
+    """
+
+    def __init__(self, alpha: float, malicious: int | None, tolerance: float, memories: int) -> None:
+        self.alpha, self.malicious, self.tolerance, self.memories = alpha, malicious, tolerance, memories
+        self._gamblers: dict[tuple[int, int], Gambler] = {}
+
+    def bet(self, sender: int, along: Mapping[int, Float[np.ndarray, "B M"]]) -> None:
+        """Bets on a sender against every other one that has a part in the round.
+
+        Args:
+            sender: The sender.
+            along: For each sender, what each block of its work does along the directions of ``sender``.
+        """
+        for other, values in along.items():
+            if other == sender:
+                continue
+            ranks = advantages_by_block(along[sender] - values)
+            self._gambler(sender, other).bet((ranks - self.tolerance) / (1 + self.tolerance))
+
+    def _gambler(self, sender: int, other: int) -> Gambler:
+        if (sender, other) not in self._gamblers:
+            self._gamblers[sender, other] = Gambler([True] * self.memories, self.alpha**-CEILING_POWER)
+        return self._gamblers[sender, other]
+
+    def evidence(self, sender: int, among: Collection[int]) -> float | None:
+        """The e-value against a sender, of those against each of some others; ``None`` if there are too few.
+
+        Args:
+            sender: The sender.
+            among: The others that count.
+        """
+        pairs = self._gamblers.items()
+        capitals = [each.capital for (judged, other), each in pairs if judged == sender and other in among]
+        malicious = max(1, len(capitals) // 2) if self.malicious is None else self.malicious
+        return evidence_against(capitals, malicious)
+
+    def forget(self, sender: int) -> None:
+        """Starts anew with a sender, on both sides of its comparisons."""
+        self._gamblers = {pair: each for pair, each in self._gamblers.items() if sender not in pair}
+
+    def state(self) -> dict[str, Any]:
+        """Capital by pair, with string keys as JSON has them."""
+        return {f"{one} {other}": gambler.state() for (one, other), gambler in self._gamblers.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave."""
+        self._gamblers = {}
+        for pair, saved in state.items():
+            one, other = map(int, pair.split())
+            self._gambler(one, other).restore(saved)
+
+
+def advantages_by_block(differences: Float[np.ndarray, "B M"]) -> Float[np.ndarray, "B M"]:
+    """Differences in units of their root mean square over the blocks, cut to [-1, 1]; blocks without any are left out.
+
+    The unit is the same if signs change, so that a fair sign stays a fair bet.
+    """
+    live = differences[np.any(differences != 0, axis=1)]
+    if not len(live):
+        return live
+    unit = np.sqrt(np.mean(live**2, axis=0))
+    return np.clip(live / np.where(unit > 0, unit, 1.0), -1.0, 1.0)
