@@ -444,3 +444,102 @@ def test_real_files(shared_data):
     assert "2*2 = 5" in page_of(found, ["f"], ["equations"])
     clean = screen_files(Order([shared_data / "gsm8k" / "test.jsonl"], ["equations"], columns), lambda finding: None)
     assert clean.rows == 1319 and clean.rejected <= 4
+
+
+# -- what is small in a file and large in memory, and what readers read differently
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("a.jsonl", b'{"completion": "x", "a": [' + b"[]," * 400 + b"[]]}", "may hold over 300 values"),
+        ("w.json", b'{"window_start": 1, "batch": [' + b"{}," * 400 + b"{}]}", "may hold over 300 values"),
+        ("p", b"\x82\xa8__type__\xa7Payload\xa7actions\xdd\0\0\x01\xff" + b"\x90" * 511, "holds over 300 values"),
+        ("p", b"\x82\xa8__type__\xa7Payload\xa7actions\xdd\xff\xff\xff\xff" + b"\xc0" * 400, "holds over 300 values"),
+    ],
+)
+def test_many_empty_values_are_refused_before_they_are_built(tmp_path, monkeypatch, name, data, sentence):
+    from hailproof.screening import stream
+    from hailproof.screening.formats import genrl as genrl_form
+    from hailproof.screening.formats import reliquary as reliquary_form
+
+    for module in (stream, genrl_form, reliquary_form):
+        monkeypatch.setattr(module, "MAX_VALUES", 300)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=sentence):
+        screen_files(Order([tmp_path / name], ["equations"]), lambda finding: None)
+
+
+def test_values_of_msgpack_are_counted_as_they_are_decoded():
+    from hailproof.screening.formats.genrl import _values_in
+
+    tree = {"a": [1, -1, 200, 2**40, -(2**40), 1.5, None, True, "x" * 5, "x" * 100, "x" * 70000, b"y" * 300],
+            "b": {"c": [[]] * 20, "d": [7] * 70000}, "e": msgspec.msgpack.Ext(5, b"z" * 9)}  # fmt: skip
+
+    def values(of: Any) -> int:
+        inner = [*of, *of.values()] if isinstance(of, dict) else of if isinstance(of, list) else ()
+        return 1 + sum(map(values, inner))
+
+    assert _values_in(msgspec.msgpack.encode(tree), 10**9) == values(tree)
+
+
+def test_a_short_parquet_file_with_long_lists_is_read_row_by_row(tmp_path, monkeypatch):
+    from hailproof.screening.formats import table as table_form
+
+    monkeypatch.setattr(table_form, "MAX_VALUES", 1000)
+    lists = [[0] * 5000, [0] * 10, [0] * 10]
+    columns = {
+        "completion": pa.array([RIGHT] * 3), "z": pa.array(lists, pa.list_(pa.int8())),
+        "m": pa.array([[("k", 1)]] * 3, pa.map_(pa.string(), pa.int8())), "s": pa.array([{"t": 1}] * 3),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows = list(format_named("table").rows(tmp_path / "a.parquet", Columns()))
+    assert [row.fault for row in rows] == ["the row holds over 1000 values", "", ""]
+    assert [row.place for row in rows] == [1, 2, 3]
+    assert table_form._rows_at_once(pq.read_metadata(tmp_path / "a.parquet")) == 1
+    columns["z"] = pa.array([[("k", 1)] * 900] * 3, pa.map_(pa.string(), pa.int8()))
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    assert next(row.fault for row in format_named("table").rows(tmp_path / "b.parquet", Columns())).endswith("values")
+
+
+def test_a_name_that_stands_twice_is_not_read(tmp_path):
+    twice = '{"completion": "so 2 + 2 = 5", "completion": "so 2 + 2 = 4"}\n'
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"completion": "{RIGHT}"}}\n' + twice)
+    found: list[Finding] = []
+    screen_files(Order([path], ["equations"]), found.append)
+    assert [each.rejected for each in found] == [False, True]
+    rejection = found[1].row.rejection
+    assert rejection is not None and rejection.reason == "the line names 'completion' twice"
+    path.write_text(twice)
+    with pytest.raises(DataError, match="first line: the line names 'completion' twice"):
+        detected(path)
+    path = tmp_path / "window-1.json"
+    path.write_text('{"window_start": 1, "batch": [], "batch": [{}]}')
+    with pytest.raises(DataError, match="names 'batch' twice"):
+        screen_files(Order([path], ["equations"]), found.append)
+
+
+@pytest.mark.parametrize("column", ["sender=minr", "reward=scor", "prompt=meta.nothing", "text=nothing"])
+def test_a_column_that_no_row_has_is_said(tmp_path, column):
+    path = jsonl(tmp_path / "a.jsonl", {"completion": RIGHT, "meta": {"peer": "a"}})
+    part, _, name = column.partition("=")
+    with pytest.raises(ConfigError, match=f"--column {column} names what no row holds"):
+        screen_files(Order([path], ["equations"], Columns({part: name})), lambda finding: None)
+    assert screen_files(Order([path], ["equations"], Columns({"sender": "meta.peer"})), lambda finding: None).sent["a"]
+    for sample, form in (("genrl", genrl), ("reliquary", reliquary)):  # they take nothing from columns
+        with pytest.raises(ConfigError, match="what the form does not take"):
+            screen_files(Order([form(tmp_path)], ["equations"], Columns({"sender": "peer"}), sample), lambda _: None)
+
+
+def test_no_text_of_a_stranger_is_a_command_to_a_terminal_or_a_workflow(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evil = "##[add-mask]x\x1b[31m\n::error::pwned"
+    jsonl(Path("::error::a.jsonl"), {"completion": WRONG, "sender": evil, "group": evil})
+    jsonl(Path("b.jsonl"), {evil: 1})
+    for arguments in (["./::error::a.jsonl"], ["./::error::a.jsonl", "--format", "json"],
+                      ["./::error::a.jsonl", "--format", "github"], ["b.jsonl"]):  # fmt: skip
+        _, out, err = command(capsys, monkeypatch, *arguments, "--defense", "equations")
+        assert "##[" not in out + err and "\x1b" not in out + err
+        commands = [line for line in (out + err).splitlines() if line.strip().startswith("::")]
+        assert all("title=hailproof" in line for line in commands) and ("github" in arguments or not commands)

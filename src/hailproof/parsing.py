@@ -77,7 +77,7 @@ def encodable(text: str) -> str:
 
 
 def printable(text: object, length: int) -> str:
-    """A text for a terminal or a log: cut to a length, with what a terminal would hide or obey spelled out.
+    """A text for a terminal or a log: cut to a length, with what a terminal or GitHub's runner would obey spelled out.
 
     Args:
         text: Anything; its ``str`` is taken.
@@ -85,7 +85,8 @@ def printable(text: object, length: int) -> str:
     """
     whole = str(text)
     kept = whole if len(whole) <= length else f"{whole[: length - 1]}…"
-    return "".join(each if each.isprintable() else f"<U+{ord(each):04X}>" for each in kept)
+    shown = "".join(each if each.isprintable() else f"<U+{ord(each):04X}>" for each in kept)
+    return shown.replace("##[", "##<U+005B>")  # a workflow command, wherever it stands in a line
 
 
 def plain(text: str) -> str:

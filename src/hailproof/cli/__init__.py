@@ -14,6 +14,7 @@ from hailproof import __version__
 from hailproof.cli.probe import probe_reward
 from hailproof.cli.screen import screen
 from hailproof.errors import HailproofError
+from hailproof.parsing import printable
 from hailproof.runs.console import guarded
 from hailproof.runs.quiet import quiet_libraries
 from hailproof.runs.words import plan_text, round_text, summary_table
@@ -30,6 +31,8 @@ app.add_typer(models_app, name="models")
 console = Console(highlight=False, markup=False)  # names and paths may hold brackets
 
 RUNS = Path("runs")
+COMPLAINT = 10_000
+"""Characters of a message."""
 AGAIN = "give the same command again: runs that are finished are kept, and those that were begun go on."
 
 
@@ -51,7 +54,10 @@ def _interruptible(advice: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def _complain(sentence: str) -> None:
-    Console(stderr=True, highlight=False).print(f"hailproof: {sentence}", soft_wrap=True, markup=False)
+    """Says what is wrong; names from files of strangers may stand in it."""
+    Console(stderr=True, highlight=False).print(
+        f"hailproof: {printable(sentence, COMPLAINT)}", soft_wrap=True, markup=False
+    )
 
 
 def _show_version(asked: bool) -> None:

@@ -1,7 +1,7 @@
 """What ``hailproof screen`` says: text for people, a table a line for programs, annotations for GitHub; and a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hailproof.parsing import printable
@@ -13,6 +13,8 @@ Form = Literal["text", "json", "github"]
 
 REASON = 160
 """Characters of a reason."""
+PATH = 1000
+"""Characters of a path."""
 TEXT = 4000
 """Characters of a text on the page."""
 LISTED = 20
@@ -22,12 +24,13 @@ LISTED = 20
 def line_of(finding: Finding, form: Form) -> str | None:
     """What is said of a completion at once; ``None`` for nothing."""
     if form == "json":
-        return json.dumps(finding.record())
+        return _json(finding.record())
     rejection = finding.row.rejection
     if rejection is None:
         return None
     reason = printable(rejection.reason, REASON)
-    place = f"{finding.path}:{finding.place}"
+    path = printable(finding.path, PATH)
+    place = f"{'./' if path.startswith(':') else ''}{path}:{finding.place}"
     if form == "github":
         file, title = _property(str(finding.path)), _property(f"hailproof {rejection.defense}")
         return f"::error file={file},line={finding.place},title={title}::{_data(reason)}"
@@ -38,7 +41,7 @@ def line_of(finding: Finding, form: Form) -> str | None:
 def summary_of(tally: Tally, form: Form) -> str:
     """What is said in the end."""
     if form == "json":
-        return json.dumps({"summary": tally.record()})
+        return _json({"summary": tally.record()})
     head = f"{tally.rows} completions, {tally.rejected} rejected ({100 * tally.share:.1f} %)"
     lines = [f"{head}, {tally.muted} with muted tokens" if tally.muted else head]
     lines += [f"  {name} rejected {count}" for name, count in tally.by_defense.most_common()]
@@ -50,6 +53,11 @@ def summary_of(tally: Tally, form: Form) -> str:
         for name in worst[:LISTED]
     ]
     return "\n".join([*lines, f"  and {len(worst) - LISTED} more senders"] if len(worst) > LISTED else lines)
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """A table on a line, in which GitHub's runner finds no command."""
+    return json.dumps(record).replace("##[", "#\\u0023[")
 
 
 def _data(text: str) -> str:

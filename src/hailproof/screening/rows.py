@@ -109,17 +109,20 @@ class Columns:
 
     Attributes:
         named: By part (``text``, ``prompt``, ``reward``, ``sender``, ``group``, ``ids``, ``round``), the key.
+        seen: Parts whose key some row had.
     """
 
     named: Mapping[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set, compare=False)
 
     def value(self, record: Any, part: str) -> Any:
         """The value that a record has for a part; ``None`` if it has none, or the part is not named."""
         path = self.named.get(part)
         if path is None:
             return None
-        if isinstance(record, Mapping) and path in record:
-            return record[path]
-        for key in path.split("."):
-            record = record.get(key) if isinstance(record, Mapping) else None
+        for key in (path,) if isinstance(record, Mapping) and path in record else path.split("."):
+            if not isinstance(record, Mapping) or key not in record:
+                return None
+            record = record[key]
+        self.seen.add(part)
         return record

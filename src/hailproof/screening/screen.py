@@ -298,7 +298,8 @@ def screen_files(order: Order, say: Callable[[Finding], None]) -> Tally:
         say: Is told each completion.
 
     Raises:
-        HailproofError: If a file has no known form or is damaged, or the chain lacks something.
+        HailproofError: If a file has no known form or is damaged, the chain lacks something, or no row has a column
+            that was named.
     """
     shield, formats = opened(order)
     if order.state is not None and order.state.exists():
@@ -307,6 +308,12 @@ def screen_files(order: Order, say: Callable[[Finding], None]) -> Tally:
     for finding in screened(shield, formats, order.columns, order.own_ids):
         tally.add(finding)
         say(finding)
+    for part, name in order.columns.named.items():
+        if part not in order.columns.seen:
+            raise ConfigError(
+                f"--column {part}={name} names what no row holds, or what the form does not take from a column; "
+                "check the name, or leave it out."
+            )
     if order.state is not None:
         shield.save(order.state)
     return tally

@@ -12,6 +12,9 @@ from hailproof.errors import DataError
 MAX_LINE = 64 * 2**20
 """Bytes of a line; a longer one is skipped, as unreadable."""
 
+MAX_VALUES = 2**21
+"""Values in a line: a few bytes of JSON become a hundred of memory for each."""
+
 PEEKED = 2**16
 """Bytes at the beginning of a file by which its form is told."""
 
@@ -93,10 +96,36 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield number, parsed(line)
 
 
+class Twice(ValueError):
+    """A table that names something twice: readers differ in which they take, so that one was not screened."""
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of pairs.
+
+    Raises:
+        Twice: If a name is there twice.
+    """
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise Twice(next(name for at, name in enumerate(names) if name in names[:at]))
+    return table
+
+
+def values_in(data: bytes) -> int:
+    """At most so many values are in some JSON; found without decoding any."""
+    return 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
 def parsed(data: bytes) -> dict[str, Any] | str:
     """The table that some JSON holds, or why it holds none."""
+    if values_in(data) > MAX_VALUES:
+        return f"the line may hold over {MAX_VALUES} values"
     try:
-        record = json.loads(data)
+        record = json.loads(data, object_pairs_hook=once)
+    except Twice as error:
+        return f"the line names {str(error)[:40]!r} twice"
     except (ValueError, RecursionError):
         return "the line is no JSON"
     return record if isinstance(record, dict) else "the line is no table of names and values"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hailproof.errors import DataError
 from hailproof.screening.rows import Columns, StoredRow
-from hailproof.screening.stream import first_bytes, parsed
+from hailproof.screening.stream import first_bytes, parsed, records
 
 FORMATS: dict[str, str] = {
     "trl": "TRL: completions_*.parquet",
@@ -34,12 +34,14 @@ class Peek:
         data: Its first bytes, unpacked.
         line: Its first line as a table; ``None`` if that is no JSON, or longer.
         columns: The columns of a Parquet file; empty for others.
+        fault: Why its first line, which begins as a table, is none; empty if it is one.
     """
 
     path: Path
     data: bytes
     line: dict[str, Any] | None
     columns: tuple[str, ...] = ()
+    fault: str = ""
 
 
 class Format(Protocol):
@@ -84,6 +86,8 @@ def detected(path: Path) -> str:
     if not peek.data.strip():
         raise DataError(f"{path} is empty; give a file with completions.")
     found = next((name for name in FORMATS if format_named(name).matches(peek)), None)
+    if found is None and peek.fault:
+        raise DataError(f"{path} cannot be told by its first line: {peek.fault}; mend that line, or name the --form.")
     if found is None:
         raise DataError(f"{path} has no form that is known ({', '.join(FORMATS)}); write it as JSONL, a row a line.")
     return found
@@ -111,14 +115,8 @@ def _peek(path: Path) -> Peek:
         return Peek(path, data, None, parquet_columns(path))
     line = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
     found = parsed(line)
-    return Peek(path, data, found if isinstance(found, dict) else _long(path, line))
-
-
-def _long(path: Path, line: bytes) -> dict[str, Any] | None:
-    """The first line as a table if it is longer than what was peeked at."""
-    if not line.startswith(b"{"):
-        return None
-    from hailproof.screening.stream import records
-
-    found = next((record for _, record in records(path)), None)
-    return found if isinstance(found, dict) else None
+    if isinstance(found, str) and line.startswith(b"{"):  # it may be longer than what was peeked at
+        found = next((record for _, record in records(path)), found)
+    if isinstance(found, dict):
+        return Peek(path, data, found)
+    return Peek(path, data, None, fault=found if line.startswith(b"{") else "")

@@ -24,7 +24,7 @@ class Areal(Table):
     def rows(self, path: Path, columns: Columns) -> Iterator[StoredRow]:
         """Yields the rows."""
         fixed = {"text": "completion", "reward": "reward", "group": "task_id", "round": "tail_version"}
-        return super().rows(path, Columns({**fixed, **columns.named}))
+        return super().rows(path, Columns({**fixed, **columns.named}, columns.seen))
 
 
 FORMAT = Areal()

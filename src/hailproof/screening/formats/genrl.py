@@ -20,12 +20,24 @@ from hailproof.screening.stream import opened, read
 MAX_BYTES = 100 * 1024 * 1024
 """What genrl's own reader takes."""
 
+MAX_VALUES = 2**21
+"""Values in them; an empty list takes one byte in a file and sixty in memory."""
+
 MAX_DEPTH = 3
 """Tables around payloads: peers, batches, lists."""
 
 QUESTIONS = ("question", "prompt", "proposal_question")
 KINDS = ("Payload", "WorldState")
 """What genrl sends; it builds nothing else."""
+
+
+_SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),
+          0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}  # fmt: skip
+"""Of binaries, extensions and texts in msgpack: bytes of the size, and bytes before the content."""
+
+_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+          0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # fmt: skip
+"""Bytes that follow the first of other values; what lists and tables hold is counted for itself."""
 
 
 class Genrl:
@@ -44,12 +56,30 @@ class Genrl:
             data = read(path, file, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise DataError(f"{path} holds more than {MAX_BYTES // 2**20} MiB, which no peer of genrl reads; split it.")
+        if _values_in(data, MAX_VALUES) > MAX_VALUES:
+            raise DataError(f"{path} holds over {MAX_VALUES} values; no payload does.")
         try:
             tree = msgspec.msgpack.decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError, TypeError) as error:
             raise DataError(f"{path} is no msgpack ({error}); give the bytes that a peer sent.") from error
         for place, (keys, payload) in enumerate(_payloads(tree, (), 0), 1):
             yield from _texts(place, path, keys, payload)
+
+
+def _values_in(data: bytes, enough: int) -> int:
+    """How many values some msgpack holds, counted without building any; not counted further than enough."""
+    count = at = 0
+    while at < len(data) and count <= enough:
+        count += 1
+        kind = data[at]
+        if 0xA0 <= kind < 0xC0:
+            at += 1 + kind - 0xA0
+        elif kind in _SIZED:
+            bytes_of_size, extra = _SIZED[kind]
+            at += 1 + bytes_of_size + extra + int.from_bytes(data[at + 1 : at + 1 + bytes_of_size], "big")
+        else:
+            at += 1 + _FIXED.get(kind, 0)
+    return count
 
 
 def _payloads(tree: Any, keys: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -13,9 +13,10 @@ from typing import Any
 from hailproof.errors import DataError
 from hailproof.screening.formats import Peek
 from hailproof.screening.rows import Columns, StoredRow, ids_in, label_in, number_in, text_in, whole_in
-from hailproof.screening.stream import opened, read
+from hailproof.screening.stream import Twice, once, opened, read, values_in
 
 MAX_BYTES = 512 * 2**20
+MAX_VALUES = 2**24
 
 
 class Reliquary:
@@ -35,8 +36,12 @@ class Reliquary:
             data = read(path, file, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise DataError(f"{path} holds more than {MAX_BYTES // 2**20} MiB unpacked; no window does.")
+        if values_in(data) > MAX_VALUES:
+            raise DataError(f"{path} may hold over {MAX_VALUES} values; no window does.")
         try:
-            window = json.loads(data)
+            window = json.loads(data, object_pairs_hook=once)
+        except Twice as error:
+            raise DataError(f"{path} names {str(error)[:40]!r} twice; take a sound copy of the window.") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is no JSON; take a whole copy of the window.") from error
         batch = window.get("batch") if isinstance(window, Mapping) else None

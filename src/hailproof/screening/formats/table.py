@@ -7,7 +7,7 @@ from typing import Any
 from hailproof.errors import DataError
 from hailproof.screening.formats import Peek
 from hailproof.screening.rows import Columns, StoredRow, ids_in, label_in, number_in, text_or_messages, whole_in
-from hailproof.screening.stream import records
+from hailproof.screening.stream import MAX_VALUES, records
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "text": ("completion", "text", "output", "response", "generation", "answer"),
@@ -24,7 +24,7 @@ MAX_ROW_GROUP = 4 * 2**30
 """Bytes of a row group, unpacked, as the file says."""
 
 ROWS_AT_ONCE = 256
-"""Rows of a Parquet file that are read at a time."""
+"""Rows of a Parquet file that are read at a time, unless they hold long lists."""
 
 
 class Table:
@@ -67,7 +67,7 @@ def named(path: Path, record: Mapping[str, Any], columns: Columns) -> Columns:
         DataError: If no column holds the completions.
     """
     found = {part: next((name for name in names if name in record), None) for part, names in NAMES.items()}
-    known = Columns({**{part: name for part, name in found.items() if name}, **columns.named})
+    known = Columns({**{part: name for part, name in found.items() if name}, **columns.named}, columns.seen)
     if "text" not in known.named:
         there = ", ".join(sorted(map(str, record))[:20])
         raise DataError(f"{path} has no column of completions ({there}); name it with --column text=NAME.")
@@ -122,12 +122,40 @@ def parquet_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
             if max((group.total_byte_size for group in groups), default=0) > MAX_ROW_GROUP:
                 raise DataError(f"{path} has a row group of over {MAX_ROW_GROUP // 2**30} GiB; write smaller ones.")
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                for record in batch.to_pylist():
-                    place += 1
-                    yield place, record
+            for batch in file.iter_batches(_rows_at_once(file.metadata)):
+                whole = sum(map(_values_in, batch.columns)) <= MAX_VALUES
+                for row in [batch] if whole else map(batch.slice, range(len(batch)), [1] * len(batch)):
+                    large = not whole and sum(map(_values_in, row.columns)) > MAX_VALUES
+                    for record in [f"the row holds over {MAX_VALUES} values"] if large else row.to_pylist():
+                        place += 1
+                        yield place, record
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file ({type(error).__name__}); take a whole copy.") from error
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """How many rows may be decoded at once, by how many values a row has in the mean: a run of equal ones is short."""
+    longest = 1
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        values = max((group.column(at).num_values for at in range(group.num_columns)), default=0)
+        longest = max(longest, values // max(group.num_rows, 1))
+    return max(1, min(ROWS_AT_ONCE, 2 * MAX_VALUES // longest))
+
+
+def _values_in(array: Any) -> int:
+    """How many values an array holds, with those in its lists and tables."""
+    import pyarrow.types as kinds
+
+    kind = array.type
+    if kinds.is_struct(kind):
+        return len(array) + sum(map(_values_in, array.flatten()))
+    if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+        return len(array) + _values_in(array.flatten())
+    if kinds.is_map(kind):  # the offsets of a slice are into the whole
+        begin, end = (array.offsets[at].as_py() for at in (0, len(array)))
+        return len(array) + sum(_values_in(part.slice(begin, end - begin)) for part in (array.keys, array.items))
+    return len(array)
 
 
 FORMAT = Table()

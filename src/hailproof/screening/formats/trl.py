@@ -32,7 +32,7 @@ class Trl:
         fixed = {"text": "completion", "prompt": "prompt", "round": "step"}
         if "sender" in there:
             fixed["sender"] = "sender"
-        known = Columns({**fixed, **columns.named})
+        known = Columns({**fixed, **columns.named}, columns.seen)
         rewards: tuple[str, ...] | None = None
         for place, record in parquet_records(path):
             if isinstance(record, str):
@@ -40,9 +40,11 @@ class Trl:
                 continue
             if rewards is None:
                 rewards = _rewards(record)
-            row = row_of(place, record if "reward" in known.named else {**record, "": _total(record, rewards)},
-                         known if "reward" in known.named else Columns({**known.named, "reward": ""}))  # fmt: skip
-            yield row
+            if "reward" in known.named:
+                yield row_of(place, record, known)
+            else:
+                with_total = {**record, "": _total(record, rewards)}
+                yield row_of(place, with_total, Columns({**known.named, "reward": ""}, columns.seen))
 
 
 def _rewards(record: Mapping[str, Any]) -> tuple[str, ...]:

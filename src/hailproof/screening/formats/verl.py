@@ -23,7 +23,7 @@ class Verl(Table):
     def rows(self, path: Path, columns: Columns) -> Iterator[StoredRow]:
         """Yields the rows."""
         fixed = {"text": "output", "prompt": "input", "reward": "score", "round": "step"}
-        return super().rows(path, Columns({**fixed, **columns.named}))
+        return super().rows(path, Columns({**fixed, **columns.named}, columns.seen))
 
 
 FORMAT = Verl()
