@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -479,7 +480,7 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
 def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
     name, data = frame(0, "seal", encoded(Seal(bytes(32))))
     second, more = frame(0, "commit", encoded(Commit(1, bytes(32), bytes(32))))
-    with served(Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=len(data) + 10)).app) as url:
+    with served(Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=len(data) + 10, bytes_of_object=0)).app) as url:
         store = RelayStore(url)
         assert store.put(name, data) and not store.put(name, data)
         with pytest.raises(StoreError, match="429, over the quota"):
@@ -516,6 +517,151 @@ def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once
             eventually(lambda: relay._reading, 4000)
             assert "503" in sent(data, 0).split("\r\n")[0]
         eventually(lambda: relay._reading, 0)
+
+
+def upload(url: str, name: str, data: bytes, sent: int) -> socket.socket:
+    """A connection on which so many bytes of a frame were put, and the rest was not."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    head = f"PUT /objects/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection.sendall(head.encode() + data[:sent])
+    return connection
+
+
+def test_bodies_that_never_come_keep_nobody_out():
+    """Names are public: whoever begins many uploads without a key takes no slot of those who have one."""
+    name, data = frame(0, "reveal", bytes(4000))
+    mine, small = frame(1, "seal", encoded(Seal(bytes(32))))
+    slow = Quotas(uploads=2, uploads_of_key=1, seconds=0.5, bytes_per_second=1e9)
+    relay = Relay(MemoryStore(), gate(), slow)
+    with served(relay.app) as url:
+        held = [upload(url, name, data, 0) for _ in range(8)]
+        store = RelayStore(url)
+        assert store.put(mine, small)
+        assert all(b"408" in each.recv(1000) for each in held)
+        with upload(url, name, data, 1000) as begun:  # with a key: one at once, and not for ever
+            eventually(lambda: relay._reading, 4000)
+            with pytest.raises(StoreError, match="busy"):
+                store.put(name, data)
+            assert b"408" in begun.recv(1000) and relay._reading == 0
+        assert store.put(name, data)
+        store.close()
+
+
+def test_small_objects_take_of_the_quota_what_they_take_of_a_disk():
+    relay = Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=3 * 32 << 10))
+    with served(relay.app) as url:
+        store = RelayStore(url)
+        for number in (1, 2, 3, 4):
+            name, data = frame(0, "want", b"\x80", round=number)
+            if number < 4:
+                assert store.put(name, data)
+            else:
+                with pytest.raises(StoreError, match="over the quota"):
+                    store.put(name, data)
+        store.close()
+
+
+def test_a_relay_never_holds_a_whole_object_for_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, (name, data) = FolderStore(tmp_path), frame(0, "reveal", bytes(4000))
+    store.put(name, data)
+    with served(Relay(store, gate()).app) as url:
+        client = RelayStore(url)
+        monkeypatch.setattr(FolderStore, "get", lambda *_: pytest.fail("it is read whole"))
+        assert client.get(name, len(data)) == data and client.get(name[:-1] + "z", 9) is None
+        monkeypatch.undo()
+        (tmp_path / name).unlink()
+        (tmp_path / name).symlink_to("/etc/passwd")
+        assert client.get(name, 10**6) is None
+        client.close()
+
+
+def test_connections_that_ask_nothing_or_read_nothing_end(monkeypatch: pytest.MonkeyPatch):
+    from hailproof.service import patience
+
+    for limit, value in (("HEAD_SECONDS", 0.5), ("STALL_SECONDS", 0.5), ("LOOK_SECONDS", 0.1)):
+        monkeypatch.setattr(patience, limit, value)
+
+    async def app(scope: dict, receive: object, send: Callable) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(300 if scope["path"] == "/large" else 1):
+                await send({"type": "http.response.body", "body": bytes(1 << 16), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+    with served(app, http=patience.Patient, timeout_keep_alive=30) as url:
+        host, port = url.removeprefix("http://").split(":")
+
+        def ends(first: bytes, dripped: bytes, large: bool = False) -> bool:
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(first)
+                began = time.monotonic()
+                while time.monotonic() - began < 5:
+                    try:
+                        if large:
+                            if not patience.Patient._of_address:
+                                return True
+                        else:
+                            connection.sendall(dripped)
+                            connection.setblocking(False)
+                            with suppress(BlockingIOError):
+                                while connection.recv(1 << 20):
+                                    continue
+                                return True
+                            connection.setblocking(True)
+                    except OSError:
+                        return True
+                    time.sleep(0.05)
+            return False
+
+        asked = b"GET /small HTTP/1.1\r\nHost: x\r\n"
+        assert ends(b"", b"")
+        assert ends(asked, b"x")
+        assert ends(asked + b"\r\n" + b"GET", b"x")
+        assert ends(asked + b"Content-Length: 9999\r\n\r\n", b"x")
+        eventually(lambda: len(patience.Patient._of_address), 0)
+        assert ends(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", b"", large=True)
+
+
+def test_an_address_has_its_share_of_connections(monkeypatch: pytest.MonkeyPatch):
+    from hailproof.service import patience
+
+    monkeypatch.setattr(patience, "MOST_OF_ADDRESS", 5)
+    with served(Relay(MemoryStore(), gate()).app, http=patience.Patient) as url:
+        host, port = url.removeprefix("http://").split(":")
+        many = [socket.create_connection((host, int(port)), timeout=10) for _ in range(8)]
+        eventually(lambda: patience.Patient._of_address["127.0.0.1"], 5)
+        for each in many:
+            each.close()
+        eventually(lambda: len(patience.Patient._of_address), 0)
+
+
+def test_a_relay_that_answers_a_byte_at_a_time_is_given_up():
+    import asyncio
+
+    async def app(scope: dict, receive: object, send: Callable) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(60):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+                await asyncio.sleep(0.05)
+            await send({"type": "http.response.body", "body": b""})
+
+    with served(app) as url:
+        store = RelayStore(url, timeout=0.3)
+        with pytest.raises(StoreError, match="answers too slowly"):
+            store.get("a/b", 1000)
+        store.close()
+
+
+def test_folders_that_were_made_are_not_remembered_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from hailproof.exchange import stores
+
+    monkeypatch.setattr(stores, "_REMEMBERED", 5)
+    store = FolderStore(tmp_path)
+    for number in range(20):
+        store.put(f"a/{number}/b", b"x")
+    assert len(store._made) <= 5
 
 
 def self_signed(folder: Path) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The client of ``hailproof relay``: a store behind plain HTTP."""
 
+import time
 from typing import Any, final
 from urllib.parse import quote
 
@@ -8,6 +9,8 @@ from hailproof.exchange.stores import check_name, too_large
 
 TIMEOUT = 20.0
 """Seconds for a request; what takes longer is tried again at the next look."""
+BYTES_PER_SECOND = 16 << 10
+"""Of an answer, in the mean; a slower one is given up."""
 _CHARACTERS_PER_NAME = 512
 
 
@@ -18,7 +21,7 @@ class RelayStore:
     Args:
         url: ``http://host:port`` or ``https://host``.
         ca: A file of certificates to trust instead of the system's.
-        timeout: Seconds for a request.
+        timeout: Seconds in which something must come; an answer may take as long, beside what its size needs.
 
     Raises:
         ConfigError: If ``httpx`` is missing, or the address or the file is wrong.
@@ -34,7 +37,7 @@ class RelayStore:
         import ssl
 
         self.url = url.rstrip("/")
-        self._library = httpx
+        self._library, self._timeout = httpx, timeout
         try:
             verify: Any = ssl.create_default_context(cafile=ca) if ca else True
             self._client = httpx.Client(
@@ -81,10 +84,13 @@ class RelayStore:
     def _ask(self, method: str, path: str, limit: int, **options: Any) -> tuple[int, bytes]:
         """Status and body of an answer, whose size is bounded while it is read."""
         try:
+            began = time.monotonic()
             with self._client.stream(method, path, **options) as answer:
                 parts, size = [], 0
                 for part in answer.iter_raw():
                     size += len(part)
+                    if time.monotonic() - began > self._timeout + size / BYTES_PER_SECOND:
+                        raise StoreError(f"The relay {self.url} answers too slowly; check the network, or its owner.")
                     if size > limit and answer.status_code == 200:
                         raise too_large(path, limit)
                     if size <= max(limit, 1000):

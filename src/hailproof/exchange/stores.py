@@ -16,6 +16,8 @@ from typing import Protocol, final
 
 from hailproof.errors import ConfigError, PeerError, StoreError
 
+_REMEMBERED = 10_000
+"""Folders that a store remembers to have made durable."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -191,6 +193,8 @@ class FolderStore:
                 os.close(descriptor)
             if folder == self.root or folder in self._made:
                 return
+            if len(self._made) >= _REMEMBERED:  # others name the folders
+                self._made.clear()
             self._made.add(folder)
             folder = folder.parent
 
@@ -207,6 +211,14 @@ class FolderStore:
         if len(data) > limit:
             raise too_large(name, limit)
         return data
+
+    def file(self, name: str) -> Path | None:
+        """Where an object lies; ``None`` if there is none."""
+        try:
+            path = self.root / check_name(name)
+            return path if stat.S_ISREG(path.lstat().st_mode) else None
+        except (OSError, StoreError):
+            return None
 
     def names(self, prefix: str, limit: int) -> list[str]:
         """Names that begin with a prefix, in order."""

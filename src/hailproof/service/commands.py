@@ -91,6 +91,7 @@ def relay(
     try:
         import uvicorn
 
+        from hailproof.service.patience import CONNECTIONS, Patient
         from hailproof.service.relay import Quotas, Relay, pruning
     except ImportError as error:
         raise ConfigError("The relay needs starlette and uvicorn; install 'hailproof[swarm]'.") from error
@@ -109,7 +110,7 @@ def relay(
     with pruning(store, days * 86400):
         uvicorn.run(
             Relay(store, gate, quotas).app, host=host, port=port, log_level="warning", ws="none",
-            limit_concurrency=256, timeout_keep_alive=30, h11_max_incomplete_event_size=16384,
+            limit_concurrency=CONNECTIONS, http=Patient, timeout_keep_alive=30, h11_max_incomplete_event_size=16384,
             ssl_certfile=tls_cert and str(tls_cert), ssl_keyfile=tls_key and str(tls_key),
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ It can withhold: that is all that those who use it depend on it for.
 import asyncio
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from typing import Any, final
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from hailproof.errors import PeerError, StoreError
@@ -32,6 +32,8 @@ from hailproof.wire import OVERHEAD, Place, opened_head
 
 MOST_NAMES = 100_000
 _REMEMBERED = 100_000
+_BYTES = "application/octet-stream"
+_FOR_EVER = {"Cache-Control": "immutable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,22 @@ class Quotas:
         requests_per_second: Of one address, in the mean.
         burst: Requests of one address at once.
         uploads: Bodies that are read at the same time.
+        uploads_of_key: Of them, those of one key.
         bytes_at_once: Of bodies that are read at the same time, beside one of any size: this bounds memory.
+        seconds: For the signed head of a body; and for the rest, beside what its size needs.
+        bytes_per_second: Of a body, in the mean; a slower one is cut off.
+        bytes_of_object: That an object takes of the quota at least, since a small one takes folders and a block, too.
     """
 
     bytes_per_hour: float = 2 << 30
     requests_per_second: float = 200.0
     burst: float = 2000.0
     uploads: int = 16
+    uploads_of_key: int = 4
     bytes_at_once: int = 256 << 20
+    seconds: float = 30.0
+    bytes_per_second: float = 64 << 10
+    bytes_of_object: int = 32 << 10
 
 
 @final
@@ -96,6 +106,7 @@ class Relay:
         self._of_address = Buckets(self.quotas.requests_per_second, self.quotas.burst)
         self._uploads = asyncio.Semaphore(self.quotas.uploads)
         self._reading = 0
+        self._uploads_of: Counter[bytes] = Counter()
         self.app = Starlette(
             routes=[
                 Route("/objects/{name:path}", self._put, methods=["PUT"]),
@@ -118,8 +129,7 @@ class Relay:
         name = request.path_params["name"]
         try:
             limit = self.gate.limit(name)
-            async with self._uploads:
-                return await self._received(request, name, limit)
+            return await self._received(request, name, limit)
         except PeerError as error:
             self.gate.refuse(error, name)
             return PlainTextResponse(error.reason, 413 if error.reason == "oversized" else 403)
@@ -127,42 +137,53 @@ class Relay:
             return PlainTextResponse("the relay cannot keep it now", 503)
         except ClientDisconnect:
             return PlainTextResponse("gone", 400)
+        except TimeoutError:
+            return PlainTextResponse("too slow", 408, {"Connection": "close"})
 
     async def _received(self, request: Request, name: str, limit: int) -> Response:
-        """Reads a body and keeps it; no more than a head is read before the signature was checked.
+        """Reads a body and keeps it; until the signature of its head is checked, nothing is reserved for it.
 
         Raises:
             PeerError: If it is refused.
+            TimeoutError: If it comes too slowly.
         """
         place, _ = Place.of_name(name)
         stream, data, header = request.stream(), bytearray(), None
-        too_much = PeerError("oversized", f"{name:.200} is sent with more bytes than are allowed.")
-        reserved = 0
-        try:
-            async for part in stream:
+        async with asyncio.timeout(self.quotas.seconds):
+            while header is None:
+                part = await anext(stream, None)
+                if part is None:
+                    return await self._keep(name, bytes(data))
                 data += part
                 if len(data) > limit:
-                    raise too_much
-                if header is None:
-                    header = opened_head(bytes(data[: OVERHEAD]), limit - OVERHEAD, self.gate.allowed, place)
-                    if header is None:
-                        continue
-                    if self._reading and self._reading + header.size > self.quotas.bytes_at_once:
-                        return PlainTextResponse("busy", 503, {"Retry-After": "1"})
-                    reserved = header.size
-                    self._reading += reserved
-                if len(data) > header.size + OVERHEAD:
-                    raise too_much
+                    raise _too_much(name)
+                header = opened_head(bytes(data[:OVERHEAD]), limit - OVERHEAD, self.gate.allowed, place)
+        size, sender = header.size, place.sender
+        if (
+            self._reading and self._reading + size > self.quotas.bytes_at_once
+        ) or self._uploads_of[sender] >= self.quotas.uploads_of_key:
+            return PlainTextResponse("busy", 503, {"Retry-After": "1"})
+        self._reading += size
+        self._uploads_of[sender] += 1
+        try:
+            async with self._uploads, asyncio.timeout(self.quotas.seconds + size / self.quotas.bytes_per_second):
+                async for part in stream:
+                    data += part
+                    if len(data) > size + OVERHEAD:
+                        raise _too_much(name)
+            if len(data) > size + OVERHEAD:
+                raise _too_much(name)
             return await self._keep(name, bytes(data))
         finally:
-            self._reading -= reserved
+            self._reading -= size
+            self._uploads_of[sender] -= 1
 
     async def _keep(self, name: str, data: bytes) -> Response:
         """Checks and keeps a frame; what was kept before is not charged again."""
         if await run_in_threadpool(self._has, name, data):
             return PlainTextResponse("there already", 200)
         key = name.split("/")[3]
-        if not self._of_key.take(key, len(data)):
+        if not self._of_key.take(key, max(len(data), self.quotas.bytes_of_object)):
             return PlainTextResponse("over the quota of its key", 429, {"Retry-After": "60"})
         try:
             await run_in_threadpool(self.gate.take, name, data, True)
@@ -183,13 +204,18 @@ class Relay:
         if (refusal := self._too_many(request)) is not None:
             return refusal
         name = request.path_params["name"]
+        if isinstance(self.store, FolderStore):  # in pieces: many readers of a checkpoint take no memory
+            path = await run_in_threadpool(self.store.file, name)
+            if path is not None:
+                return FileResponse(path, media_type=_BYTES, headers=_FOR_EVER)
+            return PlainTextResponse("there is no such object", 404)
         try:
             data = await run_in_threadpool(self.store.get, name, self.gate.limits.checkpoint + (1 << 20))
         except (PeerError, StoreError):
             data = None
         if data is None:
             return PlainTextResponse("there is no such object", 404)
-        return Response(data, media_type="application/octet-stream", headers={"Cache-Control": "immutable"})
+        return Response(data, media_type=_BYTES, headers=_FOR_EVER)
 
     async def _list(self, request: Request) -> Response:
         if (refusal := self._too_many(request)) is not None:
@@ -205,6 +231,10 @@ class Relay:
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"kept": self.kept, "refused": dict(self.gate.refused)})
+
+
+def _too_much(name: str) -> PeerError:
+    return PeerError("oversized", f"{name:.200} is sent with more bytes than are allowed.")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,9 @@ from hailproof.shield.results import Sender
 Message = Mapping[str, Any]
 Text = str | Sequence[Message]
 """A plain text, or a conversation as a list of messages with ``role`` and ``content``."""
+
+OTHERS = ("user", "tool", "function", "ipython")
+"""Roles of those who are not the policy; any other role may be the policy's."""
 
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ def _content(name: str, message: Message) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
-        return "".join(str(part.get("text") or "") for part in content)
+        return "".join(str(part.get(key) or "") for part in content for key in ("thinking", "reasoning", "text"))
     raise ConfigError(f"{name} has a message with a {type(content).__name__} as content; give a text or parts.")
 
 
@@ -107,14 +110,40 @@ class Asked:
 
 
 def answer_of(name: str, completion: Text) -> str:
-    """The text of a completion: of a conversation, what was not said by a tool or a user."""
+    """The text of a completion: of a conversation, what was not said by a tool or a user.
+
+    That is what a policy learns: reasoning, content, and the arguments of calls, under whatever role they stand.
+    """
     if isinstance(completion, str):
         return completion
     messages = _messages(name, completion)
-    return "\n\n".join(
-        text for message in messages if message.get("role", "assistant") == "assistant"
-        if (text := _content(name, message))
+    said = (
+        text for message in messages if message.get("role", "assistant") not in OTHERS
+        for text in (_reasoning(message), _content(name, message), *_calls(message))
     )  # fmt: skip
+    return "\n\n".join(filter(None, said))
+
+
+def _reasoning(message: Message) -> str:
+    """What a message holds beside its content, under the names that servers use."""
+    return "\n\n".join(
+        value for key in ("reasoning_content", "reasoning", "thinking") if isinstance(value := message.get(key), str)
+    )
+
+
+def _calls(message: Message) -> Iterator[str]:
+    """The arguments of the calls of tools in a message."""
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list | tuple) else ():
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(arguments, str):
+            yield arguments
+        elif arguments is not None:
+            try:
+                yield json.dumps(arguments, ensure_ascii=False, default=str)
+            except (RecursionError, TypeError, ValueError):  # somebody nested them until JSON gives up
+                yield str(type(arguments))
 
 
 def ids_of(name: str, values: Any) -> tuple[int, ...]:
@@ -155,6 +184,8 @@ def sender_of(name: str, value: Any) -> Sender:
     Raises:
         ConfigError: If it is neither a text nor a whole number.
     """
-    if type(value) in (str, int):
-        return value
+    scalar = getattr(value, "item", None)
+    found = scalar() if scalar is not None else value
+    if type(found) in (str, int):
+        return found
     raise ConfigError(f"{name} is {value!r:.80}; name each sender by a text or a whole number.")
