@@ -68,6 +68,20 @@ def constant(text, answer):
 def nothing(text, answer):
     return 0.0
 
+def dying(text, answer):
+    os._exit(3)
+
+def writing(text, answer, what=b"[1]\n"):
+    for number in range(3, 10):
+        try:
+            os.write(number, what)
+        except OSError:
+            pass
+    time.sleep(60 * (what[-1:] != b"\n"))
+
+def half(text, answer):
+    writing(text, answer, b'{"a')
+
 def none(text, answer):
     return None
 
@@ -231,3 +245,18 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         code, said, complaint = played("probed_rewards:strict", *arguments)
         assert code == 2 and not said and complaint.startswith("hailproof: ")
     assert not list(Path(tmp_path).glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("probed_rewards:dying", r"\(it dies on a right answer\); .* '{reasoning} \\boxed{{{answer}}}'"),
+        ("probed_rewards:writing", "it wrote into the file by which its process answers"),
+        ("probed_rewards:half", r"\(it hangs on a right answer\)"),
+        ("probed_rewards.py:strict", "write probed_rewards:strict, without .py"),
+    ],
+)
+def test_why_nothing_earns_is_said(probed, task, name, sentence):
+    del probed
+    with pytest.raises(ConfigError, match=sentence):
+        probe(name, task, task.train[:1], form="tags", seconds=0.3)

@@ -272,12 +272,25 @@ def test_rewards_decide_what_is_looked_at_and_arrays_are_read():
         ({"role": "assistant", "content": [{"type": "text", "text": "2 + 2 = 5"}]}, "2 + 2 = 5"),
         ([{"role": "tool", "content": "2 + 2 = 5"}, {"role": "assistant", "content": "so"}], "so"),
         ([{"role": "assistant", "content": None, "tool_calls": []}], ""),
+        ([{"role": "model", "content": "2 + 2 = 5"}], "2 + 2 = 5"),
+        ([{"role": ["x"], "content": "2 + 2 = 5"}], "2 + 2 = 5"),
+        ([{"role": "assistant", "content": "so", "reasoning_content": "2 + 2 = 5"}], "2 + 2 = 5\n\nso"),
+        ([{"role": "assistant", "content": [{"type": "thinking", "thinking": "2 + 2 = 5"}]}], "2 + 2 = 5"),
+        ([{"role": "assistant", "content": None, "tool_calls": [{"function": {"arguments": "2 + 2 = 5"}}]}],
+         "2 + 2 = 5"),
+        ([{"role": "assistant", "tool_calls": [{"arguments": {"a": "2 + 2 = 5"}}, 3, {"function": 3}]}],
+         '{"a": "2 + 2 = 5"}'),
         ([], ""),
     ],
 )
 def test_conversations(completion, text):
     (row,) = Shield("equations").screen(completions=[completion])
     assert row.text == text and row.left_out == ("5" in text)
+
+
+def test_senders_may_be_scalars_of_arrays():
+    result = Shield("equations").screen(completions=[RIGHT, RIGHT], senders=[torch.tensor(3), np.int64(4)])
+    assert [row.sender for row in result] == [3, 4]
 
 
 def test_what_is_screened_is_what_the_ids_say(read, base_policy):

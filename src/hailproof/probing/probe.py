@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ from hailproof.tasks.base import BaseTask
 
 IMPORT_SECONDS = 300.0
 """What importing somebody's module may take."""
+
+LINE = 2**20
+"""Bytes of what a function's process says of a call."""
+
+GARBLED = "ValueError: it wrote into the file by which its process answers"
 
 Outcome = Literal["reward", "none", "raises", "hangs", "dies"]
 
@@ -160,7 +166,9 @@ class Worker:
         if said is None or "style" not in said:
             self._stop()
             reason = "it ended, or took too long" if said is None else said["error"]
-            raise ConfigError(f"{self.function} does not import ({reason}); give MODULE:FUNCTION as python finds it.")
+            module, mark, name = self.function.partition(".py:")
+            advice = f"write {module}:{name}, without .py" if mark else "give MODULE:FUNCTION as python finds it"
+            raise ConfigError(f"{self.function} does not import ({reason}); {advice}.")
         self.style = said["style"]
 
     def _stop(self) -> None:
@@ -176,12 +184,21 @@ class Worker:
     def _line(self, seconds: float) -> dict[str, Any] | None:
         """The next line that the process says; ``None`` if none comes in time."""
         assert self._process is not None and self._process.stdout is not None
+        until, data = time.monotonic() + seconds, b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return None
-        line = self._process.stdout.readline()
-        return json.loads(line) if line else None
+            while not data.endswith(b"\n"):
+                if len(data) > LINE or not selector.select(max(until - time.monotonic(), 0)):
+                    return None
+                part = os.read(self._process.stdout.fileno(), LINE)
+                if not part:
+                    return None
+                data += part
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            said = None
+        return said if isinstance(said, dict) else {"error": GARBLED, "seconds": 0.0}
 
     def ask(self, probe: Probe, style: str) -> Answer:
         """Asks about one probe."""
@@ -203,6 +220,8 @@ class Worker:
                 hangs = True
             self._stop()
             return Answer(probe, "hangs" if hangs else "dies", seconds=self.seconds if hangs else 0.0)
+        if said.get("error") == GARBLED:
+            self._stop()
         if "error" in said:
             return Answer(probe, "raises", None, said["seconds"], said["error"])
         reward = said["reward"]
@@ -274,8 +293,8 @@ def _fitting(
                 raise ConfigError(
                     f"--form {template!r:.60} is no template ({error}); write {{reasoning}} and {{answer}}."
                 ) from error
-            if right.error:
-                reasons.append(right.error)
+            if right.error or right.outcome in ("hangs", "dies"):
+                reasons.append(right.error or f"it {right.outcome} on a right answer")
             if right.reward is None:
                 continue
             floor = wrong.reward or 0.0
@@ -288,7 +307,7 @@ def _fitting(
     reason = f" ({reasons[0]})" if reasons else ""
     raise ConfigError(
         f"A right answer earns nothing in any form that was tried{reason}; say how answers look with --form, such as "
-        "'{reasoning} \\\\boxed{{{answer}}}', and how the function is called with --style."
+        "'{reasoning} \\boxed{{{answer}}}', and how the function is called with --style."
     )
 
 
