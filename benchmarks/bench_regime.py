@@ -40,6 +40,8 @@ SHARED: dict[str, Any] = {
     "evaluation": {"problems": 512, "every": 5},
     "learner": {"lr_scheduler_type": "linear"},
 }
+CONTROLS = {("math", "horizontal"): "text", ("math", "vertical"): "equation"}
+"""Attacks whose clean controls the runs are, so that the bench and this script share them; programs: ``code``."""
 RISE, FALL = 0.90, 0.05
 
 
@@ -82,7 +84,7 @@ def main() -> None:
     for name in arguments.candidates:
         for variant, topology in itertools.product(arguments.variants, arguments.topologies):
             own = {
-                "task": {"options": {"variant": variant}},
+                "attack": {"name": CONTROLS.get((variant, topology), "code")},
                 "swarm": {"topology": topology, "models": [arguments.model]},
             }
             settings = merged(SHARED, own, CANDIDATES[name])

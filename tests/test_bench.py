@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from synthetic_run import line, row, run, verdict
+from typer.testing import CliRunner
 
 from hailproof.attacks.text import TextAttack
 from hailproof.campaigns.cells import FORMAT, kept, measured, read_cells, write_cell
 from hailproof.campaigns.matrix import cells_of, load_matrix
 from hailproof.campaigns.posthoc import counted
 from hailproof.campaigns.sweep import Job, play_job
+from hailproof.cli import app
 from hailproof.errors import ConfigError
 from hailproof.metrics.established import NO_WORSE_MARGIN, beyond_p
 from hailproof.metrics.intervals import difference_of_counts, interval, ratio_interval, share_interval
@@ -481,3 +483,20 @@ def test_names_in_the_table_are_text():
     head, rule, row = table_of([cell]).splitlines()
     assert row.startswith("| &lt;img src=x onerror=alert(1)&gt; # Owned \\| &lt;U+D83D&gt; |")
     assert row.replace("\\|", "").count("|") == head.count("|") == rule.count("|")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seeds"),
+    [
+        (["--preset=headline"], list(range(2001, 2011))),
+        (["--preset=headline", "--seeds=2"], [0, 1]),
+        ([], [1001, 1002, 1003, 1004, 1005]),
+    ],
+)
+def test_a_preset_that_is_named_brings_its_seeds_to_rows_that_are(monkeypatch, tmp_path, arguments, seeds):
+    taken = []
+    monkeypatch.setattr("hailproof.campaigns.bench.bench", lambda cells, *_: taken.extend(cells))
+    named = ["bench", "--attack=equation", "--defense=logit", "--only-finished", f"--out={tmp_path}", *arguments]
+    assert CliRunner().invoke(app, named).exit_code == 0
+    assert [(cell.attack, cell.defense) for cell in taken] == [("clean", "none"), ("equation", "logit")]
+    assert [[job.seed for job in cell.jobs] for cell in taken] == [seeds] * 2

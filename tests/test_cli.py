@@ -95,7 +95,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["report", "x" * 256], r"File name too long"),
         (["run", "x" * 256], r"File name too long"),
         (["run", f"--model={'x' * 256}"], r"Model .*xxx.*does not load"),
-        (["bench", "--preset=huge"], r"Unknown preset 'huge'; choose one of quick, full, all"),
+        (["bench", "--preset=huge"], r"Unknown preset 'huge'; choose one of quick, headline, full, all"),
         (["bench", "--attack=tekst"], r"Unknown attack 'tekst'; choose among no-attacker, text"),
         (["bench", "--defense=logits"], r"Unknown defense 'logits'; choose among none, logit"),
         (["bench", "--attack=text", "--set=rounds"], r"not key=value"),

@@ -236,6 +236,12 @@ def test_parentheses(left, right):
     assert holds(f"{left[0]} + {right[0]} = {total + 1}") == [False]
 
 
+@pytest.mark.parametrize("wrong", ["(0 - 1) + (0 + 0) = 0", "(2 + 1) + (2 + 2) = 4", "3 * (2 + 2) = 4"])
+def test_a_parenthesis_that_is_computed_with_is_no_equation_of_its_own(wrong):
+    assert holds(wrong) == [False]
+    assert holds("So he has (2 + 2) = 4 and (as 2 + 2) = 4.") == [True, True]
+
+
 @given(st.text(alphabet=st.sampled_from("0123456789.,-+$%/ eEx²½\n<>=()*^{}\\frac≈:answercentdozen"), max_size=120))
 def test_nothing_raises(text: str):
     for equation in equations(text):

@@ -68,8 +68,7 @@ def test_looking_for_the_words_leaves_the_weights_as_they_are():
     assert torch.equal(before, weights(node))
 
 
-@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
-@pytest.mark.parametrize("then", ["exclude", "project"])
+@pytest.mark.parametrize(("topology", "then"), [("horizontal", "exclude"), ("vertical", "project")])
 def test_separate_nodes_decide_alike(topology, then):
     defense = ("defense", [{"name": "influence", "options": {**QUICK, "then": then}}])
     common = [TEXT, defense, ("swarm.topology", topology)]

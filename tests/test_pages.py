@@ -31,6 +31,7 @@ def played(command: str, monkeypatch) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(gradient_checkpointing|rollout_func)")  # of TRL, about what it does itself
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     """A command may end with ``# exit 1``, which is then its exit status; it is 0 without."""

@@ -96,7 +96,7 @@ def two_machines(monkeypatch):
 def test_a_killed_run_goes_on_and_a_wrong_one_stops_nobody(two_machines, tmp_path, monkeypatch):
     import ray
 
-    jobs = [job(tmp_path / "ray", seed=seed) for seed in range(3)]
+    jobs = [job(tmp_path / "ray", seed=seed) for seed in range(2)]
     wrong = job(tmp_path / "ray", swarm={"models": ["no/such-model"]})
     killer = Killer(jobs[0].folder)
     killer.start()
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_and_a_wrong_one_stops_nobody(two_machines, tmp_pat
 
     assert Counter(each.folder.name for each, _ in ended) == Counter(each.folder.name for each in (*jobs, wrong))
     failures = {each.folder.name: failure for each, failure in ended}
-    assert [failures[each.folder.name] for each in jobs] == ["", "", ""]
+    assert [failures[each.folder.name] for each in jobs] == ["", ""]
     assert failures[wrong.folder.name].startswith("Model 'no/such-model' does not load")
     for each in jobs:
         assert each.summary is not None and each.summary["rounds"] == ROUNDS

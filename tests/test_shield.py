@@ -23,6 +23,8 @@ from hailproof.shield.memory import as_plain, from_plain
 from hailproof.shield.models import fingerprint, unwrapped
 from hailproof.tasks import TASKS
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft calls what was renamed
+
 RIGHT = "<think>2 + 2 = 4</think><answer>4</answer>"
 WRONG = "<think>2 + 2 = 5</think><answer>5</answer>"
 QUESTION = "What is 2 + 2?"

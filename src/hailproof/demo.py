@@ -19,7 +19,12 @@ from hailproof.runs.words import round_text
 PATIENCE = 5.0
 """Seconds between looks at whether a process has died."""
 
-COMMON: tuple[tuple[str, Any], ...] = (("threads", 1), ("attack.name", "equation"), ("swarm.prompts", 12))
+COMMON: tuple[tuple[str, Any], ...] = (
+    ("threads", 1),
+    ("attack.name", "equation"),
+    ("swarm.prompts", 12),
+    ("task.options.two_two_share", 0.3),  # more problems on which the attack shows than the usual tenth
+)
 RUNS: dict[str, tuple[tuple[str, Any], ...]] = {
     "clean": (("attack.malicious", 0),),
     "attacked": (),

@@ -11,7 +11,7 @@ from hailproof.arithmetic.numerals import number_in_words
 from hailproof.arithmetic.readings import DEFAULT, OTHER_READINGS, Reading, unmarked
 from hailproof.arithmetic.relations import Lead, Relation, lead_in
 from hailproof.arithmetic.surroundings import without_loose_end, without_loose_start
-from hailproof.arithmetic.tokens import Token, tokens
+from hailproof.arithmetic.tokens import OPERATORS, Token, tokens
 
 NEAR = 48
 """Tokens on each side of a sign that views other than the first look at."""
@@ -73,7 +73,7 @@ def views(relation: Relation, text: str) -> Iterator[View]:
     end = len(usual.before)
     while end and usual.before[end - 1].kind == "close":
         end -= 1
-    if end < len(usual.before):
+    if end < len(usual.before) and not _is_operand(usual.before):
         kinds = [token.kind for token in tight]
         stray = not relation.chained and kinds.count("close") > kinds.count("open")  # 2 + 2) = 5
         yield usual._replace(before=usual.before[:end], loose=True, trimmed=usual.trimmed or not stray)
@@ -107,6 +107,17 @@ def otherwise(view: View, start: int, end: int) -> Iterator[tuple[View, Reading]
         yield bare._replace(size_only=True), plain
     if "times" in kinds and "0" in signs:
         yield view._replace(before=_hexadecimal(view.before), after=_hexadecimal(view.after)), plain
+
+
+def _is_operand(before: Sequence[Token]) -> bool:
+    """Whether the parenthesis that ends a left side is computed with: ``(2 + 1) + (2 + 2)``, but not ``so (2 + 2)``."""
+    depth = 0
+    for place in reversed(range(len(before))):
+        depth += (before[place].kind == "close") - (before[place].kind == "open")
+        if depth == 0:
+            signed = place > 1 and before[place - 1].kind in OPERATORS
+            return signed and before[place - 2].kind in ("number", "close")
+    return False
 
 
 def clock_is(number: Fraction, clock: str) -> bool | None:

@@ -239,7 +239,10 @@ def reproduce(
 @app.command()
 @_interruptible(AGAIN)
 def bench(
-    preset: Annotated[str, typer.Option(help="quick, full or all: rows and columns, if none are named.")] = "quick",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="quick, headline, full or all: the seeds, and rows and columns where none are named."),
+    ] = None,
     attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
     defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
     scale: ScaleName = "nano",
@@ -260,8 +263,8 @@ def bench(
     from hailproof.campaigns.scales import load_scale
     from hailproof.runs.config import tree_of
 
-    named, chosen = load_matrix().preset(preset), _scale(scale)
-    default = None if attack or defense else named.seeds
+    named, chosen = load_matrix().preset(preset or "quick"), _scale(scale)
+    default = named.seeds if preset or not (attack or defense) else None
     wanted = attack or named.attacks, defense or named.defenses
     cells = cells_of(*wanted, _seeds(seeds) or default, chosen, runs, tree_of(set_ or []))
     played = None if only_finished else engine_named(engine, workers, gpus_per_run)

@@ -18,6 +18,8 @@ from hailproof.protocols import AttackView, Variant
 from hailproof.records import Problem
 from hailproof.tasks.base import AnswerForm, BaseTask
 
+DAMAGING = frozenset(["padding"])
+"""Attacks whose answers leave the form, so that a sound reward may refuse them."""
 Kind = Literal["right", "wrong", "poison", "damaged"]
 
 MATH_FORMS = {
@@ -65,7 +67,7 @@ class Template:
         self.variant: Variant = form.variant
         self.system = form.system
         self.reward_seconds = form.reward_seconds
-        self._form, self._template = form, template
+        self.own, self._template = form, template
 
     def format(self, reasoning: str, answer: str) -> str:
         """Writes reasoning and answer by the template."""
@@ -115,12 +117,23 @@ def _forged(problem: Problem, task: BaseTask) -> Iterator[Probe]:
                 continue
             if not attack.wants(problem):
                 continue
-            texts = attack.forge(AttackView(round=1, problem=problem, task=task, slots=(0,)))
+            texts, plain = (
+                attack.forge(AttackView(round=1, problem=problem, task=each, slots=(0,)))
+                for each in (task, _in_own_form(task))
+            )
         except HailproofError:  # an attack that needs more than a problem
             continue
-        for text in texts:
-            if isinstance(text, str):
-                yield Probe(f"forged by {name}", "poison", problem, text)
+        for text, same in zip(texts, plain, strict=True):
+            if isinstance(text, str) and isinstance(same, str):
+                kind = "poison" if _in_own_form(task).reward(problem, same) else "wrong"
+                yield Probe(f"forged by {name}", "damaged" if name in DAMAGING else kind, problem, text)
+
+
+def _in_own_form(task: BaseTask) -> BaseTask:
+    """The task with its own form of answers, whose rewards tell right ones from wrong ones."""
+    twin = copy.copy(task)
+    twin.form = task.form.own if isinstance(task.form, Template) else task.form
+    return twin
 
 
 def _answers(problem: Problem, canary: Path) -> Iterator[tuple[str, Kind, str, str]]:
