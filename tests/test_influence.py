@@ -336,6 +336,15 @@ def test_a_node_never_excludes_itself():
     assert excluded_after(defense, {3: 5.0}, 8) == {}
 
 
+@pytest.mark.parametrize("gone", [4, 8])
+def test_senders_that_have_left_clear_nobody(gone: int):
+    swarm, found = Swarm(eight()), set()
+    for round in range(1, 16):
+        _, senders = swarm.play({3: 3.0} if round > 3 else {}, range(4 + gone if round <= 3 else 4))
+        found |= {sender for sender, each in senders.items() if each.excluded}
+    assert found == {3}
+
+
 def test_at_most_the_given_share_is_excluded():
     assert excluded_after(eight(most=0.0), {3: 5.0}, 8) == {}
     assert len(excluded_after(eight(most=0.25), {2: 5.0, 3: 4.0}, 8)) <= 1
