@@ -10,7 +10,7 @@ import torch
 from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winded, scored
 from torch import Tensor, nn
 
-from hailproof.defenses.drift import DriftTest, advantages_by_block
+from hailproof.defenses.drift import DriftTest, advantages_by_block, usual
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.influence import InfluenceDefense, _sampled
 from hailproof.errors import ConfigError
@@ -135,16 +135,18 @@ def test_blocks_of_shared_prompts_are_the_same_for_all_and_own_prompts_are_dealt
 
 def test_advantages_by_block_by_hand():
     # root mean square sqrt((9 + 1 + 0 + 16) / 3): the empty block is left out
-    ranks = advantages_by_block(np.array([[3.0], [-1.0], [0.0], [4.0]]))
+    values = np.array([[3.0], [-1.0], [0.0], [4.0]])
     unit = math.sqrt(26 / 3)
+    assert usual(values).tolist() == pytest.approx([unit])
+    ranks = advantages_by_block(values, usual(values))
     assert ranks[:, 0].tolist() == pytest.approx([1.0, -1 / unit, 1.0])
-    assert advantages_by_block(np.zeros((3, 2))).shape == (0, 2)
+    assert advantages_by_block(np.zeros((3, 2)), usual(np.zeros((3, 2)))).shape == (0, 2)
 
 
 def test_the_unit_does_not_depend_on_the_signs():
     values = np.random.default_rng(0).normal(size=(8, 2))
     signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(8, 1))
-    assert np.allclose(advantages_by_block(values * signs), advantages_by_block(values) * signs)
+    assert np.array_equal(usual(values * signs), usual(values))
 
 
 Shape = Callable[[int, int, np.random.Generator], np.ndarray]
@@ -186,6 +188,28 @@ def strongly(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize(("shape", "rounds"), [(strongly, 3), (slowly, 40)])
 def test_who_pulls_one_way_is_found(shape: Shape, rounds: int):
     rng = np.random.default_rng(4)
+    found = [played(DriftTest(1e-3, None, 0.0, 2), 4, rounds, shape, rng) >= 1e3 for _ in range(20)]
+    assert sum(found) >= 18
+
+
+def in_bursts(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+    """Sender 0 pulls hard in every third round only."""
+    return rng.normal(size=(8, 2)) + 10.0 * (sender == 0) * (round % 3 == 0)
+
+
+def back_and_forth(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+    """Sender 0 pulls hard in one round, and a little the other way in the next."""
+    return rng.normal(size=(8, 2)) + (sender == 0) * (10.0 if round % 2 == 0 else -1.5)
+
+
+def fading(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+    """Sender 0 pulls once with all its might, so that what it does afterwards looks small."""
+    return rng.normal(size=(8, 2)) + (sender == 0) * (100.0 if round == 0 else 1.0)
+
+
+@pytest.mark.parametrize(("shape", "rounds"), [(in_bursts, 12), (back_and_forth, 10), (fading, 30)])
+def test_a_strong_pull_is_not_made_up_for_by_a_weak_one_or_by_rest(shape: Shape, rounds: int):
+    rng = np.random.default_rng(6)
     found = [played(DriftTest(1e-3, None, 0.0, 2), 4, rounds, shape, rng) >= 1e3 for _ in range(20)]
     assert sum(found) >= 18
 
@@ -310,6 +334,15 @@ def test_a_node_never_excludes_itself():
     defense = eight()
     defense.screen(replace(Received.texts(["3"]), own=frozenset({3})))
     assert excluded_after(defense, {3: 5.0}, 8) == {}
+
+
+@pytest.mark.parametrize("gone", [4, 8])
+def test_senders_that_have_left_clear_nobody(gone: int):
+    swarm, found = Swarm(eight()), set()
+    for round in range(1, 16):
+        _, senders = swarm.play({3: 3.0} if round > 3 else {}, range(4 + gone if round <= 3 else 4))
+        found |= {sender for sender, each in senders.items() if each.excluded}
+    assert found == {3}
 
 
 def test_at_most_the_given_share_is_excluded():

@@ -6,6 +6,10 @@ same prompts, or on prompts that both drew at random. So in each block of prompt
 likely to be positive as negative, whatever its size. The sender's gambler bets that it is positive
 (``defenses/betting.py``).
 
+Differences are taken in two units: what is usual in the round, and the largest such unit of the past, which fades. By
+the first alone a strong pull would weigh no more than the weak one the other way that follows it, so that whoever pulls
+hard in one round and rests, or pulls back a little, in the next would never be found.
+
 Guaranteed, for a sender that is honest: its evidence ever reaches ``1 / alpha`` with probability at most ``alpha`` in a
 run of any length, if at most ``malicious`` others are not honest. Attackers may know everything and send what they
 like: the comparison of two honest senders does not depend on it, and of the comparisons the most suspicious ones are
@@ -19,6 +23,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hailproof.defenses.betting import Gambler, evidence_against
+
+KEPT = 0.97
+"""What is left in each round of the largest unit of the past."""
 
 CEILING_POWER = 1.5
 """Capital is cut to ``alpha ** -CEILING_POWER``: how long suspicion outlives its cause."""
@@ -38,6 +45,7 @@ class DriftTest:
     def __init__(self, alpha: float, malicious: int | None, tolerance: float, memories: int) -> None:
         self.alpha, self.malicious, self.tolerance, self.memories = alpha, malicious, tolerance, memories
         self._gamblers: dict[tuple[int, int], Gambler] = {}
+        self._units: dict[tuple[int, int], np.ndarray] = {}  # [M] by pair, of the past
 
     def bet(self, sender: int, along: Mapping[int, Float[np.ndarray, "B M"]]) -> None:
         """Bets on a sender against every other one that has a part in the round.
@@ -49,12 +57,17 @@ class DriftTest:
         for other, values in along.items():
             if other == sender:
                 continue
-            ranks = advantages_by_block(along[sender] - values)
+            differences = along[sender] - values
+            past = KEPT * self._units.get((sender, other), np.zeros(self.memories))
+            unit = usual(differences)
+            largest = np.maximum(unit, past)
+            ranks = np.hstack([advantages_by_block(differences, each) for each in (unit, largest)])
             self._gambler(sender, other).bet((ranks - self.tolerance) / (1 + self.tolerance))
+            self._units[sender, other] = largest
 
     def _gambler(self, sender: int, other: int) -> Gambler:
         if (sender, other) not in self._gamblers:
-            self._gamblers[sender, other] = Gambler([True] * self.memories, self.alpha**-CEILING_POWER)
+            self._gamblers[sender, other] = Gambler([True] * self.memories * 2, self.alpha**-CEILING_POWER)
         return self._gamblers[sender, other]
 
     def evidence(self, sender: int, among: Collection[int]) -> float | None:
@@ -72,26 +85,36 @@ class DriftTest:
     def forget(self, sender: int) -> None:
         """Starts anew with a sender, on both sides of its comparisons."""
         self._gamblers = {pair: each for pair, each in self._gamblers.items() if sender not in pair}
+        self._units = {pair: each for pair, each in self._units.items() if sender not in pair}
 
     def state(self) -> dict[str, Any]:
-        """Capital by pair, with string keys as JSON has them."""
-        return {f"{one} {other}": gambler.state() for (one, other), gambler in self._gamblers.items()}
+        """Capital and unit by pair, with string keys as JSON has them."""
+        return {
+            f"{one} {other}": {**gambler.state(), "unit": self._units[one, other].tolist()}
+            for (one, other), gambler in self._gamblers.items()
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state` gave."""
-        self._gamblers = {}
+        self._gamblers, self._units = {}, {}
         for pair, saved in state.items():
             one, other = map(int, pair.split())
             self._gambler(one, other).restore(saved)
+            self._units[one, other] = np.array(saved["unit"])
 
 
-def advantages_by_block(differences: Float[np.ndarray, "B M"]) -> Float[np.ndarray, "B M"]:
-    """Differences in units of their root mean square over the blocks, cut to [-1, 1]; blocks without any are left out.
+def usual(differences: Float[np.ndarray, "B M"]) -> Float[np.ndarray, " M"]:
+    """The root mean square of differences over the blocks that have any; 0 if none has.
 
-    The unit is the same if signs change, so that a fair sign stays a fair bet.
+    It is the same if signs change, so that a fair sign stays a fair bet.
     """
     live = differences[np.any(differences != 0, axis=1)]
-    if not len(live):
-        return live
-    unit = np.sqrt(np.mean(live**2, axis=0))
+    return np.sqrt(np.mean(live**2, axis=0)) if len(live) else np.zeros(differences.shape[1])
+
+
+def advantages_by_block(
+    differences: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"]
+) -> Float[np.ndarray, "B M"]:
+    """Differences in a unit, cut to [-1, 1]; blocks without any are left out."""
+    live = differences[np.any(differences != 0, axis=1)]
     return np.clip(live / np.where(unit > 0, unit, 1.0), -1.0, 1.0)

@@ -54,6 +54,9 @@ memory."""
 RUN, EVERY = 1024, 8
 """The test looks at runs of so many parameters, one run in so many: an eighth of a pull shows as well as all of it."""
 
+PRESENT = 5
+"""Rounds for which a sender that sends nothing still counts among those that others are compared with."""
+
 NUDGE = 0.002
 """How far the weights go along a direction to see which words carry it, as a share of their norm."""
 
@@ -123,7 +126,7 @@ class InfluenceDefense(BaseDefense):
         self._constancy: dict[int, float] = {}  # decayed means of the cosines
         self._reference: float | None = None
         self._terms: dict[int, _Term] = {}
-        self._known: set[int] = set()
+        self._seen: dict[int, int] = {}  # the last round that a sender had a part in
         self._own: frozenset[int] = frozenset()
         self._round = 0
         self._sent: Mapping[int, int] = {}
@@ -180,7 +183,7 @@ class InfluenceDefense(BaseDefense):
         """
         self._round, self._live = round, live
         self._sent = {sender: count for sender, count in sent.items() if self._excluded(sender, round) is None}
-        self._known.update(sent)
+        self._seen |= dict.fromkeys(sent, round)
         self._looking = sorted(self._directions)
         units = [nn.functional.normalize(_sampled(self._directions[sender]), dim=1) for sender in self._looking]
         self._units = torch.cat(units) if units else None
@@ -289,8 +292,12 @@ class InfluenceDefense(BaseDefense):
             old.mul_(torch.tensor(MEMORIES, device=old.device)[:, None]).add_(unit)
 
     def _evidence(self, sender: int) -> float | None:
-        among = {other for other in self._known if self._excluded(other, self._round + 1) is None}
-        return self.test.evidence(sender, among - {sender})
+        return self.test.evidence(sender, self._present() - {sender})
+
+    def _present(self) -> set[int]:
+        """Who is there and not excluded: capital against who has left stays what it was, and would clear anybody."""
+        recent = {sender for sender, last in self._seen.items() if last > self._round - PRESENT}
+        return {sender for sender in recent if self._excluded(sender, self._round + 1) is None}
 
     def _caught(self, senders: Sequence[int]) -> list[int]:
         """Whose evidence is enough; the most constant one first, and the others are judged again without it.
@@ -299,8 +306,9 @@ class InfluenceDefense(BaseDefense):
         way and less cleanly.
         """
         caught: list[int] = []
-        among = {sender for sender in self._known if self._excluded(sender, self._round + 1) is None}
-        fewest = len(self._known) - math.floor(self.most * len(self._known))
+        among = self._present()
+        there = len(among) + sum(self._excluded(sender, self._round + 1) is not None for sender in self._terms)
+        fewest = there - math.floor(self.most * there)
         while len(among) > fewest:
             judged = [sender for sender in senders if sender in among and sender not in self._own]
             found = {sender: self.test.evidence(sender, among - {sender}) or 0.0 for sender in judged}
@@ -383,7 +391,8 @@ class InfluenceDefense(BaseDefense):
             "directions": {str(sender): each.clone() for sender, each in self._directions.items()},
             "test": self.test.state(),
             "terms": {str(sender): [term.first, term.last, term.time] for sender, term in self._terms.items()},
-            "known": sorted(self._known),
+            "seen": {str(sender): last for sender, last in self._seen.items()},
+            "round": self._round,
             "constancy": {str(sender): each for sender, each in self._constancy.items()},
             "reference": self._reference,
         }
@@ -394,7 +403,8 @@ class InfluenceDefense(BaseDefense):
         self._directions = {int(sender): each.clone().to(device) for sender, each in state["directions"].items()}
         self.test.restore(state["test"])
         self._terms = {int(sender): _Term(*term) for sender, term in state["terms"].items()}
-        self._known = set(state["known"])
+        self._seen = {int(sender): last for sender, last in state["seen"].items()}
+        self._round = state["round"]
         self._constancy = {int(sender): each for sender, each in state["constancy"].items()}
         self._reference = state["reference"]
 
