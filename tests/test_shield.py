@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,7 +292,8 @@ def test_conversations(completion, text):
 
 
 def test_senders_may_be_scalars_of_arrays():
-    result = Shield("equations").screen(completions=[RIGHT, RIGHT], senders=[torch.tensor(3), np.int64(4)])
+    senders: list[Any] = [torch.tensor(3), np.int64(4)]
+    result = Shield("equations").screen(completions=[RIGHT, RIGHT], senders=senders)
     assert [row.sender for row in result] == [3, 4]
 
 
