@@ -143,7 +143,8 @@ def test_a_round_over_every_store_gathers_what_the_local_exchange_does(opened: C
     assert {node.beacon(1) for node in nodes} == {gathered[0].beacon} and nodes[0].beacon(2) is None
     states = [State(each.decision, bytes(32), bytes(32), 1000 + who) for who, each in enumerate(gathered)]
     agreed = together([lambda n=n, s=s: n.agree(1, s) for n, s in zip(nodes, states, strict=True)])
-    assert agreed == [dict(enumerate(states))] * 3
+    for who, found in enumerate(agreed):  # of whoever was done before all inventories came, nobody needs to wait for it
+        assert found.items() <= dict(enumerate(states)).items() and who in found and len(found) >= nodes[who].quorum
     assert nodes[0].finished(1) and nodes[0].latest() == 1 and not nodes[0].finished(2)
     assert sum(sum(node.gate.refused.values()) for node in nodes) == 0
 
