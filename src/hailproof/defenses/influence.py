@@ -373,11 +373,8 @@ class InfluenceDefense(BaseDefense):
         size = NUDGE * math.sqrt(sum(float(each.square().sum()) for each in kept)) / float(direction.norm())
         with torch.no_grad():
             try:
-                offset = 0
-                for parameter in self._parameters:
-                    step = direction[offset : offset + parameter.numel()].view_as(parameter)
-                    parameter.sub_(step, alpha=size)  # a gradient points up the loss
-                    offset += parameter.numel()
+                for parameter, step in zip(self._parameters, direction.split([k.numel() for k in kept]), strict=True):
+                    parameter.sub_(step.view_as(parameter), alpha=size)  # a gradient points up the loss
                 yield
             finally:
                 for parameter, old in zip(self._parameters, kept, strict=True):

@@ -88,7 +88,7 @@ class LearnerConfig(Section):
         )
 
 
-NANO = {
+NANO: dict[str, Any] = {
     "learning_rate": 2e-4,
     "warmup_rounds": 5,
     "lr_scheduler_type": "linear",

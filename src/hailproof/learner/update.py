@@ -225,9 +225,11 @@ class Learner:
             parameters["lr"] = self.learning_rate(self.steps)
         if not math.isfinite(norm):
             return norm, ""
-        held = "" if self.breaker is None else self._held_back(self.breaker, norm, rows, rejected)
+        held = ""
         if self.breaker is None:
             self.optimizer.step()
+        else:
+            held = self._held_back(self.breaker, norm, rows, rejected)
         self._require_finite()
         return norm, held
 
@@ -342,7 +344,5 @@ def _heard(mask: Tensor, muted: Sequence[frozenset[int]]) -> Tensor:
 
 def _lay_out(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
     """Makes the gradients of parameters views of one vector ``[P]``."""
-    offset = 0
-    for parameter in parameters:
-        parameter.grad = gradient[offset : offset + parameter.numel()].view_as(parameter)
-        offset += parameter.numel()
+    for parameter, part in zip(parameters, gradient.split([each.numel() for each in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)

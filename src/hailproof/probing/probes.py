@@ -110,6 +110,7 @@ def wrong_answer(answer: str) -> str:
 
 def _forged(problem: Problem, task: BaseTask) -> Iterator[Probe]:
     """What the attacks forge that need no model and no draws."""
+    own = _in_own_form(task)
     for name in registry.names("attacks", ATTACKS):
         try:
             attack = registry.lookup("attacks", ATTACKS, name)()
@@ -119,13 +120,13 @@ def _forged(problem: Problem, task: BaseTask) -> Iterator[Probe]:
                 continue
             texts, plain = (
                 attack.forge(AttackView(round=1, problem=problem, task=each, slots=(0,)))
-                for each in (task, _in_own_form(task))
+                for each in (task, own)
             )
         except HailproofError:  # an attack that needs more than a problem
             continue
         for text, same in zip(texts, plain, strict=True):
             if isinstance(text, str) and isinstance(same, str):
-                kind = "poison" if _in_own_form(task).reward(problem, same) else "wrong"
+                kind = "poison" if own.reward(problem, same) else "wrong"
                 yield Probe(f"forged by {name}", "damaged" if name in DAMAGING else kind, problem, text)
 
 

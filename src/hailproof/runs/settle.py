@@ -76,8 +76,7 @@ def settle(config: RunConfig) -> Settled:
     config = _with_attack_defaults(config, attack)
     learner, shipped = config.learner, set(config.swarm.models) <= set(shipped_models())
     if shipped:
-        suits: dict[str, Any] = {**NANO}
-        suits["warmup_rounds"] = min(suits["warmup_rounds"], config.rounds)
+        suits = {**NANO, "warmup_rounds": min(NANO["warmup_rounds"], config.rounds)}
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     settled = config.model_copy(

@@ -1,6 +1,6 @@
 """TABLE: JSONL and Parquet with named columns, from any system; columns are told by their names, or by ``--column``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,28 @@ class Table:
             if known is None:
                 known = named(path, record, columns)
             yield row_of(place, record, known)
+
+
+class LogTable(Table):
+    """A log of a trainer, a line a completion: columns whose names it sets, and groups.
+
+    Args:
+        marks: Columns by which the log is known.
+        fixed: Its columns by what they hold; what the user names comes before.
+    """
+
+    brings = frozenset({"groups"})
+
+    def __init__(self, marks: Collection[str], fixed: Mapping[str, str]) -> None:
+        self.marks, self.fixed = frozenset(marks), fixed
+
+    def matches(self, peek: Peek) -> bool:
+        """Whether the first line has the columns."""
+        return peek.line is not None and self.marks <= peek.line.keys()
+
+    def rows(self, path: Path, columns: Columns) -> Iterator[StoredRow]:
+        """Yields the rows."""
+        return super().rows(path, Columns({**self.fixed, **columns.named}, columns.seen))
 
 
 def table(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
