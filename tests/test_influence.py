@@ -293,6 +293,25 @@ def test_few_slots_make_nobody_long_and_one_who_speaks_alone_is_measured_by_earl
     assert senders[3].weight * senders[3].length < 1.5 * before
 
 
+def lengths_after(defense: InfluenceDefense, round: int, live: Mapping[int, int]) -> dict[int, float]:
+    """Of senders of 48 completions each, whose gradients are as long as the root of how many have an advantage."""
+    defense.begin(round, dict.fromkeys(live, 48), live)
+    gradients = {s: torch.eye(P)[s] * math.sqrt(count) for s, count in live.items()}
+    return {s: each.length * each.weight for s, each in defense.combine(gradients)[1].items()}
+
+
+def test_where_most_senders_have_solved_their_prompts_nobody_is_allowed_the_length_of_all_of_them():
+    after = lengths_after(eight(), 1, {0: 3, 1: 3, 2: 3, 3: 48})
+    assert after == pytest.approx({0: math.sqrt(3), 1: math.sqrt(3), 2: math.sqrt(3), 3: math.sqrt(6)})
+
+
+def test_what_is_usual_stands_in_for_a_round_in_which_most_senders_are_silent():
+    defense = eight()
+    lengths_after(defense, 1, dict.fromkeys(range(4), 12))
+    after = lengths_after(defense, 2, {0: 0, 1: 0, 2: 12, 3: 48})
+    assert after[2] == pytest.approx(math.sqrt(12)) and after[3] == pytest.approx(math.sqrt(2 * 0.8 * 12))
+
+
 @pytest.mark.parametrize(("pull", "latest"), [(10.0, 4), (1.0, 5), (0.3, 12)])
 def test_who_teaches_is_excluded_and_nobody_else(pull: float, latest: int):
     found = excluded_after(eight(), {3: pull}, 12)

@@ -54,6 +54,12 @@ memory."""
 RUN, EVERY = 1024, 8
 """The test looks at runs of so many parameters, one run in so many: an eighth of a pull shows as well as all of it."""
 
+LIVE = 2.0
+"""Times the usual share of a sender's completions that have an advantage, for which a length is allowed."""
+
+USUAL = 0.8
+"""What the earlier rounds count for in that usual share."""
+
 PRESENT = 5
 """Rounds for which a sender that sends nothing still counts among those that others are compared with."""
 
@@ -125,6 +131,7 @@ class InfluenceDefense(BaseDefense):
         self._directions: dict[int, Tensor] = {}  # [M, P] by sender, decayed sums
         self._constancy: dict[int, float] = {}  # decayed means of the cosines
         self._reference: float | None = None
+        self._share: float | None = None  # of completions with an advantage, as usual
         self._terms: dict[int, _Term] = {}
         self._seen: dict[int, int] = {}  # the last round that a sender had a part in
         self._own: frozenset[int] = frozenset()
@@ -241,15 +248,24 @@ class InfluenceDefense(BaseDefense):
         Lengths are taken by the root of the number of completions with an advantage, as sums of independent directions
         grow, so that neither shares of slots nor luck with rewards make a sender long. Where fewer than half of the
         senders have something to say, the last reference stands in for the silent ones.
+
+        That number counts up to :data:`LIVE` times what is usual for the (lower) median sender. An attacker can make
+        all its groups half right and half wrong; where honest senders solve most of theirs, it would be allowed more
+        than all of them together.
         """
         sizes = {s: length / math.sqrt(self._live[s]) for s, length in lengths.items() if self._live[s] and length}
         if not self.clip or not sizes:
             return dict.fromkeys(lengths, 1.0)
+        share = statistics.median_low([self._live[s] / self._sent[s] for s in lengths])
+        self._share = share if self._share is None else USUAL * self._share + (1 - USUAL) * share
         silent = max(0, len(lengths) // 2 + 1 - len(sizes))
         stand_ins = [self._reference] * silent if self._reference is not None else []
         self._reference = statistics.median_low([*sizes.values(), *stand_ins])
-        limit = self.clip * self._reference
-        return {s: min(1.0, limit / sizes[s]) if s in sizes else 1.0 for s in lengths}
+        limits = {
+            s: self.clip * self._reference * math.sqrt(min(1.0, LIVE * self._share * self._sent[s] / self._live[s]))
+            for s in sizes
+        }
+        return {s: min(1.0, limits[s] / sizes[s]) if s in sizes else 1.0 for s in lengths}
 
     def _departures(self, senders: Sequence[int], weights: Mapping[int, float]) -> dict[int, Tensor]:
         """What sets each sender's clipped gradient, per completion, apart from the mean of the others' ``[P]``."""
@@ -392,6 +408,7 @@ class InfluenceDefense(BaseDefense):
             "round": self._round,
             "constancy": {str(sender): each for sender, each in self._constancy.items()},
             "reference": self._reference,
+            "share": self._share,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -404,6 +421,7 @@ class InfluenceDefense(BaseDefense):
         self._round = state["round"]
         self._constancy = {int(sender): each for sender, each in state["constancy"].items()}
         self._reference = state["reference"]
+        self._share = state["share"]
 
 
 def _sampled(rows: Tensor) -> Tensor:
