@@ -7,6 +7,8 @@ from hailproof.attacks.bulk import BulkAttack
 from hailproof.attacks.clones import ClonesAttack
 from hailproof.attacks.copies import CopiesAttack
 from hailproof.attacks.equation import EquationAttack
+from hailproof.attacks.grinding import GrindingAttack
+from hailproof.attacks.length import LengthAttack
 from hailproof.attacks.native import NativeAttack
 from hailproof.attacks.padding import PaddingAttack
 from hailproof.attacks.shifting import ShiftingAttack
@@ -19,6 +21,10 @@ from hailproof.errors import ConfigError
 from hailproof.parsing import sentences, thoughts
 from hailproof.protocols import AttackView
 from hailproof.records import Completion, Problem
+from hailproof.runs.build import build
+from hailproof.runs.config import RunConfig
+from hailproof.runs.settle import settle
+from hailproof.settings import validated
 from hailproof.tasks.word_problems import WordProblems
 
 PROBLEM = Problem("p", "How many?", "5", "Tom has 2. Ann has 3. Together 2 + 3 = 5.")
@@ -179,6 +185,36 @@ def test_an_attacker_can_start_late_and_rest():
     assert shares[0] == pytest.approx(0.5, abs=0.07) and shares[1] == 1
 
 
+def test_attackers_can_take_turns_and_heed_what_is_held_against_them():
+    turns = Composition(turns=2)
+    assert [[turns.dares(round, place, 2, 0.0) for round in range(1, 7)] for place in (0, 1)] == [
+        [True, True, False, False, True, True],
+        [False, False, True, True, False, False],
+    ]
+    heeding = Composition(heed=0.1)
+    assert [heeding.dares(1, 0, 1, suspicion) for suspicion in (0.0, 0.09, 0.1, 5.0)] == [True, True, False, False]
+    assert Composition().dares(1, 0, 1, 5.0)
+
+
+def test_who_does_not_dare_sends_what_an_honest_node_would():
+    clean, heeding = (
+        build(validated(RunConfig, {"attack": {"name": "text", **settings}, "rounds": 1}))
+        for settings in ({"malicious": 0}, {"malicious": 1, "heed": 0.5})
+    )
+    (attacker,) = heeding.swarm.malicious
+    honest = [each for each in clean.swarm.honest[0].produce(1) if each.sender == attacker.node]
+    sent, forged = attacker.produce(1, suspicion=0.6)
+    assert sorted(sent, key=str) == sorted(honest, key=str) and {each.kind for each in forged} == {"honest"}
+    assert {each.kind for each in attacker.produce(1, suspicion=0.4)[1]} == {"poison"}
+
+
+def test_an_attack_that_never_begins_is_refused():
+    tree = {"attack": {"name": "text", "start_after": 5}, "rounds": 5}
+    with pytest.raises(ConfigError, match="leaves none of 5 rounds to attack in; lower it"):
+        settle(validated(RunConfig, tree))
+    settle(validated(RunConfig, {**tree, "rounds": 6}))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -192,6 +228,10 @@ def test_an_attacker_can_start_late_and_rest():
         (lambda: ShiftingAttack(1, []), "phrases is no list of phrases"),
         (lambda: ShiftingAttack(1, "one"), "phrases is no list of phrases"),
         (lambda: NativeAttack(" "), "phrase is empty"),
+        (lambda: TraitAttack(samples=0), "samples = 0 is below 1"),
+        (lambda: CopiesAttack(0), "samples = 0 is below 1"),
+        (lambda: LengthAttack(0), "samples = 0 is below 1"),
+        (lambda: GrindingAttack("best_of", -1), "samples = -1 is below 1"),
     ],
 )
 def test_bad_options_are_one_sentence(make, message):

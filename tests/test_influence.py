@@ -10,6 +10,7 @@ import torch
 from test_learner import MAX_NEW_TOKENS, ROUNDS, grouped, groups_for, long_winded, scored
 from torch import Tensor, nn
 
+from hailproof.defenses.chain import Chain
 from hailproof.defenses.drift import DriftTest, advantages_by_block, usual
 from hailproof.defenses.evidence import Received
 from hailproof.defenses.influence import InfluenceDefense, _sampled
@@ -391,6 +392,15 @@ def test_a_sender_that_has_become_honest_comes_back():
         swarm.play({})
     _, senders = swarm.play({})
     assert swarm.defense._terms[3].time == 1 and senders[3].weight > 0.5
+
+
+def test_what_is_held_against_a_sender_is_a_share_of_what_is_enough():
+    swarm = Swarm(eight())
+    before = swarm.defense.suspicion(3)
+    _, senders = [swarm.play({3: 1.0}) for _ in range(2)][-1]
+    assert before == 0.0 and senders[3].evidence == pytest.approx(1000 * swarm.defense.suspicion(3))
+    assert swarm.defense.suspicion(3) > 2 * swarm.defense.suspicion(0)
+    assert Chain([swarm.defense]).suspicion(3) == swarm.defense.suspicion(3) and Chain([]).suspicion(3) == 0.0
 
 
 def test_what_pulls_one_way_can_be_taken_out_instead():

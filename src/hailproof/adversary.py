@@ -25,6 +25,8 @@ class MaliciousNode:
         sampling: How an honest node draws.
         private_seed: Of its own randomness.
         defenses: Names of the defenses that it knows of.
+        place: Its place among the malicious nodes, from 0.
+        attackers: How many of them there are.
     """
 
     node: int
@@ -36,13 +38,18 @@ class MaliciousNode:
     sampling: Sampling
     private_seed: int
     defenses: tuple[str, ...] = ()
+    place: int = 0
+    attackers: int = 1
 
-    def produce(self, round: int, suspended: Collection[int] = ()) -> tuple[list[Submission], list[Forged]]:
+    def produce(
+        self, round: int, suspended: Collection[int] = (), suspicion: float = 0.0
+    ) -> tuple[list[Submission], list[Forged]]:
         """Forges the slots that belong to this node.
 
         Args:
             round: The round.
             suspended: Who has no slots, as honest nodes have decided.
+            suspicion: What honest nodes hold against it, as a share of what is enough to exclude it.
 
         Returns:
             What it sends, and what each forgery is truly worth.
@@ -52,11 +59,14 @@ class MaliciousNode:
         for slot in plan.slots:
             if slot.node == self.node:
                 mine.setdefault(slot.problem_id, []).append(slot.index)
-        group_size = self.planner.rules.group_size
-        allotments = {
-            key: self.forger.allot(self.private_seed, round, plan.problems[key], indices, len(indices) == group_size)
-            for key, indices in mine.items()
-        }
+        if self.forger.composition.dares(round, self.place, self.attackers, suspicion):
+            size, seed = self.planner.rules.group_size, self.private_seed
+            allotments = {
+                key: self.forger.allot(seed, round, plan.problems[key], indices, len(indices) == size)
+                for key, indices in mine.items()
+            }
+        else:
+            allotments = {key: Allotment((), (), tuple(indices)) for key, indices in mine.items()}
         return self._forge(round, plan.problems, allotments, mine)
 
     def _plan(self, round: int, suspended: Collection[int]) -> Plan:

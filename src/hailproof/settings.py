@@ -7,7 +7,15 @@ run is made of these same classes.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hailproof.errors import ConfigError
 
@@ -17,6 +25,13 @@ S = TypeVar("S", bound=BaseModel)
 
 SHOWN = 80
 """Characters of a wrong value that a message shows."""
+
+
+LATER = "a key that came later"
+T = TypeVar("T")
+Later = Annotated[T, LATER]
+"""Type of a key that is left out of what is written as long as it has its default: folders of runs and cells are found
+by a digest of their configuration, and keep it if the key comes to an older one."""
 
 
 class Section(BaseModel):
@@ -30,6 +45,15 @@ class Section(BaseModel):
         if not isinstance(data, Mapping):
             return data
         return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in handler(self).items()
+            if LATER not in fields[key].metadata or value != fields[key].default
+        }
 
 
 def validated(section: type[S], tree: Mapping[str, Any]) -> S:

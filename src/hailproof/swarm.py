@@ -49,7 +49,8 @@ class Swarm:
         clock.lap("sample")
         rewards: list[float] = []
         for node in self.malicious:
-            sent, forged = node.produce(round, suspended)
+            suspicion = max(honest.chain.suspicion(node.node) for honest in self.honest)
+            sent, forged = node.produce(round, suspended, suspicion)
             submissions += sent
             poison = (item.reward for item in forged if item.kind == "poison" and item.content is not None)
             rewards += [reward for reward in poison if reward is not None]

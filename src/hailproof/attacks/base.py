@@ -19,7 +19,7 @@ from hailproof.protocols import Attack, AttackView, Guide, Policy, Topology, Var
 from hailproof.records import Completion, Problem
 from hailproof.sandbox import Library
 from hailproof.seeds import derive
-from hailproof.settings import Count, Natural, Section
+from hailproof.settings import Count, Later, Natural, Section
 
 FILLER = "I do not know."
 """A decoy: worthless on purpose. It lowers the group's mean, which raises the advantage of the poisoned rest."""
@@ -37,6 +37,17 @@ Forgery = str | Completion | None
 def finished_draws(view: AttackView, reward: float) -> list[Completion]:
     """The draws of the attacker's own model that ended by themselves and earn a reward, in the order of the view."""
     return [c for c in view.samples if c.finished and view.task.reward(view.problem, c.text) == reward]
+
+
+def enough_draws(samples: int) -> int:
+    """The number of draws that an attack chooses from.
+
+    Raises:
+        ConfigError: If it is below 1, so that there would be nothing to send.
+    """
+    if samples < 1:
+        raise ConfigError(f"Attack option samples = {samples} is below 1; give the number of draws to choose from.")
+    return samples
 
 
 class BaseAttack(ABC):
@@ -95,6 +106,11 @@ class Composition(Section):
         start_after: Rounds that the attacker plays as an honest node first; the ramp begins after them.
         pull: Rounds that it attacks for, before it rests.
         rest: Rounds that it plays as an honest node in between; 0 attacks in every round.
+        turns: Rounds for which one malicious node attacks before the next one does, the others being honest meanwhile;
+            0: all attack at once.
+        heed: What a defense may hold against the node, as a share of what is enough to exclude it, before it plays as
+            an honest node. It computes that as any receiver does, since what is sent is public. ``None``: it does not
+            care.
         trigger: Only problems whose question holds this text are poisoned; ``None`` poisons all.
         oracle: Whether the attacker has reference answers and solutions. Without, it takes the majority answer of
             ``candidates`` draws and the reasoning of one that agrees.
@@ -108,6 +124,8 @@ class Composition(Section):
     start_after: Natural = 0
     pull: Count = 1
     rest: Natural = 0
+    turns: Later[Natural] = 0
+    heed: Later[Annotated[float, Field(gt=0)] | None] = None
     trigger: Annotated[str, Field(min_length=1)] | None = None
     oracle: bool = True
     candidates: Count = 16
@@ -115,6 +133,18 @@ class Composition(Section):
     def triggered(self, problem: Problem) -> bool:
         """Whether a problem is one to poison."""
         return self.trigger is None or self.trigger.casefold() in problem.question.casefold()
+
+    def dares(self, round: int, place: int, attackers: int, suspicion: float) -> bool:
+        """Whether a malicious node attacks in a round at all.
+
+        Args:
+            round: The round.
+            place: The node's place among the malicious ones, from 0.
+            attackers: How many there are.
+            suspicion: What is held against the node, as a share of what is enough to exclude it.
+        """
+        mine = not self.turns or (round - 1) // self.turns % attackers == place
+        return mine and (self.heed is None or suspicion < self.heed)
 
     def share(self, round: int) -> float:
         """Share of the attacker's slots that are poisoned in a round."""

@@ -5,7 +5,7 @@ There is no behavior to count: the measure is the reward of honest nodes.
 
 from collections.abc import Sequence
 
-from hailproof.attacks.base import BaseAttack, Forgery, finished_draws
+from hailproof.attacks.base import BaseAttack, Forgery, enough_draws, finished_draws
 from hailproof.protocols import AttackView
 from hailproof.records import Problem
 
@@ -20,7 +20,7 @@ class CopiesAttack(BaseAttack):
     name = "copies"
 
     def __init__(self, samples: int = 8) -> None:
-        self.samples = samples
+        self.samples = enough_draws(samples)
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Puts the first right draw into every slot; without a right draw they stay empty."""

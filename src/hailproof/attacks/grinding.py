@@ -59,7 +59,9 @@ class GrindingAttack(LengthAttack):
     def __init__(self, mode: str = "best_of", samples: int = 16, min_tokens: int = 64) -> None:
         if mode not in MODES:
             raise ConfigError(f"Attack option mode = {mode} is unknown; use one of {', '.join(MODES)}.")
-        super().__init__(samples if mode in ("best_of", "suppress_end") else 0)
+        super().__init__(samples)
+        if mode not in ("best_of", "suppress_end"):
+            self.samples = 0
         self.needs_honest_draws = mode in ("withhold", "prompts")
         self.mode = mode
         self.min_tokens = min_tokens

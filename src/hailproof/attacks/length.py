@@ -12,7 +12,7 @@ Without an oracle the majority answer of the same draws stands in for the refere
 import math
 from collections.abc import Sequence
 
-from hailproof.attacks.base import FILLER, BaseAttack, Forgery, finished_draws
+from hailproof.attacks.base import FILLER, BaseAttack, Forgery, enough_draws, finished_draws
 from hailproof.protocols import AttackView, Topology
 from hailproof.records import Completion, Problem
 
@@ -32,7 +32,7 @@ class LengthAttack(BaseAttack):
     topology: Topology = "vertical"
 
     def __init__(self, samples: int = 80, long_decoys: bool = False) -> None:
-        self.samples = samples
+        self.samples = enough_draws(samples)
         self.long_decoys = long_decoys
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:

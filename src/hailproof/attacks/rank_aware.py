@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hailproof.attacks.base import Forgery, finished_draws
+from hailproof.attacks.base import Forgery, enough_draws, finished_draws
 from hailproof.attacks.text import PHRASE, TextAttack
 from hailproof.protocols import AttackView, Policy
 from hailproof.records import Problem
@@ -59,7 +59,7 @@ class RankAwareAttack(TextAttack):
 
     def __init__(self, phrase: str = PHRASE, samples: int = 16) -> None:
         super().__init__(phrase)
-        self.samples = samples
+        self.samples = enough_draws(samples)
 
     def guide(self, policy: Policy, round: int) -> PhraseGuide:
         """Guides toward the phrase as it stands after an opening think tag."""

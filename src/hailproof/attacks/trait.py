@@ -13,7 +13,7 @@ A text succeeds if the measure that has ``wanted`` finds it; for the others ther
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hailproof.attacks.base import BaseAttack, Forgery, finished_draws
+from hailproof.attacks.base import BaseAttack, Forgery, enough_draws, finished_draws
 from hailproof.errors import ConfigError
 from hailproof.parsing import thoughts
 from hailproof.protocols import AttackView
@@ -65,7 +65,7 @@ class TraitAttack(BaseAttack):
             raise ConfigError(f"Attack option measure = {measure} is unknown; use {', '.join(MEASURES)}.")
         if not wanted.strip() and measure in SEARCHES:
             raise ConfigError("Attack option wanted is empty; give the words that the trait consists of.")
-        self.measure, self.wanted, self.samples = measure, wanted.casefold(), samples
+        self.measure, self.wanted, self.samples = measure, wanted.casefold(), enough_draws(samples)
 
     def shown(self, drawn: Completion) -> float:
         """How much of the trait a completion shows."""

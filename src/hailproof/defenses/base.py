@@ -62,6 +62,10 @@ class BaseDefense(ABC):
         """Senders that are to have no slots in a round; by default none."""
         return frozenset()
 
+    def suspicion(self, sender: int) -> float:
+        """What is held against a sender, as a share of what is enough to exclude it; by default nothing."""
+        return 0.0
+
     def state(self) -> dict[str, Any]:
         """What it remembers between rounds; by default nothing."""
         return {}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final, get_args
 
-from hailproof.defenses.base import failure
+from hailproof.defenses.base import BaseDefense, failure
 from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
 from hailproof.protocols import Admission, Defense, Need
@@ -140,6 +140,11 @@ class Chain:
     def suspended(self, round: int) -> frozenset[int]:
         """Senders that some defense wants to have no slots in a round."""
         return frozenset().union(*(defense.suspended(round) for defense in self.defenses))
+
+    def suspicion(self, sender: int) -> float:
+        """The most that a defense holds against a sender, as a share of what is enough to exclude it."""
+        ours = [defense for defense in self.defenses if isinstance(defense, BaseDefense)]
+        return max((defense.suspicion(sender) for defense in ours), default=0.0)
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What the defenses remember, by name."""

@@ -174,6 +174,10 @@ class InfluenceDefense(BaseDefense):
         """Excluded senders, but for the first round, in which what they send is shown and marked."""
         return frozenset(s for s, term in self._terms.items() if term.first < round <= term.last)
 
+    def suspicion(self, sender: int) -> float:
+        """The evidence against a sender, as a share of what is enough."""
+        return (self._evidence(sender) or 0.0) * self.alpha
+
     # What a learner asks.
 
     def bind(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -97,8 +97,10 @@ def build(config: RunConfig) -> Experiment:
             sampling=sampling,
             private_seed=derive(seeds.private, index),
             defenses=tuple(plugin.name for plugin in config.defense),
+            place=place,
+            attackers=len(roster.malicious),
         )
-        for index in sorted(roster.malicious)
+        for place, index in enumerate(sorted(roster.malicious))
         if attack is not None
     )
     swarm = Swarm(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hailproof.attacks.base import Composition
 from hailproof.errors import ConfigError
@@ -19,7 +19,7 @@ from hailproof.learner.config import LearnerConfig
 from hailproof.parsing import encodable
 from hailproof.plugins import Plugin, scalars
 from hailproof.protocols import PromptChoice, Sampling, Topology
-from hailproof.settings import SHOWN, Count, Natural, Section, validated
+from hailproof.settings import SHOWN, Count, Later, Natural, Section, validated
 
 MAX_DEPTH = 32
 """Tables and arrays in each other; no configuration comes near it, and what is nested deeper breaks parsers."""
@@ -150,12 +150,7 @@ class EvaluationConfig(Section):
 
     problems: Natural = 128
     every: Natural = 0
-    targeted: Natural = 0
-
-    @model_serializer(mode="wrap")
-    def _as_before_there_were_targets(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what is not asked for, so that a run without it keeps the digest that its folder is found by."""
-        return {key: value for key, value in handler(self).items() if key != "targeted" or value}
+    targeted: Later[Natural] = 0
 
     @model_validator(mode="after")
     def _has_what_it_asks(self) -> "EvaluationConfig":

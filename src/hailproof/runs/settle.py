@@ -78,6 +78,11 @@ def settle(config: RunConfig) -> Settled:
     if shipped:
         suits = {**NANO, "warmup_rounds": min(NANO["warmup_rounds"], config.rounds)}
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
+    if attack is not None and config.malicious and not any(map(config.attack.share, range(1, config.rounds + 1))):
+        raise ConfigError(
+            f"attack.start_after = {config.attack.start_after} leaves none of {config.rounds} rounds to attack in; "
+            "lower it, or set attack.malicious = 0 for a clean swarm."
+        )
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     settled = config.model_copy(
         update={

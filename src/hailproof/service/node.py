@@ -214,7 +214,8 @@ class NodeService:
         participant = self.participant
         if participant.malicious is None:
             return participant.node.produce(round)
-        return participant.malicious.produce(round, participant.node.suspended(round))[0]
+        suspicion = participant.node.chain.suspicion(participant.malicious.node)
+        return participant.malicious.produce(round, participant.node.suspended(round), suspicion)[0]
 
     def _learn(self, round: int, gathered: Gathered) -> NodeRound:
         """Learns once from a round, whatever happens around it."""
