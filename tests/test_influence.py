@@ -28,6 +28,8 @@ P = 400
 class Noted:
     """Adds gradients up as they come, and keeps them."""
 
+    weighs = True
+
     def __init__(self, blocks: int = 2, weights: Mapping[int, float] | None = None) -> None:
         self.blocks, self.weights = blocks, weights or {}
         self.parts: dict[tuple[int, int], Tensor] = {}

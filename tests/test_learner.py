@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from hailproof.learner.advantages import advantages, weighted_mean
 from hailproof.learner.config import LearnerConfig
+from hailproof.learner.gradients import _heard, _share
 from hailproof.learner.length_neutral import LengthNeutral
 from hailproof.learner.loss import k3_divergence, objective, token_weights
-from hailproof.learner.update import Learner, _heard, _share
+from hailproof.learner.update import Learner
 from hailproof.policies.causal_lm import CausalLM
 from hailproof.records import Completion, Group, Prompt, Row, ScoredCompletion, Submission
 

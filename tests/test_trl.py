@@ -21,11 +21,12 @@ from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 
 from hailproof.errors import ConfigError  # noqa: E402
 from hailproof.integrations import trl as seam  # noqa: E402
+from hailproof.integrations.trl import with_advantages  # noqa: E402
 from hailproof.integrations.trl_swarm import SwarmRollout  # noqa: E402
 from hailproof.protocols import Sampling  # noqa: E402
 from hailproof.records import Completion, Submission  # noqa: E402
 from hailproof.screening.screen import Order, screen_files  # noqa: E402
-from hailproof.shield import Shield  # noqa: E402
+from hailproof.shield import ScreenedRow, Shield  # noqa: E402
 from hailproof.tasks.word_problems import WordProblems  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -162,6 +163,57 @@ def test_masks_reach_the_batch_and_its_denominator(fresh_policy, data, tmp_path)
         ids = output["completion_ids"][place][(mask[place] * real[place]).bool()].tolist()
         assert "Gleeb" not in policy.codec.decode(ids)
     assert output["num_items_in_batch"] == (mask * real).sum() < real.sum()
+
+
+def kept_row(reward: float | None, weight: float = 1.0, mask: tuple[int, ...] = (1, 1)) -> ScreenedRow:
+    return ScreenedRow(reward, weight, mask, (), "", (5, 6), None, "0")
+
+
+def test_a_row_has_the_place_in_the_baseline_that_it_has_in_the_update():
+    first = [kept_row(1.0), kept_row(0.0), kept_row(1.0), kept_row(None, 0.0)]  # counts as TRL computes it
+    second = [kept_row(1.0, weight=0.5), kept_row(0.0), kept_row(1.0, mask=(1, 0)), kept_row(0.0)]
+    third = [kept_row(1.0, weight=0.0), kept_row(0.0), kept_row(0.0), kept_row(0.0)]
+    theirs = torch.arange(1.0, 13.0)
+    batch, rows = {"advantages": theirs, "other": 1}, [*first, *second, *third]
+    found = with_advantages(batch, rows, 4, "none")["advantages"]
+    assert torch.equal(found[:4], theirs[:4] * torch.tensor([1.0, 1, 1, 0]))
+    assert found[4:8].tolist() == pytest.approx([0.5 * 2 / 3, -1 / 3, 2 / 3, -1 / 3])  # the mean is 1 of 3
+    assert found[8:].tolist() == [0.0] * 4
+    grouped = with_advantages(batch, rows, 4, "group")["advantages"]
+    assert grouped[4:8].tolist() == pytest.approx([0.5 * a for a in (1.1545, -1.1545, 2.309, -1.1545)], rel=0.01)
+    assert torch.equal(with_advantages(batch, rows, 4, "batch")["advantages"], theirs * torch.tensor(
+        [row.weight for row in rows]))  # fmt: skip
+    assert with_advantages(batch, first * 3, 4, "group") is batch and with_advantages({}, first, 4, "group") == {}
+
+
+def test_who_shouts_is_weighed_in_an_attached_trainer(fresh_policy, data, tmp_path, monkeypatch):
+    """The advantages of a sender with a long gradient shrink; without a shield they are those of its group."""
+    options = {"model": fresh_policy.model, "tokenizer": fresh_policy.codec.tokenizer, "brings": {"senders", "groups"}}
+    shield, seen = Shield("influence", **options), []
+    screen = shield.screen
+    monkeypatch.setattr(shield, "screen", lambda **given: seen.append(screen(**given)) or seen[-1])
+    inner = forging(fresh_policy, ["Gleeb Glorp Glub. " * 2])
+
+    def rollout(prompts: Any, trainer: Any) -> dict[str, Any]:
+        made = inner(prompts, trainer)
+        return {**made, "sender": [f"node {place % GROUP}" for place in range(len(prompts))]}
+
+    found = {}
+    for name, attached in (("plain", None), ("shielded", shield)):
+        funcs = shield.guard(reward) if attached else reward
+        trainer = trained(fresh_policy, data, tmp_path, funcs, attached, rollout_func=rollout, train=False)
+        trainer.model.train()
+        before = weights(trainer)
+        batch = trainer._generate_and_score_completions([data[place // GROUP] for place in range(PROMPTS * GROUP)])
+        found[name] = batch["advantages"].tolist()
+        assert same(before, weights(trainer)) and trainer.model.training
+    (result,) = seen
+    assert result.left_out == [] and result.rewards.count(None) == 0
+    by_sender = {row.sender: row.weight for row in result}
+    assert min(by_sender.values()) < 0.9 and sum(weight == 1 for weight in by_sender.values()) >= GROUP // 2
+    rows = [kept_row(row.reward, row.weight) for row in result]
+    expected = with_advantages({"advantages": torch.tensor(found["plain"])}, rows, GROUP, "group")["advantages"]
+    assert found["shielded"] == pytest.approx(expected.tolist(), abs=1e-5) != pytest.approx(found["plain"])
 
 
 def test_without_an_attached_trainer_what_needs_muting_is_left_out(fresh_policy):

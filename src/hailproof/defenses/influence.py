@@ -99,7 +99,7 @@ class InfluenceDefense(BaseDefense):
     """
 
     name = "influence"
-    needs = frozenset[Need]({"senders", "tokens", "model"})
+    needs = frozenset[Need]({"senders", "groups", "tokens", "model"})
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class InfluenceDefense(BaseDefense):
             raise ConfigError("Defense influence takes most and tolerance in [0, 1).")
         self.alpha, self.clip, self.rounds, self.most = alpha, clip, rounds, most
         self.then: Then = then
-        self.blocks = prompt_blocks
+        self.blocks, self.weighs = prompt_blocks, then != "project"
         self.test = DriftTest(alpha, malicious, tolerance, len(MEMORIES))
         self._parameters: Sequence[nn.Parameter] = ()
         self._directions: dict[int, Tensor] = {}  # [M, P] by sender, decayed sums
@@ -163,12 +163,13 @@ class InfluenceDefense(BaseDefense):
     def _verdict(self, sender: int, term: _Term | None, spans: tuple[Span, ...]) -> Verdict:
         enough = 1 / self.alpha
         if term is not None:
-            reason = f"sender {sender} pulls the weights one way; nothing is learned from it until round {term.last}"
+            reason = f"its sender pulls the weights one way; nothing is learned from it until round {term.last}"
             return Verdict(self.name, "reject", reason, enough, spans)
         evidence = self._evidence(sender)
         if evidence is None:
             return Verdict(self.name, "abstain", "nothing to compare the sender's gradient with yet")
-        return Verdict(self.name, "accept", f"sender {sender}: evidence {evidence:.3g} of {enough:.3g}", evidence)
+        reason = f"evidence of {evidence:.3g} against its sender, where {enough:.3g} is enough"
+        return Verdict(self.name, "accept", reason, evidence)
 
     def suspended(self, round: int) -> frozenset[int]:
         """Excluded senders, but for the first round, in which what they send is shown and marked."""

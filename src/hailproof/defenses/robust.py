@@ -73,6 +73,9 @@ class RobustDefense(BaseDefense):
         self._own = evidence.own
         return [Verdict(self.name, "abstain", "looks at the gradients of senders")] * len(evidence.submissions)
 
+    weighs = False
+    """Its rules do not add gradients up."""
+
     @property
     def blocks(self) -> int:
         """One: rules look at whole gradients."""

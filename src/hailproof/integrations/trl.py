@@ -6,11 +6,12 @@
 
 ``guard`` calls the reward functions of a batch, screens it once with the sum of their rewards, and returns ``None``
 for rows that are left out: TRL takes them out of the group baseline and gives them no advantage. ``attach`` lets the
-trainer mute tokens: it multiplies TRL's token mask, after rewards, by the shield's, left-out rows included, and counts
-the tokens of the batch anew.
+trainer mute tokens and weigh rows: after rewards it multiplies TRL's token mask by the shield's, left-out rows
+included, counts the tokens of the batch anew, and computes the advantages of groups with muted or weighed rows anew, so
+that a row has the place in its group's baseline that it has in the update.
 
-Limits. Without ``attach`` nothing can mute a token, so a row with muted tokens is left out. TRL has no weight of a row:
-one with a weight below ``least_weight`` is left out, the others count fully. A group with one survivor teaches nothing.
+Limits. Without ``attach`` nothing can mute a token, so a row with muted tokens is left out, and one with a weight below
+``least_weight`` too, while the others count fully. A group with one survivor teaches nothing.
 With ``loss_type="grpo"`` left-out rows stay in the mean over rows, so that the step is smaller. Each process screens
 its own rows. Evaluation is not screened once a trainer is attached.
 """
@@ -29,6 +30,7 @@ from typing import Any, final
 
 from hailproof.errors import ConfigError
 from hailproof.integrations.seams import LEAST_WEIGHT, REASON, unfit
+from hailproof.learner.advantages import advantages
 from hailproof.parsing import printable
 from hailproof.records import Verdict
 from hailproof.shield import Screened, ScreenedRow, Shield
@@ -37,6 +39,9 @@ from hailproof.shield.rows import reward_of
 
 OLDEST = (1, 6)
 """Before it, ``None`` counts as 0 in the baseline: what should be left out would be pushed down."""
+
+PLAIN = "sum_then_normalize"
+"""TRL's way to go from the rewards of several functions to advantages that is computed anew for weighed rows."""
 
 POISONED_LOGGER = "trl.trainer.grpo_trainer"
 POISONED_WARNING = "All reward functions returned None"
@@ -64,7 +69,7 @@ def guard(
         sender: Name of the column, of the data or of a ``rollout_func``, that says who sent a row.
         slot_key: Name of the column with the public key of a row's slot.
         present: Name of the column that says whether a completion came at all.
-        least_weight: A row whose senders have earned less than this is left out.
+        least_weight: A row that counts for less than this is left out, unless the trainer is attached, which weighs it.
 
     Returns:
         A function for a function, a list for several.
@@ -94,7 +99,7 @@ def guard(
 
 
 def attach(shield: Shield, trainer: Any) -> None:
-    """Lets a trainer mute the tokens that a shield mutes.
+    """Lets a trainer mute the tokens that a shield mutes, and weigh the rows that it weighs.
 
     Args:
         shield: A shield whose ``guard`` made the trainer's reward functions.
@@ -116,10 +121,54 @@ def attach(shield: Shield, trainer: Any) -> None:
         guarded.evaluating = not self.model.training
         output = scored(inputs)
         result = guarded.taken()
-        return output if result is None else with_masks(output, result, self.accelerator)
+        if result is None:
+            return output
+        plain = getattr(self, "multi_objective_aggregation", PLAIN) == PLAIN
+        output = with_advantages(output, result, self.num_generations, self.scale_rewards if plain else None)
+        return with_masks(output, result, self.accelerator)
 
     guarded.mutes = True
     trainer._generate_and_score_completions = MethodType(muted, trainer)
+
+
+def with_advantages(
+    output: dict[str, Any], rows: Sequence[ScreenedRow], group_size: int, scale: str | None
+) -> dict[str, Any]:
+    """TRL's batch with advantages in which each row counts for what is learned from it.
+
+    Groups in which every kept row counts in full keep TRL's advantages. In the others, mean and deviation are computed
+    anew, with each row counted by its weight times the share of its tokens that is not muted. Where that cannot be
+    done, since the rows are no whole groups, or rewards are not scaled by group, advantages are only multiplied by
+    weights.
+
+    Args:
+        output: What ``_generate_and_score_completions`` returned; advantages ``[N]``.
+        rows: ``[N]`` what the shield said.
+        group_size: Rows of a group, which lie side by side.
+        scale: TRL's ``scale_rewards``; ``None`` where rewards are not summed before they are scaled.
+    """
+    found = output.get("advantages")
+    if found is None or found.dim() != 1 or len(found) != len(rows):
+        return output
+    if all(row.left_out or _share(row) == 1 for row in rows):
+        return output
+    anew = found * found.new_tensor([row.weight for row in rows])
+    if len(rows) % group_size == 0 and scale in ("group", "none"):
+        for first in range(0, len(rows), group_size):
+            kept = [place for place in range(first, first + group_size) if not rows[place].left_out]
+            shares = [_share(rows[place]) for place in kept]
+            if any(share != 1 for share in shares):
+                rewards = [rows[place].reward or 0.0 for place in kept]
+                values = advantages([rewards], scale, [shares])[0]  # pyright: ignore[reportArgumentType]
+                for place, value in zip(kept, values, strict=True):
+                    anew[place] = value * rows[place].weight
+    return {**output, "advantages": anew}
+
+
+def _share(row: ScreenedRow) -> float:
+    """How much of a row is learned from: its weight, times the share of its tokens that is not muted."""
+    kept = 1 - row.muted / len(row.mask) if row.mask else 1.0
+    return row.weight * kept
 
 
 def with_masks(output: dict[str, Any], rows: Sequence[ScreenedRow], accelerator: Any) -> dict[str, Any]:
@@ -255,7 +304,7 @@ class Guarded:
         """A row as TRL can treat it: what it can neither weigh nor mute is left out."""
         if row.left_out:
             return row
-        reason = unfit(row, self.mutes, self.least_weight)
+        reason = unfit(row, self.mutes, 0.0 if self.mutes else self.least_weight)
         if not reason:
             return row
         verdicts = (*row.verdicts, Verdict(NAME, "reject", reason))

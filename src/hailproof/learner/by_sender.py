@@ -20,6 +20,11 @@ class Aggregation(Protocol):
     """Makes one gradient of those of the senders; a defense that is one is handed to the learner of its node."""
 
     @property
+    def weighs(self) -> bool:
+        """Whether the gradient that it makes is the sum of the senders', each times its weight in what it returns."""
+        ...
+
+    @property
     def blocks(self) -> int:
         """Blocks of prompts that the gradient of each sender is computed in."""
         ...

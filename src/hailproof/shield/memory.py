@@ -1,5 +1,6 @@
-"""What a shield remembers, as JSON: dictionaries with other keys than texts, tuples and sets come back as they were."""
+"""What a shield remembers, as JSON: dictionaries with other keys than texts, tuples, sets and tensors come back."""
 
+import base64
 import json
 import os
 from collections import deque
@@ -34,6 +35,10 @@ def as_plain(tree: Any) -> Any:
         return {MARK: "tuple", "of": [as_plain(each) for each in tree]}
     if isinstance(tree, set | frozenset):
         return {MARK: "set", "of": sorted((as_plain(each) for each in tree), key=repr)}
+    if hasattr(tree, "detach"):  # a tensor of torch, which many chains do without
+        values = tree.detach().cpu().numpy()
+        data = base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
+        return {MARK: "tensor", "of": [list(values.shape), data]}
     raise ConfigError(f"The state holds a {type(tree).__name__}, which JSON has not; keep plain types in state().")
 
 
@@ -47,6 +52,12 @@ def from_plain(tree: Any) -> Any:
         return {key: from_plain(value) for key, value in tree.items()}
     content = [from_plain(each) for each in tree["of"]]
     kind = tree[MARK]
+    if kind == "tensor":
+        import numpy as np
+        import torch
+
+        shape, data = content
+        return torch.from_numpy(np.frombuffer(base64.b64decode(data, validate=True), "<f4").reshape(shape).copy())
     if kind == "pairs":
         return dict(content)
     if kind in ("tuple", "set"):

@@ -8,51 +8,34 @@ What a chain lacks is said when the shield is built. A caller's mistake raises `
 is a verdict.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
-from hailproof import registry
 from hailproof.consequences import consequence
-from hailproof.defenses import DEFENSES
 from hailproof.defenses.base import BaseDefense
-from hailproof.defenses.chain import Chain, Screening
+from hailproof.defenses.chain import Screening
 from hailproof.defenses.evidence import Received
-from hailproof.defenses.presets import PRESETS
-from hailproof.errors import ConfigError, MismatchError
-from hailproof.plugins import Plugin, make
-from hailproof.protocols import Admission, Codec, Defense, Need, Sampling, Variant
+from hailproof.errors import ConfigError
+from hailproof.protocols import Admission, Codec, Need, Sampling, Variant
 from hailproof.records import Completion, Prompt, Row, Submission
-from hailproof.settings import validated
 from hailproof.shield import memory
 from hailproof.shield.batch import MAX_CHARACTERS, NAME, Batch, Reader
+from hailproof.shield.chains import Named, advice, chain_of, flat, notes_of, variant_of
 from hailproof.shield.results import Screened, ScreenedRow, Sender
 from hailproof.shield.rows import Text, sender_of
 
 if TYPE_CHECKING:
     from hailproof.policies.causal_lm import CausalLM
-
-Named = str | tuple[str, Mapping[str, Any]] | Defense
-"""A defense: a name or a preset's, a name with options, or a defense itself."""
+    from hailproof.shield.senders import SenderPasses
 
 Brings = Literal["ids", "senders", "groups", "keys"]
 """What a trainer can hand to ``screen`` besides texts and rewards."""
 
 VERSION = 1
 """Of the form of a saved state."""
-
-_GIVE: Mapping[Need, str] = {
-    "model": "model= and tokenizer=",
-    "anchor": "model= and tokenizer=",
-    "tokens": "tokenizer=",
-    "own": "own=, your own name among the senders",
-}
-"""What to build a shield with whose chain lacks something."""
-
-_BRING: Mapping[Need, str] = {"senders": "senders", "groups": "groups or prompts", "keys": "slot_keys"}
-"""What to give with each batch."""
-
 
 @final
 class Shield:
@@ -97,7 +80,7 @@ class Shield:
         multi_turn: bool = False,
         max_characters: int = MAX_CHARACTERS,
     ) -> None:
-        named = list(_flat(defenses))
+        named = list(flat(defenses))
         self.chain = chain_of(named)
         self.brings = frozenset(brings)
         unknown = self.brings - {*get_args(Brings)}
@@ -106,7 +89,7 @@ class Shield:
         if max_characters < 1:
             raise ConfigError(f"max_characters = {max_characters} reads nothing; give at least 1.")
         self.own = None if own is None else sender_of("own", own)
-        self.variant: Variant = _variant_of(self.chain, variant)
+        self.variant: Variant = variant_of(self.chain, variant)
         self._check_needs(model, tokenizer, anchor)
         self._check_sampling(sampling)
         self.sampling = sampling or Sampling()
@@ -118,10 +101,11 @@ class Shield:
             multi_turn=multi_turn,
             max_characters=max_characters,
         )
+        self._passes = self._sender_passes(model)
         self.anchor = self._anchored(anchor, tokenizer, nobody_trains=isinstance(model, str))
         self.round = 0
         self.guarded: Any = None
-        self.notes = tuple(_notes(named))
+        self.notes = tuple(notes_of(named))
         self._senders: dict[Sender, int] = {}
 
     def _check_needs(self, model: Any, tokenizer: Any, anchor: Any) -> None:
@@ -140,7 +124,7 @@ class Shield:
         for defense in self.chain.defenses:
             lacking: list[Need] = sorted(need for need in defense.needs if not has.get(need))
             if lacking:
-                raise ConfigError(f"Defense {defense.name} needs {' and '.join(lacking)}; {_advice(lacking)}.")
+                raise ConfigError(f"Defense {defense.name} needs {' and '.join(lacking)}; {advice(lacking)}.")
 
     def _check_sampling(self, sampling: Sampling | None) -> None:
         for defense in self.chain.defenses:
@@ -151,6 +135,25 @@ class Shield:
                 )
             if sampling is not None and isinstance(defense, BaseDefense):
                 defense.check_limit(sampling.max_new_tokens)
+
+    def _sender_passes(self, model: Any) -> "SenderPasses | None":
+        """What looks at the gradients of senders, if a defense asks for that."""
+        defense = self.chain.aggregation
+        if defense is None or self.policy is None:
+            return None
+        if not getattr(defense, "weighs", False):
+            raise ConfigError(
+                f"Defense {defense.name} makes the gradient of an update, as it is built here, which only a node of "
+                "hailproof can go by; choose influence, which weighs senders."
+            )
+        if isinstance(model, str):
+            raise ConfigError(
+                f"Defense {defense.name} looks at what senders do to a model that is trained, and {model!r} is the "
+                "name of one; give the model that the trainer trains."
+            )
+        from hailproof.shield.senders import SenderPasses
+
+        return SenderPasses(self.policy, defense.name, defense)
 
     def _anchored(self, anchor: Any, tokenizer: Any, nobody_trains: bool) -> "CausalLM | None":
         if "anchor" not in self.chain.needs:
@@ -272,7 +275,24 @@ class Shield:
             else [Row(row.prompt_ids, row.token_ids or ()) for row in rows],
             made_up=frozenset(need for need, so in made_up.items() if so),
         )  # fmt: skip
-        return self.chain.screen(evidence) if batch.asked else Screening([])
+        if not batch.asked:
+            return Screening([])
+        screening = self.chain.screen(evidence)
+        return screening if self._passes is None else self._weighed(self._passes, evidence, screening)
+
+    def _weighed(self, passes: "SenderPasses", evidence: Received, screening: Screening) -> Screening:
+        """Verdicts with what each sender counts for after a look at what it does to the weights."""
+        from hailproof.shield.senders import groups_of, verdict_on
+
+        started = time.perf_counter()
+        updates = passes.look(groups_of(evidence, screening.verdicts, self.chain.admissions), evidence.round)
+        said = {sender: verdict_on(passes.name, update) for sender, update in updates.items()}
+        verdicts = [
+            (*spoken, verdict) if (verdict := said.get(submission.sender)) is not None else spoken
+            for submission, spoken in zip(evidence.submissions, screening.verdicts, strict=True)
+        ]
+        taken = screening.seconds.get(passes.name, 0.0) + time.perf_counter() - started
+        return Screening(verdicts, {**screening.seconds, passes.name: taken})
 
     def _rows(self, batch: Batch, screening: Screening) -> tuple[ScreenedRow, ...]:
         """What becomes of each row."""
@@ -378,88 +398,6 @@ class Shield:
     def __repr__(self) -> str:
         reader = "" if self.policy is None else f", model={self.policy.name!r}"
         return f"Shield({', '.join(repr(each.name) for each in self.chain.defenses)}{reader}, round={self.round})"
-
-
-
-def chain_of(named: Iterable[Named]) -> Chain:
-    """The chain that names, presets, names with options and defenses make.
-
-    Raises:
-        ConfigError: If it would be empty, or a name or option is wrong.
-    """
-    chain = Chain([defense for each in named for defense in _built(each)])
-    if not chain.defenses:
-        raise ConfigError(f"A shield without defenses keeps nothing out; name some of {', '.join(_known())}.")
-    return chain
-
-
-def _flat(defenses: Iterable[Any]) -> Iterator[Any]:
-    """Defenses one by one; lists of them are unpacked, but a pair of name and options is one."""
-    for each in defenses:
-        pair = isinstance(each, tuple) and len(each) == 2 and isinstance(each[1], Mapping)
-        if isinstance(each, list | tuple) and not pair:
-            yield from _flat(each)
-        else:
-            yield each
-
-
-def _advice(lacking: Sequence[Need]) -> str:
-    """What to do about what a chain lacks."""
-    asked: list[Need] = [need for need in lacking if need != "tokens" or "model" not in lacking]
-    parts = list(dict.fromkeys(_GIVE[need] for need in asked if need in _GIVE))
-    brought: list[Need] = [need for need in asked if need in _BRING]
-    if brought:
-        names = ", ".join(repr(need) for need in brought)
-        parts.append(f"brings={{{names}}}, and with each batch {' and '.join(_BRING[need] for need in brought)}")
-    return f"give {' and '.join(parts)}"
-
-
-def _known() -> list[str]:
-    return [*PRESETS, *registry.names("defenses", DEFENSES)]
-
-
-def _built(named: Any) -> list[Defense]:
-    """The defenses that a name, a name with options, or a defense stands for."""
-    if not isinstance(named, str | tuple):
-        if not hasattr(named, "screen") or not hasattr(named, "admission"):
-            raise ConfigError(f"{named!r:.80} is no defense; give a name, (name, options), or a defense.")
-        return [named]
-    name, options = (named, {}) if isinstance(named, str) else named
-    if name not in PRESETS:
-        return [make("defenses", DEFENSES, validated(Plugin, {"name": name, "options": dict(options)}))]
-    if options:
-        raise ConfigError(f"The preset '{name}' takes no options; name its defenses one by one instead.")
-    return [
-        make("defenses", DEFENSES, Plugin(name=defense, options=dict(chosen)))
-        for defense, chosen in PRESETS[name].chain
-    ]
-
-
-def _notes(named: Iterable[Any]) -> Iterator[str]:
-    """What presets set besides their chains, which a shield cannot set in somebody else's trainer."""
-    for name in named:
-        preset = PRESETS.get(name) if isinstance(name, str) else None
-        for section, values in preset.settings.items() if preset else ():
-            for key, value in values.items():
-                setting = str(value).lower() if isinstance(value, bool) else value
-                yield f"The preset '{name}' also counts on {section}.{key} = {setting}, which is the trainer's to do."
-
-
-def _variant_of(chain: Chain, variant: Variant | None) -> Variant:
-    """The kind of answers that a chain reads.
-
-    Raises:
-        MismatchError: If a defense reads nothing of the kind that is asked for.
-    """
-    read = {each.name: tuple(getattr(each, "variants", get_args(Variant))) for each in chain.defenses}
-    if variant is None:
-        return "code" if ("code",) in read.values() and ("math",) not in read.values() else "math"
-    if variant not in get_args(Variant):
-        raise ConfigError(f"variant = {variant!r} is unknown; use math or code.")
-    for name, variants in read.items():
-        if variant not in variants and (variant,) not in read.values():
-            raise MismatchError(f"Defense {name} reads {' and '.join(variants)}, not {variant}; leave it out.")
-    return variant
 
 
 def _readers(model: Any, tokenizer: Any) -> "tuple[CausalLM | None, Codec | None]":
