@@ -19,6 +19,9 @@ from hailproof.errors import ConfigError
 from hailproof.protocols import SampleRequest, Sampling
 from hailproof.records import Prompt, Verdict
 from hailproof.rollouts import completion_key, sample
+from hailproof.runs.build import build
+from hailproof.runs.config import RunConfig
+from hailproof.settings import validated
 from hailproof.shield import Shield
 from hailproof.shield.memory import as_plain, from_plain
 from hailproof.shield.models import fingerprint, unwrapped
@@ -586,3 +589,92 @@ def test_a_state_with_an_unknown_mark_is_damaged():
 def test_state_that_was_written_by_somebody_else_is_no_memory():
     with pytest.raises(ValueError, match="stands for nothing"):
         from_plain({"__hailproof__": "x", "of": []})
+
+
+# Senders, by what they do to the weights.
+
+
+def played(policy, rounds: int, shield: Shield) -> list[Any]:
+    """What a shield says of the rounds of a swarm of four, one of which sends a phrase; nobody trains."""
+    experiment = build(
+        validated(
+            RunConfig,
+            {"attack": {"name": "text"}, "rounds": rounds, "sampling": {"max_new_tokens": 24},
+             "swarm": {"prompts": 4, "group_size": 12}},
+        )
+    )  # fmt: skip
+    node, task = experiment.swarm.honest[0], experiment.swarm.task
+    results = []
+    for round in range(1, rounds + 1):
+        sent = [*node.produce(round), *experiment.swarm.malicious[0].produce(round)[0]]
+        problems = [node.plan(round).problems[each.problem_id] for each in sent]
+        results.append(
+            shield.screen(
+                prompt_ids=[policy.codec.render(task.prompt(problem)) for problem in problems],
+                completion_ids=[policy.codec.received_ids(each.completion) for each in sent],
+                rewards=[
+                    len(each.completion.text) / 1000 + task.reward(problem, each.completion.text)
+                    for problem, each in zip(problems, sent, strict=True)
+                ],
+                senders=[f"node {each.sender}" for each in sent],
+                groups=[each.problem_id for each in sent],
+            )
+        )
+    return results
+
+
+def test_who_teaches_is_weighed_down_and_then_left_out(fresh_policy, tmp_path):
+    read = {"model": fresh_policy.model, "tokenizer": fresh_policy.codec.tokenizer, "brings": {"senders", "groups"}}
+    first = next(iter(fresh_policy.model.parameters()))
+    first.grad = sentinel = torch.ones_like(first)
+    before, fresh_policy.model.training = fingerprint(fresh_policy), True
+    shield = Shield(("influence", {"prompt_blocks": 4}), **read)
+    results = played(fresh_policy, 8, shield)
+    weights = [{row.sender: row.weight for row in result} for result in results]
+    assert weights[0]["node 3"] < 0.3 and weights[0]["node 3"] == min(weights[0].values())
+    caught = next(index for index, result in enumerate(results) if result.left_out)
+    (reason,) = {row.verdicts[-1].reason for row in results[caught] if row.left_out}
+    assert "its sender pulls the weights one way" in reason
+    assert {row.sender for result in results for row in result if row.left_out} == {"node 3"}
+    assert results[caught].suspended == frozenset() and results[caught + 1].suspended == {"node 3"}
+    assert first.grad is sentinel and bool((sentinel == 1).all()) and fresh_policy.model.training
+    assert fingerprint(fresh_policy) == before
+    shield.save(tmp_path / "state.json")
+    again = Shield(("influence", {"prompt_blocks": 4}), **read)
+    again.load(tmp_path / "state.json")
+    assert again.suspended() == {"node 3"} and again.chain.suspicion(0) == shield.chain.suspicion(0) > 0
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "message"),
+    [
+        ("influence", {"model": "nano-a"}, "'nano-a' is the name of one; give the model that the trainer trains"),
+        (("robust", {"rule": "median"}), {}, "which only a node of hailproof can go by; choose influence"),
+        (("influence", {"then": "project"}), {}, "which only a node of hailproof can go by"),
+    ],
+)
+def test_what_a_trainer_cannot_go_by_is_refused_when_the_shield_is_built(read, named, given, message):
+    with pytest.raises(ConfigError, match=message):
+        Shield(named, **{**read, **given}, brings={"senders", "groups"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda model: model.requires_grad_(False), "no weight of the model is; give the model that the trainer"),
+        (lambda model: model.to(torch.bfloat16), "are torch.bfloat16; load the model as float32, or train an adapter"),
+    ],
+)
+def test_a_model_that_nobody_trains_in_float32_is_refused(fresh_policy, spoil, message):
+    spoil(fresh_policy.model)
+    shield = Shield(
+        "influence", model=fresh_policy.model, tokenizer=fresh_policy.codec.tokenizer, brings={"senders", "groups"}
+    )
+    with pytest.raises(ConfigError, match=message):
+        shield.screen(prompts=[QUESTION] * 2, completions=[RIGHT, WRONG], rewards=[1, 0], senders=["a", "b"])
+
+
+def test_tensors_come_back_from_json():
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": [torch.zeros(0)]}
+    again = from_plain(json.loads(json.dumps(as_plain(state))))
+    assert torch.equal(again["a"], state["a"]) and again["b"][0].shape == (0,)
