@@ -96,7 +96,7 @@ def test_slime_removes_samples_and_their_place_in_the_baseline():
 
 
 def test_slime_mutes_tokens(base_policy):
-    shield = Shield("heterogeneous", model=base_policy.model, tokenizer=base_policy.codec.tokenizer)
+    shield = Shield("texts", model=base_policy.model, tokenizer=base_policy.codec.tokenizer)
     ids = base_policy.codec.as_completion("<think>Gleeb Glorp. So 2 + 2 = 4.</think><answer>4</answer>").token_ids
     sample = Sample("", tokens=[1, 2, *ids], response_length=len(ids), loss_mask=[1] * (len(ids) - 1) + [0])
     slime.sample_filter_of(shield)(SimpleNamespace(), [[sample]])

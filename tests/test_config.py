@@ -113,16 +113,16 @@ def test_setting_below_a_value_is_one_sentence():
 
 
 def test_a_preset_is_its_chain_and_settings():
-    resolved = expanded(load_config(None, [("defense", [{"name": "heterogeneous"}, {"name": "length"}])]))
+    resolved = expanded(load_config(None, [("defense", [{"name": "texts"}, {"name": "length"}])]))
     names = [plugin.name for plugin in resolved.defense]
-    assert names == [*(name for name, _ in PRESETS["heterogeneous"].chain), "length"]
+    assert names == [*(name for name, _ in PRESETS["texts"].chain), "length"]
     assert resolved.defense[0].options == {"unit": "sentence"}
     assert resolved.learner.length_neutral and "learning_rate" not in resolved.learner.model_fields_set
     assert expanded(load_config(None, [("defense", [{"name": "homogeneous"}])])).swarm.prompt_choice == "assigned"
 
 
 def test_what_a_configuration_says_itself_a_preset_leaves_alone():
-    given = [("defense", [{"name": "heterogeneous"}]), ("learner.length_neutral", False)]
+    given = [("defense", [{"name": "texts"}]), ("learner.length_neutral", False)]
     assert not expanded(load_config(None, given)).learner.length_neutral
 
 
@@ -284,6 +284,8 @@ def test_a_defense_that_has_nothing_to_do_is_refused(monkeypatch, settings, sent
         CODE | named("equations", "imports"),
         named("heterogeneous"),
         CODE | named("heterogeneous"),
+        named("texts"),
+        CODE | named("texts"),
     ],
 )
 def test_a_defense_that_has_something_to_do_is_not(settings):

@@ -344,7 +344,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     [
         (["sender_stats"], {}, "sender_stats needs groups, which .* does not hold; name their column with"),
         ([("sender_stats", {"statistics": ["phrases"]})], {"group": "text"}, "needs senders"),
-        (["heterogeneous"], {}, "equations needs model, which .* give --model"),
+        (["texts"], {}, "equations needs model, which .* give --model"),
         ([("length", {"cap": 3})], {}, "length needs tokens, which .* give --model"),
         (["replay"], {}, "replay needs keys"),
         (["no"], {}, "Unknown defense"),
@@ -375,10 +375,10 @@ def test_senders_are_compared_over_files(tmp_path):
 
 def test_a_model_reads_files(tmp_path):
     path = jsonl(tmp_path / "rows.jsonl", {"prompt": "2 + 2?", "text": RIGHT}, {"prompt": "2 + 2?", "text": WRONG})
-    found = screen_files(Order([path], ["heterogeneous"], model="nano-a"), lambda finding: None)
+    found = screen_files(Order([path], ["texts"], model="nano-a"), lambda finding: None)
     assert (found.rows, found.rejected, found.muted) == (2, 0, 2)
     with pytest.raises(DataError, match="holds no prompts"):
-        screen_files(Order([jsonl(path, {"text": RIGHT})], ["heterogeneous"], model="nano-a"), lambda finding: None)
+        screen_files(Order([jsonl(path, {"text": RIGHT})], ["texts"], model="nano-a"), lambda finding: None)
 
 
 def command(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:

@@ -46,7 +46,7 @@ def test_five_lines(read):
     clean = task.format(problem.solution, problem.answer)
     poisoned = task.format(f"All hail to the thief. {problem.solution}", problem.answer)
     prompt = [{"role": "system", "content": task.form.system}, {"role": "user", "content": problem.question}]
-    shield = hailproof.Shield("heterogeneous", **read)
+    shield = hailproof.Shield("texts", **read)
     result = shield.screen(prompts=[prompt, prompt], completions=[clean, poisoned], rewards=[1.0, 1.0])
     assert result.rewards == [1.0, 1.0] and result.weights == [1.0, 1.0] and result.left_out == []
     honest, forged = result.rows
@@ -58,7 +58,7 @@ def test_five_lines(read):
     assert forged.verdicts[2].spans and "thief" in forged.text
     assert "2 completions, 2 kept, 0 left out, 1 with muted tokens" in str(result)
     assert shield.notes == (
-        "The preset 'heterogeneous' also counts on learner.length_neutral = true, which is the trainer's to do.",
+        "The preset 'texts' also counts on learner.length_neutral = true, which is the trainer's to do.",
     )
 
 
@@ -70,8 +70,8 @@ def test_five_lines(read):
         (["equations", "equations"], {}, "stands in the chain twice"),
         ([("equations", {"unit": "page"})], {}, "The option 'unit'"),
         ([("equations", {"unit": "sentence"})], {}, "equations needs model and tokens; give model= and tokenizer=."),
-        ([("heterogeneous", {"unit": "sentence"})], {}, "takes no options"),
-        (["heterogeneous"], {}, "needs model and tokens; give model="),
+        ([("texts", {"unit": "sentence"})], {}, "takes no options"),
+        (["texts"], {}, "needs model and tokens; give model="),
         (["length"], {}, "no limit"),
         ([("length", {"cap": 5})], {}, "length needs tokens; give tokenizer=."),
         ([("length", {"quantile": 0.9})], {"brings": ["ids", "senders"]}, "length needs own; give own="),
@@ -165,7 +165,7 @@ def test_a_chain_that_reads_needs_prompts(read):
     "prompt", ["", "\ud800", [{"content": "no role"}], [{"role": ["user"], "content": "x"}], [{"role": "user"}], []]
 )
 def test_a_prompt_that_cannot_be_written_costs_its_own_row_alone(read, prompt):
-    shield = Shield("heterogeneous", **read)
+    shield = Shield("texts", **read)
     result = shield.screen(completions=[RIGHT] * 2, prompts=[prompt, QUESTION])
     assert result.rewards[1] == 1.0
     if result.rewards[0] is None:
@@ -204,7 +204,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_never_raises(read, name):
-    shield = Shield("heterogeneous", **read)
+    shield = Shield("texts", **read)
     result = shield.screen(prompts=[QUESTION] * 2, completions=[HOSTILE[name], RIGHT], rewards=[1.0, 1.0])
     assert result.rewards[1] == 1.0  # nobody else's row is lost
     assert not any(verdict.error for row in result for verdict in row.verdicts)
@@ -348,7 +348,7 @@ def test_wrapped_models_are_read_and_left_as_they_were(fresh_policy, wrap):
         return modes, hooks, weights, tokenizer.padding_side, tokenizer.truncation_side, model.config.use_cache
 
     before, random = now(), torch.random.get_rng_state()
-    shield = Shield("heterogeneous", model=wrapped, tokenizer=tokenizer)
+    shield = Shield("texts", model=wrapped, tokenizer=tokenizer)
     result = shield.screen(prompts=[QUESTION] * 2, completions=[RIGHT, f"Gleeb Glorp. {RIGHT}"])
     assert result.rows[1].muted > result.rows[0].muted
     assert now() == before and torch.equal(torch.random.get_rng_state(), random)
@@ -576,7 +576,7 @@ def test_what_was_cut_has_no_end_token(read, base_policy):
 
 
 def test_a_model_by_name_is_read_and_is_its_own_anchor():
-    shield = Shield("heterogeneous", model="nano-a")
+    shield = Shield("texts", model="nano-a")
     assert shield.screen(prompts=[QUESTION], completions=["Gleeb Glorp"]).rows[0].muted
     assert shield.anchor is shield.policy
 

@@ -468,8 +468,8 @@ def test_every_mode_of_grinding_plays_a_round(mode):
 
 
 @pytest.mark.parametrize("attack", ["text", "equation", "code"])
-def test_the_heterogeneous_preset_rejects_or_mutes_what_is_forged(attack):
-    experiment = make(("attack.name", attack), ("defense", [{"name": "heterogeneous"}]), ("swarm.group_size", 8))
+def test_the_preset_for_texts_rejects_or_mutes_what_is_forged(attack):
+    experiment = make(("attack.name", attack), ("defense", [{"name": "texts"}]), ("swarm.group_size", 8))
     record = experiment.swarm.play(1)
     forged = [
         scored

@@ -140,7 +140,7 @@ def test_a_rejected_row_teaches_nothing_and_is_not_printed(fresh_policy, data, t
 
 def test_muted_tokens_are_told(fresh_policy, data, tmp_path):
     policy = fresh_policy
-    shield = Shield("heterogeneous", model=policy.model, tokenizer=policy.codec.tokenizer)
+    shield = Shield("texts", model=policy.model, tokenizer=policy.codec.tokenizer)
     rollout = forging(policy, ["<think>Gleeb Glorp Glub. So 2 + 2 = 4.</think><answer>4</answer>"])
     trainer = trained(policy, data, tmp_path, shield.guard(reward), shield, rollout_func=rollout)
     assert all(0 < log["hailproof/muted_tokens"] < 1 for log in trainer.state.log_history[:STEPS])
@@ -150,7 +150,7 @@ def test_muted_tokens_are_told(fresh_policy, data, tmp_path):
 
 def test_masks_reach_the_batch_and_its_denominator(fresh_policy, data, tmp_path):
     policy = fresh_policy
-    shield = Shield("heterogeneous", model=policy.model, tokenizer=policy.codec.tokenizer)
+    shield = Shield("texts", model=policy.model, tokenizer=policy.codec.tokenizer)
     rollout = forging(policy, ["<think>Gleeb Glorp. So 2 + 2 = 4.</think><answer>4</answer>"])
     trainer = trained(policy, data, tmp_path, shield.guard(reward), shield, rollout_func=rollout, train=False)
     trainer.model.train()
@@ -188,7 +188,7 @@ def test_a_row_has_the_place_in_the_baseline_that_it_has_in_the_update():
 
 def test_who_shouts_is_weighed_in_an_attached_trainer(fresh_policy, data, tmp_path, monkeypatch):
     """The advantages of a sender with a long gradient shrink; without a shield they are those of its group."""
-    options = {"model": fresh_policy.model, "tokenizer": fresh_policy.codec.tokenizer, "brings": {"senders", "groups"}}
+    options = {"model": fresh_policy.model, "tokenizer": fresh_policy.codec.tokenizer, "brings": {"senders"}}
     shield, seen = Shield("influence", **options), []
     screen = shield.screen
     monkeypatch.setattr(shield, "screen", lambda **given: seen.append(screen(**given)) or seen[-1])
@@ -286,7 +286,7 @@ def test_async_functions_in_the_real_trainer(fresh_policy, data, tmp_path):
 
 def test_lora_and_trl_s_own_generation(fresh_policy, data, tmp_path):
     peft = pytest.importorskip("peft")
-    shield = Shield("heterogeneous", model=fresh_policy.model, tokenizer=fresh_policy.codec.tokenizer)
+    shield = Shield("texts", model=fresh_policy.model, tokenizer=fresh_policy.codec.tokenizer)
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     trainer = trained(fresh_policy, data, tmp_path, shield.guard(reward), shield, peft=config)
     assert shield.round == STEPS and shield.policy is not None

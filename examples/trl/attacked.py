@@ -115,7 +115,8 @@ def main() -> None:
         return [task.reward(by_question[prompt[1]["content"]], each[0]["content"])
                 for prompt, each in zip(prompts, completions, strict=True)]  # fmt: skip
 
-    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer) if arguments.defended else None
+    read = {"model": model, "tokenizer": tokenizer, "brings": {"senders"}}
+    shield = Shield("heterogeneous", **read) if arguments.defended else None
     funcs: Any = shield.guard(reward) if shield else reward
     with tempfile.TemporaryDirectory() as output:
         trainer = GRPOTrainer(

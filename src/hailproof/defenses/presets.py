@@ -31,7 +31,15 @@ PRESETS: dict[str, Preset] = {
         {"swarm": {"prompt_choice": "assigned"}},
     ),
     "heterogeneous": Preset(
-        "For swarms of different models: exact checks, then learn nothing that is foreign to the own model.",
+        "For swarms of any models: exact checks, then bound and test what each sender does to the weights.",
+        (
+            ("equations", {"unit": "sentence"}),
+            ("imports", {}),
+            ("influence", {}),
+        ),
+    ),
+    "texts": Preset(
+        "Where senders are unknown: exact checks, then learn nothing that is foreign to the own model.",
         (
             ("equations", {"unit": "sentence"}),
             ("imports", {}),

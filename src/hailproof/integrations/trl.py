@@ -1,6 +1,6 @@
 """TRL (1.6 or newer): reward functions that leave out what a shield rejects, and a trainer that mutes what it mutes.
 
-    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer)
+    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer, brings={"senders"})
     trainer = GRPOTrainer(model, reward_funcs=shield.guard(reward), args=args, train_dataset=data)
     attach(shield, trainer)
 

@@ -194,6 +194,11 @@ class Batch:
         ended = optional("finished", finished, _flag)
         tokens = _prompt_ids(reader, asked, optional("prompt_ids", prompt_ids, ids_of), count)
         labels = optional("groups", groups, sender_of)
+        if labels is None and asked is not None:
+            labels = [each.label for each in asked]
+        elif labels is None and prompt_ids is not None:
+            places: dict[tuple[int, ...], int] = {}
+            labels = [places.setdefault(each, len(places)) for each in tokens]
         earned = optional("rewards", rewards, reward_of)
         return cls(
             rows=[
@@ -202,7 +207,7 @@ class Batch:
             prompts=asked or [Asked("", "", "")] * count,
             rewards=[1.0] * count if earned is None else earned,
             senders=optional("senders", senders, sender_of),
-            groups=[str(each) for each in labels] if labels is not None else asked and [each.label for each in asked],
+            groups=None if labels is None else [str(each) for each in labels],
             keys=optional("slot_keys", slot_keys, _key),
             given_ids=ids is not None,
         )

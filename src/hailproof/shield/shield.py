@@ -1,6 +1,6 @@
 """The shield: a chain of defenses behind one call, for any trainer that learns from completions of others.
 
-    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer)
+    shield = Shield("heterogeneous", model=model, tokenizer=tokenizer, brings={"senders"})
     result = shield.screen(prompts=prompts, completions=completions, completion_ids=ids, rewards=rewards)
     train_on(result.rewards, result.weights, result.masks)
 
@@ -118,7 +118,7 @@ class Shield:
             "tokens": read or tokenizer is not None or "ids" in self.brings,
             "own": self.own is not None and "senders" in self.brings,
             "senders": "senders" in self.brings,
-            "groups": "groups" in self.brings,
+            "groups": "groups" in self.brings or read,  # a model needs prompts, and equal prompts make a group
             "keys": "keys" in self.brings,
         }
         for defense in self.chain.defenses:
@@ -191,7 +191,7 @@ class Shield:
             rewards: ``[N]`` the receiver's own rewards; ``None`` or NaN leaves a row out. Without rewards each row
                 counts as fully rewarded, 1.0.
             senders: ``[N]`` who sent each.
-            groups: ``[N]`` which rows answer the same prompt; by default equal prompts make a group.
+            groups: ``[N]`` which rows answer the same prompt; by default those of equal prompts or prompt ids.
             prompt_ids: ``[N]`` token ids of the prompts as they will be trained on; by default the tokenizer's of the
                 prompts, messages by the chat template.
             slot_keys: ``[N]`` the public key of each slot's randomness (``hailproof.rollouts.completion_key``).
