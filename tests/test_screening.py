@@ -16,11 +16,22 @@ import torch
 from hailproof.cli import main
 from hailproof.defenses.base import TextDefense
 from hailproof.errors import ConfigError, DataError
-from hailproof.records import Verdict
+from hailproof.records import (
+    Completion,
+    Group,
+    NodeRound,
+    Prompt,
+    Row,
+    ScoredCompletion,
+    Submission,
+    UpdateStats,
+    Verdict,
+)
 from hailproof.screening.formats import FORMATS, detected, format_named
 from hailproof.screening.output import page_of, parts_of
 from hailproof.screening.rows import Columns, StoredRow
 from hailproof.screening.screen import Finding, Order, batches, opened, screen_files
+from hailproof.service.records import completion_rows
 
 RIGHT, WRONG = "so 2 + 2 = 4", "so 2 + 2 = 5"
 
@@ -379,6 +390,19 @@ def test_a_model_reads_files(tmp_path):
     assert (found.rows, found.rejected, found.muted) == (2, 0, 2)
     with pytest.raises(DataError, match="holds no prompts"):
         screen_files(Order([jsonl(path, {"text": RIGHT})], ["texts"], model="nano-a"), lambda finding: None)
+
+
+def test_the_archive_of_a_node_is_a_file_to_screen(tmp_path):
+    def scored(sender: int, text: str) -> ScoredCompletion:
+        return ScoredCompletion(Submission(1, sender, "p1", 0, Completion(text, (5, 6))), Row((1,), (5, 6)), 1.0, 1.0)
+
+    group = Group(Prompt("p1", "system", "2 + 2?"), (scored(0, RIGHT), scored(3, WRONG)))
+    view = NodeRound(0, (group,), UpdateStats(0.0, 0.0, None, 0, 0))
+    path = jsonl(tmp_path / "00000001.jsonl", *completion_rows(1, view))
+    rows: list[Finding] = []
+    found = screen_files(Order([path], ["equations"]), rows.append)
+    assert (found.rows, found.rejected) == (2, 1)
+    assert [(each.row.sender, each.row.group, each.row.left_out) for each in rows][-1][1:] == ("p1", True)
 
 
 def command(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
