@@ -394,7 +394,8 @@ def test_a_model_reads_files(tmp_path):
 
 def test_the_archive_of_a_node_is_a_file_to_screen(tmp_path):
     def scored(sender: int, text: str) -> ScoredCompletion:
-        return ScoredCompletion(Submission(1, sender, "p1", 0, Completion(text, (5, 6), True)), Row((1,), (5, 6)), 1.0, 1.0)
+        submission = Submission(1, sender, "p1", 0, Completion(text, (5, 6), True))
+        return ScoredCompletion(submission, Row((1,), (5, 6)), 1.0, 1.0)
 
     group = Group(Prompt("p1", "system", "2 + 2?"), (scored(0, RIGHT), scored(3, WRONG)))
     view = NodeRound(0, (group,), UpdateStats(0.0, 0.0, None, 0, 0))
