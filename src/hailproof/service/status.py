@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from hailproof.errors import RunError
+from hailproof.parsing import printable
 from hailproof.runs.files import read_json
 from hailproof.service.records import STATUS
 
@@ -64,6 +67,7 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
         "node": str(status.get("node", status["folder"])),
         "round": f"{status.get('round', '-')}/{status.get('rounds', '-')}",
         "doing": phase if age < SILENT or phase in ("stopped", "finished") else f"silent for {age:.0f} s",
+        "learning": _learning(status.get("learning")),
         "reward": "-" if reward is None else f"{reward:.3f}",
         "sent": ", ".join(map(str, last["sent"])) if last.get("sent") else "-",
         "caught": ", ".join(f"{sender}: {count}" for sender, count in caught.items()) or "-",
@@ -72,6 +76,11 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
         "apart": ", ".join(map(str, apart)) if isinstance(apart, list) and apart else str(apart or "-"),
         "weights": (last.get("weights") or "-")[:8],
     }
+
+
+def _learning(answer: Any) -> str:
+    """The word of the node's answer; the evidence is a line of its own."""
+    return answer.partition(":")[0] if isinstance(answer, str) else "-"
 
 
 def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
@@ -83,6 +92,16 @@ def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*row.values())
     return table
+
+
+def picture_of(statuses: Sequence[dict[str, Any]]) -> Group:
+    """The table of some nodes, and for each whether it learns and what that rests on."""
+    answers = [
+        Text(f"Is node {row['node']} learning? {printable(status['learning'], 400)}")
+        for row, status in zip(rows_of(statuses), statuses, strict=True)
+        if isinstance(status.get("learning"), str)
+    ]
+    return Group(table_of(statuses), *answers)
 
 
 PAGE = """<!doctype html>
