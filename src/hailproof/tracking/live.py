@@ -18,7 +18,7 @@ from hailproof.tracking.tally import SenderTally, Tally
 
 ROWS = 12
 """Senders that are shown."""
-NAME = 24
+NAME = 20
 """Characters of a name that are shown."""
 REASON = 60
 """Characters of a reason that are shown."""
@@ -117,28 +117,30 @@ def table_of(tally: Tally, most: int = ROWS) -> Table:
     """What each sender sent, keeps, is learned from, and was caught for; names are texts, never markup."""
     shown, beyond, rest = tally.shown(most)
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("sender", no_wrap=True)
-    for name in ("sent", "kept", "learned"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("caught for", overflow="fold", ratio=1)
-    table.add_column("excluded since", justify="right", no_wrap=True)
+    table.add_column("sender", no_wrap=True, max_width=NAME)
+    for name in ("sent", "kept", "learned", "excluded"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    table.add_column("caught for", min_width=REASON // 3)  # the only one that gives way where a terminal is narrow
     for name, sender in shown:
-        note = f" ({printable(sender.note, NAME)})" if sender.note else ""
-        since = "" if sender.excluded_since is None else f"round {sender.excluded_since}"
-        style = "red" if since else ""
-        table.add_row(Text(f"{printable(name, NAME)}{note}", style=style), *_cells(sender), Text(since, style=style))
-    if beyond:
-        least = "at least " if tally.others.sent else ""
-        table.add_row(Text(f"{least}{beyond:,} others", style="dim"), *_cells(rest), Text(""))
+        note = f" ({printable(sender.note, NAME // 2)})" if sender.note else ""
+        called = Text(printable(name, NAME), style="red" if sender.excluded_since is not None else "")
+        called.truncate(NAME - len(note), overflow="ellipsis")
+        table.add_row(called.append(note), *_cells(sender))
+    if rest.sent or beyond:
+        least = "over " if tally.others.sent else ""
+        table.add_row(Text(f"{least}{beyond:,} others", style="dim"), *_cells(rest))
     return table
 
 
-def _cells(sender: SenderTally) -> tuple[Text, Text, Text, Text]:
+def _cells(sender: SenderTally) -> tuple[Text, Text, Text, Text, Text]:
+    since = "" if sender.excluded_since is None else f"since {sender.excluded_since}"
     caught = ", ".join(f"{printable(name, NAME)} {count:,}" for name, count in sender.caught.most_common(3))
     if sender.caught:
         first = sender.caught.most_common(1)[0][0]
         caught += f"; last: {printable(sender.reasons[first], REASON)}"
-    return Text(f"{sender.sent:,}"), Text(_level(sender.kept_share)), Text(_level(sender.learned_share)), Text(caught)
+    shares = Text(_level(sender.kept_share)), Text(_level(sender.learned_share))
+    said = Text(caught, no_wrap=True, overflow="ellipsis")
+    return Text(f"{sender.sent:,}"), *shares, Text(since, style="red"), said
 
 
 def _level(value: float | None) -> str:

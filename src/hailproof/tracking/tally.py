@@ -137,23 +137,25 @@ class Tally:
         return is_learning(self._rewards, self._held_out)
 
     def shown(self, most: int) -> tuple[list[tuple[str, SenderTally]], int, SenderTally]:
-        """The senders that say most: excluded ones first, then those that were caught most, then those that sent most.
+        """The senders that say most: those of whom something is known, then the excluded, the most caught, the busiest.
 
         Args:
             most: How many.
 
         Returns:
-            Their names and what they did; how many others there are, at least; and what those did together.
+            Their names and what they did; how many others there are, or more; and what those did together.
         """
         order = sorted(
             self.senders.items(),
-            key=lambda each: (each[1].excluded_since is None, -each[1].caught.total(), -each[1].sent),
+            key=lambda each: (
+                not each[1].note, each[1].excluded_since is None, -each[1].caught.total(), -each[1].sent
+            ),
         )
         rest = SenderTally()
         rest.join(self.others)
         for _, sender in order[most:]:
             rest.join(sender)
-        return order[:most], max(0, len(order) - most) + (self.others.sent > 0), rest
+        return order[:most], max(0, len(order) - most), rest
 
     def figures(self) -> dict[str, float]:
         """The figures of the last round by name, as ``docs/tracking.md`` lists them; what is unknown is left out."""
@@ -187,7 +189,8 @@ class Tally:
     def _kept(self, rows: tuple[SeenRow, ...]) -> Mapping[str, float]:
         """What is kept of each sender; those that come when no key is left share one."""
         sent = Counter(row.sender for row in rows if row.sender is not None)
-        for name, _ in sorted(sent.items(), key=lambda each: (-each[1], each[0])):
+        notes = self.last.notes if self.last else {}
+        for name, _ in sorted(sent.items(), key=lambda each: (each[0] not in notes, -each[1], each[0])):
             if name not in self._keys and len(self._keys) < MOST_KEYS:
                 self._keys[name] = safe(name)
         together: dict[str, SenderTally] = {}
