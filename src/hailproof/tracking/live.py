@@ -117,18 +117,20 @@ def table_of(tally: Tally, most: int = ROWS) -> Table:
     """What each sender sent, keeps, is learned from, and was caught for; names are texts, never markup."""
     shown, beyond, rest = tally.shown(most)
     table = Table(box=SIMPLE, pad_edge=False)
+    noted = any(sender.note for _, sender in shown)
     table.add_column("sender", no_wrap=True, max_width=NAME)
+    if noted:  # beside the names and not in them, since a stranger may call itself anything
+        table.add_column("is", no_wrap=True)
     for name in ("sent", "kept", "learned", "excluded"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     table.add_column("caught for", min_width=REASON // 3)  # the only one that gives way where a terminal is narrow
     for name, sender in shown:
-        note = f" ({printable(sender.note, NAME // 2)})" if sender.note else ""
         called = Text(printable(name, NAME), style="red" if sender.excluded_since is not None else "")
-        called.truncate(NAME - len(note), overflow="ellipsis")
-        table.add_row(called.append(note), *_cells(sender))
+        note = [Text(printable(sender.note, NAME))] if noted else []
+        table.add_row(called, *note, *_cells(sender))
     if rest.sent or beyond:
         least = "over " if tally.others.sent else ""
-        table.add_row(Text(f"{least}{beyond:,} others", style="dim"), *_cells(rest))
+        table.add_row(Text(f"{least}{beyond:,} others", style="dim"), *[Text("")] * noted, *_cells(rest))
     return table
 
 
