@@ -16,6 +16,8 @@ from hailproof.parsing import printable
 from hailproof.runs.files import read_json
 from hailproof.service.records import STATUS
 
+PAGE_ONLY = ("weights", "learning")
+"""What a terminal has no room for: the answer whether a node learns stands below the table."""
 SILENT = 120.0
 """Seconds after which a status that has not changed is shown as old."""
 
@@ -84,8 +86,8 @@ def _learning(answer: Any) -> str:
 
 
 def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
-    """The table of some nodes; the page has their weights as well, for which a terminal has no room."""
-    rows = [{name: text for name, text in row.items() if name != "weights"} for row in rows_of(statuses)]
+    """The table of some nodes; the page has more columns, for which a terminal has no room."""
+    rows = [{name: text for name, text in row.items() if name not in PAGE_ONLY} for row in rows_of(statuses)]
     table = Table(box=SIMPLE, pad_edge=False)
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold", min_width=max(len(name), 8 if name == "doing" else 0))

@@ -114,13 +114,13 @@ class Tally:
         """Counts a round."""
         self.last = seen
         self.remember(seen.round, seen.reward, seen.held_out, seen.held_out_problems)
+        for name, note in seen.notes.items():  # before strangers take all places
+            self._of(name).note = note
         for row in seen.rows:
             if row.sender is not None:
                 self._of(row.sender).add(row)
         for name in sorted(seen.excluded):
             self._of(name)
-        for name, note in seen.notes.items():
-            self._of(name).note = note
         for name, sender in self.senders.items():
             if name not in seen.excluded:
                 sender.excluded_since = None
