@@ -18,7 +18,7 @@ LAYERS = (
         "judging", "registry", "settings", "plugins", "wire", "identity", "sandbox",
     },
     {"tasks", "rewards", "rollouts", "topology", "exchange", "attacks", "metrics"},
-    {"policies"},
+    {"policies", "tracking"},
     {"defenses", "learner"},
     {"shield"},
     {"adversary", "node", "swarm"},

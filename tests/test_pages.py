@@ -9,7 +9,7 @@ import pytest
 from hailproof.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md")
+PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md", "tracking.md")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -46,4 +46,4 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
             for line in content.replace("\\\n", " ").splitlines():
                 found = re.search(r"# exit (\d)$", line)
                 assert played(line, monkeypatch) == (int(found[1]) if found else 0), line
-    assert languages <= {"python", "bash", "text", "yaml", "json"} and languages & {"python", "bash"}
+    assert languages <= {"python", "bash", "text", "yaml", "json", "toml"} and languages & {"python", "bash"}

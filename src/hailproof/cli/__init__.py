@@ -90,6 +90,27 @@ def _finish(path: Path, summary: dict[str, Any]) -> None:
     console.print(f"Report: {write_report(path)}", soft_wrap=True)
 
 
+@contextmanager
+def _watching(track: list[str] | None, live: bool, folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """How a run is watched: the arguments ``progress`` and ``watch`` of what plays it."""
+    if not track and not live:
+        yield {"progress": progress_of(rounds)}
+        return
+    from hailproof.tracking.live import LiveView
+    from hailproof.tracking.watch import watching
+
+    view = LiveView(rounds, console) if live else None
+    with watching(track or (), folder, view, _complain) as watch:
+        yield {"watch": watch} if live else {"watch": watch, "progress": progress_of(rounds)}
+
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Log figures to tensorboard, wandb (offline) or trackio; may be given several times."),
+]
+Live = Annotated[bool, typer.Option("--live", help="Show what each sender sends and keeps, and whether nodes learn.")]
+
+
 def _absolute_if_path(text: str) -> str:
     return str(Path(text).resolve()) if os.path.exists(text) else text  # a name may be too long for a path
 
@@ -123,6 +144,8 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration.")
     ] = None,
+    track: Track = None,
+    live: Live = False,
 ) -> None:
     """Train a swarm, perhaps poisoned, perhaps defended."""
     from hailproof.runs.config import load_config, parse_assignment
@@ -149,12 +172,17 @@ def run(
             console.print(f"Run folder: {path}", soft_wrap=True)
             console.print(plan_text(resolved), soft_wrap=True)
 
-        summary = start(settings, path, progress_of(settings.rounds), announce)
+        with _watching(track, live, path, settings.rounds) as watched:
+            summary = start(settings, path, announce=announce, **watched)
         _finish(path, summary)
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")]) -> None:
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
+    track: Track = None,
+    live: Live = False,
+) -> None:
     """Go on with an interrupted run; the result is that of one that was not."""
     quiet_libraries()
     from hailproof.runs.config import load_config
@@ -164,7 +192,9 @@ def resume(folder: Annotated[Path, typer.Argument(help="The folder of an interru
     RunFolder.reopen(folder).close()
     settings = load_config(folder / "config.toml")
     with _interruptible("give the same command again.", folder):
-        _finish(folder, go_on(folder, progress_of(settings.rounds)))
+        with _watching(track, live, folder, settings.rounds) as watched:
+            summary = go_on(folder, **watched)
+        _finish(folder, summary)
 
 
 @app.command()

@@ -8,6 +8,7 @@ happens inside a seed widens it through the spread between seeds, whatever its f
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
@@ -122,6 +123,31 @@ def difference_of_counts(
         share * trials, trials, other * other_trials, other_trials, method="newcomb", compare="diff", alpha=1 - level
     )
     return max(float(low), -1.0), min(float(high), 1.0)
+
+
+def difference_of_means(
+    values: Sequence[float], others: Sequence[float], level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Welch's t interval of the difference of two means of independent values, whose spreads may differ.
+
+    Args:
+        values: At least two values.
+        others: At least two values, whose mean is taken from the other.
+        level: Probability that the interval covers the difference, for normal values.
+
+    Returns:
+        Lower and upper end; ``None`` if no value differs from those beside it, so that nothing is known of the spread.
+
+    Raises:
+        ValueError: If there are fewer than two values on a side.
+    """
+    if min(len(values), len(others)) < 2:
+        raise ValueError(f"An interval needs at least two values on each side, not {len(values)} and {len(others)}.")
+    if len({*values}) == len({*others}) == 1:
+        return None
+    with warnings.catch_warnings(action="ignore"):  # scipy says that a side whose values are all equal has no spread
+        ends = stats.ttest_ind(values, others, equal_var=False).confidence_interval(level)
+    return float(ends.low), float(ends.high)
 
 
 def ratio_interval(ratios: Sequence[float], level: float = LEVEL) -> tuple[float, float]:

@@ -18,7 +18,9 @@ from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.files import known, reading
 from hailproof.runs.learned import learned
 from hailproof.runs.measure import completion_rows, held_out, round_line, summarize
+from hailproof.runs.seen import remember, seen
 from hailproof.runs.store import RunFolder, read_rounds
+from hailproof.tracking.watch import Watch
 
 CHECKPOINT_EVERY = 5
 """Rounds between checkpoints; at most so many are played again after an interruption."""
@@ -32,6 +34,7 @@ def start(
     path: Path,
     progress: Progress = lambda line: None,
     announce: Callable[[RunConfig], None] = lambda config: None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Plays a new run.
 
@@ -40,6 +43,7 @@ def start(
         path: The run folder; must not exist, or be empty.
         progress: Called after every round.
         announce: Called with the resolved configuration before the first round.
+        watch: Trackers and a live view, which are shown every round; the run is the same with and without.
 
     Returns:
         The summary.
@@ -55,14 +59,21 @@ def start(
     with RunFolder.create(path, experiment.config, _header()) as folder:
         try:
             announce(experiment.config)
-            return _play(experiment, folder, 0, progress)
+            return _play(experiment, folder, 0, progress, watch)
         except Exception:
             folder.discard()  # so that the corrected command does not find it in use
             raise
 
 
-def resume(path: Path, progress: Progress = lambda line: None) -> dict[str, Any]:
+def resume(
+    path: Path, progress: Progress = lambda line: None, watch: Watch | None = None
+) -> dict[str, Any]:
     """Goes on with an interrupted run; a run that is complete is left as it is.
+
+    Args:
+        path: The run folder.
+        progress: Called after every round.
+        watch: Trackers and a live view, as of :func:`start`.
 
     Returns:
         The summary, bitwise that of a run that was never interrupted, but for the seconds.
@@ -80,10 +91,14 @@ def resume(path: Path, progress: Progress = lambda line: None) -> dict[str, Any]
         state = folder.load_state()
         if state is not None:
             _restore(experiment, state)
-        return _play(experiment, folder, folder.checkpoint.round, progress)
+        if watch is not None:
+            remember(watch.tally, read_rounds(path))
+        return _play(experiment, folder, folder.checkpoint.round, progress, watch)
 
 
-def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progress) -> dict[str, Any]:
+def _play(
+    experiment: Experiment, folder: RunFolder, done: int, progress: Progress, watch: Watch | None
+) -> dict[str, Any]:
     rounds, every = experiment.config.rounds, experiment.config.evaluation.every
     recording = 0.0
     for round in range(done + 1, rounds + 1):
@@ -98,6 +113,8 @@ def _play(experiment: Experiment, folder: RunFolder, done: int, progress: Progre
             folder.save_state(round, _state(experiment))
         recording = time.perf_counter() - started
         progress(line)
+        if watch is not None:
+            watch.see(seen(experiment, record, line))
     heard = learned(folder.path) if experiment.config.defense else None
     summary = known(summarize(experiment, read_rounds(folder.path), heard))
     folder.finish(summary)

@@ -9,6 +9,9 @@ from rich.console import Console
 
 console = Console(highlight=False, markup=False)
 
+LOG = "node.log"
+"""Where a node's log lines go while a live view has the terminal."""
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
@@ -33,6 +36,9 @@ def keygen(path: Annotated[Path, typer.Argument(help="The key file to write; its
 def node(
     config: Annotated[Path, typer.Argument(help="The TOML file of this node.")],
     check: Annotated[bool, typer.Option("--check", help="Only build everything and show the swarm's id.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show what each sender sends and keeps, and whether this node learns.")
+    ] = False,
 ) -> None:
     """Take part in a real swarm, until its last round or until it is stopped."""
     from hailproof.runs.quiet import quiet_libraries
@@ -41,12 +47,27 @@ def node(
     files = load_node(config)
     quiet_libraries()
     from hailproof.service.node import NodeService
+    from hailproof.tracking.live import LiveView
+    from hailproof.tracking.watch import watching
 
-    service = NodeService(files)
+    doing: list[Any] = []  # the node, once it is built
+    view = LiveView(files.swarm.run_config().rounds, console, lambda: _doing(*doing)) if live and not check else None
+    with watching(files.node.track, files.path(files.node.folder), view, _warn) as watch:
+        service = NodeService(files, watch=watch)
+        doing.append(service)
+        if view is not None and console.is_terminal:
+            service.log = service.log.into(service.folder / LOG)  # it would run through the picture
+        last = _lived(service, files, check)
+    if last is not None and last < service.rounds:
+        _say(f"Stopped after round {last} of {service.rounds}; go on with: hailproof node {config}")
+
+
+def _lived(service: Any, files: Any, check: bool) -> int | None:
+    """Runs a node until its end; ``None`` if it was only to be checked."""
     if check:
         _say(f"Swarm {service.swarm_id}: this is node {service.index} of {len(files.swarm.members)}.")
         service.store.close()
-        return
+        return None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(service))
     stop_metrics = None
@@ -55,12 +76,20 @@ def node(
 
         stop_metrics = serve(lambda: service.records.status, files.node.metrics_host, files.node.metrics_port)
     try:
-        last = service.run()
+        return service.run()
     finally:
         if stop_metrics:
             stop_metrics()
-    if last < service.rounds:
-        _say(f"Stopped after round {last} of {service.rounds}; go on with: hailproof node {config}")
+
+
+def _doing(service: Any = None) -> str:
+    """What a node does just now."""
+    status = service.records.status if service is not None else {}
+    return f"round {status['round']}: {status['phase']}" if {"round", "phase"} <= {*status} else "begins"
+
+
+def _warn(sentence: str) -> None:
+    Console(stderr=True, highlight=False, markup=False).print(f"hailproof: {sentence}", soft_wrap=True)
 
 
 def _stop(service: Any) -> None:
@@ -123,7 +152,7 @@ def status(
     port: Annotated[int, typer.Option(help="With --web: the port.", min=1, max=65535)] = 8471,
 ) -> None:
     """Show who sent, who was caught, whether nodes learn, and whether they are equal."""
-    from hailproof.service.status import find_status, read_status, status_app, table_of
+    from hailproof.service.status import find_status, picture_of, read_status, status_app
 
     files = find_status(folders)
     if web:
@@ -135,16 +164,16 @@ def status(
         uvicorn.run(app, host=host, port=port, log_level="warning", ws="none", timeout_graceful_shutdown=1)
         return
     if once or not console.is_terminal:
-        console.print(table_of(read_status(files)))
+        console.print(picture_of(read_status(files)))
         return
     import time
 
     from rich.live import Live
 
-    with Live(table_of(read_status(files)), console=console, auto_refresh=False) as live:
+    with Live(picture_of(read_status(files)), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(1)
-                live.update(table_of(read_status(files)), refresh=True)
+                live.update(picture_of(read_status(files)), refresh=True)
         except KeyboardInterrupt:
             return

@@ -123,6 +123,7 @@ class NodeConfig(Section):
         threads: Of torch; 0 for all cores.
         metrics_port: Where Prometheus metrics are served; 0 for nowhere.
         metrics_host: The address that they are served at.
+        track: Trackers that the node's figures go to; its folder is theirs.
         retention: Rounds that the archive and the journal keep.
         checkpoints: Own checkpoints that are kept.
         catch_up: Rounds that are played again to catch up; if more were missed, a checkpoint is asked for.
@@ -138,6 +139,7 @@ class NodeConfig(Section):
     threads: Natural = 0
     metrics_port: Annotated[int, Field(ge=0, lt=65536)] = 0
     metrics_host: str = "127.0.0.1"
+    track: tuple[str, ...] = ()
     retention: Count = 200
     checkpoints: Count = 3
     catch_up: Natural = 20

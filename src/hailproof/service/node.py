@@ -29,6 +29,8 @@ from hailproof.service.config import NodeFiles
 from hailproof.service.open import open_store
 from hailproof.service.records import Log, Records, round_line
 from hailproof.service.state import restore, snapshot, weights_hash
+from hailproof.tracking.seen import seen_by_node
+from hailproof.tracking.watch import Watch
 from hailproof.wire import State, Want, encoded
 
 SERVERS = 2
@@ -47,12 +49,13 @@ class NodeService:
     Args:
         files: Its configuration.
         log: Where it says what happens.
+        watch: Trackers and a live view, which are shown every round.
 
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
     """
 
-    def __init__(self, files: NodeFiles, log: Log | None = None) -> None:
+    def __init__(self, files: NodeFiles, log: Log | None = None, watch: Watch | None = None) -> None:
         node, swarm = files.node, files.swarm
         identity = Identity.load(files.path(node.identity))
         if identity.key not in swarm.keys:
@@ -71,6 +74,7 @@ class NodeService:
         self.stopping = threading.Event()
         self.log = log or Log(node=self.index)
         self.records = Records(self.folder, node.retention)
+        self.watch = watch or Watch()
         if node.threads:
             torch.set_num_threads(node.threads)
         private = int.from_bytes(identity.secret("private", self.swarm_id)[:8], "big") >> 1
@@ -144,6 +148,9 @@ class NodeService:
             node=self.index, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
             members=len(self.exchange.members), round=self.round, started=time.time(),
         )  # fmt: skip
+        for line in self.records.lines():
+            if isinstance(reward := line.get("own_reward"), int | float):
+                self.watch.tally.remember(line["round"], reward)
         self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
         if self.round:
             self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
@@ -324,12 +331,17 @@ class NodeService:
     ) -> None:
         exchange = self.exchange
         own = states.get(self.index)
+        node = self.participant.node
+        suspended = node.suspended(round + 1)
+        names = tuple(defense.name for defense in node.chain.defenses)
+        seen = seen_by_node(round, view, node.nodes, suspended, names)
         line = round_line(
             view,
             {
                 "round": round,
+                "own_reward": seen.reward,
                 "sent": sorted(exchange.index[entry.sender] for entry in gathered.entries),
-                "suspended": sorted(self.participant.node.suspended(round + 1)),
+                "suspended": sorted(suspended),
                 "decision": gathered.decision.hex(),
                 "beacon": gathered.beacon,
                 "weights": own.weights.hex() if own else None,
@@ -349,7 +361,8 @@ class NodeService:
         for sender, proof in self.gate.proofs.items():
             self.records.evidence(sender, proof)
         self.records.prune(self.folder / "journal", round - self.settings.retention)
-        self.records.tell(round=round, last=line, equal=self.equal)
+        self.watch.see(seen)
+        self.records.tell(round=round, last=line, equal=self.equal, learning=str(self.watch.tally.answer()))
         short = {key: line[key] for key in ("round", "reward", "sent", "missing", "equal", "stalled", "followed")}
         self.log("round", **short, weights=line["weights"][:16] if line["weights"] else None)
 

@@ -32,6 +32,15 @@ class Log:
         self._stream = stream or sys.stderr
         self._fields = fields
 
+    def into(self, path: Path) -> "Log":
+        """A log of the same fields that is appended to a file.
+
+        Raises:
+            RunError: If the file cannot be written.
+        """
+        with writing(path):
+            return Log(path.open("a", encoding="utf-8"), **self._fields)
+
     def __call__(self, event: str, **fields: Any) -> None:
         """Writes one event; a stream that is gone is no reason to stop."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -102,6 +111,19 @@ class Records:
             return max((json.loads(line)["round"] for line in lines[-3:] if line.endswith(b"}")), default=0)
         except (ValueError, LookupError) as error:
             raise RunError(f"{path} is damaged ({error}); move it away.") from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of all rounds; what cannot be read is left out."""
+        path = self.folder / ROUNDS
+        found = []
+        for text in path.read_bytes().splitlines() if path.is_file() else ():
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(line, dict) and type(line.get("round")) is int:
+                found.append(line)
+        return found
 
     def add(self, line: Mapping[str, Any], view: NodeRound) -> None:
         """Writes the line of a round, and its completions into the archive, which keeps so many rounds."""

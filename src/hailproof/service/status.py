@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from hailproof.errors import RunError
+from hailproof.parsing import printable
 from hailproof.runs.files import read_json
 from hailproof.service.records import STATUS
 
+PAGE_ONLY = ("weights", "learning")
+"""What a terminal has no room for: the answer whether a node learns stands below the table."""
 SILENT = 120.0
 """Seconds after which a status that has not changed is shown as old."""
 
@@ -64,6 +69,7 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
         "node": str(status.get("node", status["folder"])),
         "round": f"{status.get('round', '-')}/{status.get('rounds', '-')}",
         "doing": phase if age < SILENT or phase in ("stopped", "finished") else f"silent for {age:.0f} s",
+        "learning": _learning(status.get("learning")),
         "reward": "-" if reward is None else f"{reward:.3f}",
         "sent": ", ".join(map(str, last["sent"])) if last.get("sent") else "-",
         "caught": ", ".join(f"{sender}: {count}" for sender, count in caught.items()) or "-",
@@ -74,15 +80,30 @@ def _row(status: dict[str, Any], now: float) -> dict[str, str]:
     }
 
 
+def _learning(answer: Any) -> str:
+    """The word of the node's answer; the evidence is a line of its own."""
+    return answer.partition(":")[0] if isinstance(answer, str) else "-"
+
+
 def table_of(statuses: Sequence[dict[str, Any]]) -> Table:
-    """The table of some nodes; the page has their weights as well, for which a terminal has no room."""
-    rows = [{name: text for name, text in row.items() if name != "weights"} for row in rows_of(statuses)]
+    """The table of some nodes; the page has more columns, for which a terminal has no room."""
+    rows = [{name: text for name, text in row.items() if name not in PAGE_ONLY} for row in rows_of(statuses)]
     table = Table(box=SIMPLE, pad_edge=False)
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold", min_width=max(len(name), 8 if name == "doing" else 0))
     for row in rows:
         table.add_row(*row.values())
     return table
+
+
+def picture_of(statuses: Sequence[dict[str, Any]]) -> Group:
+    """The table of some nodes, and for each whether it learns and what that rests on."""
+    answers = [
+        Text(f"Is node {row['node']} learning? {printable(status['learning'], 400)}")
+        for row, status in zip(rows_of(statuses), statuses, strict=True)
+        if isinstance(status.get("learning"), str)
+    ]
+    return Group(table_of(statuses), *answers)
 
 
 PAGE = """<!doctype html>

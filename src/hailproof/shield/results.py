@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hailproof.metrics.rates import mean
 from hailproof.parsing import printable
 from hailproof.records import Verdict
+from hailproof.tracking.seen import SeenRound, SeenRow
 
 Sender = str | int
 """Who sent a completion: whatever name the trainer has for it."""
@@ -127,6 +129,28 @@ class Screened:
             figures[f"hailproof/rejected/{name}"] = counts.get(name, 0) / rows
         return figures | {"hailproof/seconds": sum(self.seconds.values())}
 
+    def seen(
+        self, rewards: Sequence[float | None] = (), own: Sender | None = None, defenses: tuple[str, ...] = ()
+    ) -> SeenRound:
+        """The batch as trackers and the live view take it.
+
+        Args:
+            rewards: ``[N]`` rewards before screening; unknown without them.
+            own: The receiver's own name; reward and length are of its rows then, else of all.
+            defenses: Names of the defenses that were asked.
+        """
+        written = [index for index, row in enumerate(self.rows) if own is None or row.sender == own]
+        return SeenRound(
+            round=self.round,
+            rows=tuple(_seen(row) for row in self.rows),
+            reward=mean(rewards[index] for index in written) if rewards else None,
+            completion_tokens=mean(len(ids) for ids in (self.rows[at].token_ids for at in written) if ids is not None),
+            excluded=frozenset(str(name) for name in self.suspended),
+            defenses=defenses,
+            defense_seconds=sum(self.seconds.values()),
+            notes={} if own is None else {str(own): "own"},
+        )
+
     def summary(self) -> str:
         """What became of the batch, in a few lines that are safe to print."""
         muted = sum(row.muted > 0 for row in self.rows)
@@ -155,3 +179,14 @@ class Screened:
 
     def __str__(self) -> str:
         return self.summary()
+
+
+def _seen(row: ScreenedRow) -> SeenRow:
+    return SeenRow(
+        sender=None if row.sender is None else str(row.sender),
+        tokens=None if row.mask is None else len(row.mask),
+        learned=0.0 if row.mask is None else sum(row.mask) * row.weight,
+        muted=row.muted,
+        left_out=row.left_out,
+        rejection=row.rejection,
+    )

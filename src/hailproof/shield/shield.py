@@ -28,8 +28,13 @@ from hailproof.shield.results import Screened, ScreenedRow, Sender
 from hailproof.shield.rows import Text, sender_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hailproof.policies.causal_lm import CausalLM
     from hailproof.shield.senders import SenderPasses
+    from hailproof.tracking import Tracker
+    from hailproof.tracking.live import LiveView
+    from hailproof.tracking.watch import Watch
 
 Brings = Literal["ids", "senders", "groups", "keys"]
 """What a trainer can hand to ``screen`` besides texts and rewards."""
@@ -105,6 +110,7 @@ class Shield:
         self.anchor = self._anchored(anchor, tokenizer, nobody_trains=isinstance(model, str))
         self.round = 0
         self.guarded: Any = None
+        self._watch: Watch | None = None
         self.notes = tuple(notes_of(named))
         self._senders: dict[Sender, int] = {}
 
@@ -222,7 +228,40 @@ class Shield:
         owed = {self._number(sender_of("missing", name)): count for name, count in (missing or {}).items()}
         screening = self._ask(batch, number, owed, beacon)
         self.round = number
-        return Screened(number, self._rows(batch, screening), self.suspended(), screening.seconds)
+        result = Screened(number, self._rows(batch, screening), self.suspended(), screening.seconds)
+        if self._watch is not None:
+            names = tuple(defense.name for defense in self.chain.defenses)
+            self._watch.see(result.seen(() if rewards is None else batch.rewards, self.own, names))
+        return result
+
+    def track(self, tracker: "Tracker") -> None:
+        """Gives the figures of each batch to a tracker from now on; whoever opened it closes it.
+
+        Args:
+            tracker: Anything with ``log(step, numbers)`` and ``close()``, as ``hailproof.tracking.open_tracker`` gives.
+                One that fails is left out from then on.
+        """
+        self._watched().trackers.append(tracker)
+
+    def live(self, rounds: int | None = None, console: "Console | None" = None) -> "LiveView":
+        """A live view of the batches, in the terminal while it is open: ``with shield.live(): train()``.
+
+        Args:
+            rounds: Batches that will come, if that is known.
+            console: Where it is shown; by default the terminal.
+        """
+        from hailproof.tracking.live import LiveView
+
+        view = LiveView(rounds, console)
+        self._watched().views.append(view)
+        return view
+
+    def _watched(self) -> "Watch":
+        from hailproof.tracking.watch import Watch
+
+        if self._watch is None:
+            self._watch = Watch()
+        return self._watch
 
     def suspended(self) -> frozenset[Sender]:
         """Senders that some defense wants to send nothing in the next round."""
