@@ -7,7 +7,9 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -298,6 +300,18 @@ def leveldb_records(data: bytes) -> Iterator[bytes]:
             whole = b""
 
 
+def written_whole(file: Path, kind: Any) -> list[Any]:
+    """The records of a file of W&B, whose own process may write the last ones a little after a run was ended."""
+    for _ in range(300):
+        records = []
+        with suppress(Exception):  # the last record may be cut off still
+            records = [kind.FromString(data) for data in leveldb_records(file.read_bytes())]
+        if records and records[-1].HasField("exit"):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end")
+
+
 def test_wandb_is_offline_unless_told_and_writes_figures_alone(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
@@ -309,8 +323,7 @@ def test_wandb_is_offline_unless_told_and_writes_figures_alone(tmp_path, monkeyp
     assert len({part.name.rpartition("-")[2] for part in parts}) == 1  # one run of W&B, in two parts
     steps: dict[int, dict[str, float]] = {}
     for file in sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
-        for data in leveldb_records(file.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)  # pyright: ignore[reportAttributeAccessIssue]
+        for record in written_whole(file, wandb_internal_pb2.Record):  # pyright: ignore[reportAttributeAccessIssue]
             if record.history.item:
                 items = record.history.item
                 found = {".".join(each.nested_key) or each.key: json.loads(each.value_json) for each in items}
