@@ -1,9 +1,9 @@
 """Builds the documentation site in build/docs/site, and refuses broken links and whatever would be fetched.
 
 The pages are ``docs/*.md`` as they are, with two changes: links that leave the site lead to ``SOURCE``, if the
-environment names one (``https://host/owner/repository/blob/main``), and are plain text otherwise. A page for each attack
-and defense is made from its docstring, its paragraph on the overview page and the tables of results that name it; the
-references come from the code.
+environment names one (``https://host/owner/repository/blob/main``), and are plain text otherwise. A page for each
+attack and defense is made from its docstring, its paragraph on the overview page and the tables of results that name
+it; the references come from the code.
 """
 
 import ast
@@ -136,7 +136,8 @@ def entry(kind: str, name: str) -> str:
     if said:
         sections.append(f"## Details\n\n{said}")
     sections += [f"## Result\n\n{results(name)}", f"## Limits\n\n{parts['Limits']}", f"## Source\n\n{parts['Source']}"]
-    sections.append(f"## Options\n\n::: {module}.{_class}\n    options:\n      members: []\n      show_root_heading: false\n")
+    options = "    options:\n      members: []\n      show_root_heading: false\n"
+    sections.append(f"## Options\n\n::: {module}.{_class}\n{options}")
     return "\n\n".join(sections)
 
 
@@ -155,7 +156,8 @@ def cli() -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
     page = done.stdout.replace("# `hailproof`", "# Command line", 1)
     about = dict(re.findall(r"^##+ `hailproof ([^`]+)`\n\n(.+)$", page, re.M))
-    return re.sub(r"^\* `([\w-]+)`: .+\.\.\.$", lambda row: f"* `{row[1]}`: {about.get(row[1], row[0])}", page, flags=re.M)
+    shortened = re.compile(r"^\* `([\w-]+)`: .+\.\.\.$", re.M)
+    return shortened.sub(lambda row: f"* `{row[1]}`: {about.get(row[1], row[0])}", page)
 
 
 def relinked(text: str, source: Path, target: str, targets: dict[Path, str]) -> str:
