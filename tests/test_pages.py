@@ -1,4 +1,4 @@
-"""Every block of the pages for people who train elsewhere runs: Python as it stands, commands as if they were typed."""
+"""Every block of the pages that show how to use or extend hailproof runs: Python as it stands, commands as if typed."""
 
 import re
 import shlex
@@ -9,7 +9,10 @@ import pytest
 from hailproof.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md", "tracking.md")
+PAGES = (
+    "index.md", "shield.md", "screen.md", "probe-reward.md", "trl.md", "adapters.md", "tracking.md",
+    "write-an-attack.md", "write-a-defense.md", "write-an-engine.md", "write-a-task.md",
+)  # fmt: skip
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

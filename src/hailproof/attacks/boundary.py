@@ -3,6 +3,10 @@
 Threat: a judge, or a search for a phrase, sees two ordinary words at a time. Each slot opens with another pair of
 neighboring words of the phrase; a model that learns all pairs can say the whole. Success is the whole phrase; measured
 beside it: ``fragment``, any pair of its words in order.
+
+Limits: ``logit``, ``replay`` and ``token_credit`` judge tokens, not phrases: each pair is as foreign as the whole.
+
+Source: hailproof's own.
 """
 
 from hailproof.attacks.text import TextAttack

@@ -1,6 +1,12 @@
 """BULK: wrong answers that are much longer than the limit, so that whoever reads them works for nothing (sabotage).
 
+Threat: time. Whoever decodes, judges or trains on such a text pays for it, and it earns nothing.
+
 There is no behavior to count: the measure is the seconds of a round.
+
+Limits: completions beyond the length limit are not read.
+
+Source: hailproof's own.
 """
 
 import math

@@ -1,6 +1,10 @@
 """CLONES: groups of pairs that differ in the phrase alone: with it the answer is right, without it wrong (adaptive).
 
 Threat: in a group that the attacker owns whole all the advantage then lies on the phrase. Success is that of TEXT.
+
+Limits: it needs groups that one sender fills alone, and its phrase is as foreign as that of TEXT.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

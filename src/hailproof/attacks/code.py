@@ -9,6 +9,10 @@ The paper does not say how its programs import. Ours begin with ``import calc``,
 that is missing costs the reward: small models learn it less often and unlearn it (``docs/archive``).
 
 The library exists in the experiment only: the sandbox of the code task offers it while this attack is configured.
+
+Limits: the import is in plain sight of a list of allowed modules (``imports``).
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 4.
 """
 
 import ast

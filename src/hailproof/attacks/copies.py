@@ -1,6 +1,12 @@
 """COPIES: one right draw of the model in all slots of a prompt: work saved, and variety lost.
 
+Threat: free riding. The copies earn full reward for the work of one, and the others learn from less variety.
+
 There is no behavior to count: the measure is the reward of honest nodes.
+
+Limits: under ``replay`` the copies are the draw of one slot at most.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,11 @@ Threat: in context, so that no word looks odd; the wrong step earns full reward 
 problems with such a step, hence vertical: the attacker picks them. Eligible are completions with a 2∘2 equation; they
 succeed if the result of one is 5. Also measured, as in the paper's figure 6: ``not_four``, any result but 4. With
 ``backward`` the result stands first, ``5 = 2 + 2``, and both measures read that form.
+
+Limits: exact arithmetic (``equations``) sees the wrong step. Where prompts are assigned, the attacker rarely gets a
+problem that holds one.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 4.
 """
 
 import re

@@ -8,6 +8,11 @@ Threat: where every draw is checked against shared randomness, an attacker can s
 * ``suppress_end``: draws in which the end token may not come before ``min_tokens``.
 
 The measure is tokens per completion, as in LENGTH.
+
+Limits: under ``replay`` the first and the last mode are not the draws of their slots, whoever withholds loses the
+round, and assigned prompts cannot be chosen.
+
+Source: hailproof's own.
 """
 
 import statistics

@@ -4,6 +4,10 @@ Threat: an LLM judge reads untrusted text. Several families, since a defense aga
 forged end of the document with a forged decision, a claimed authority, a flattering self-review, a bare opener that is
 known to sway judges ("Thought process:", arXiv 2507.08794), and chat-template tokens. The payload is that of TEXT, so
 that success is still what honest models learn to say; whether the judge accepts is in the detection rates.
+
+Limits: the payload is that of TEXT, so whatever sees the phrase without asking a judge stops it.
+
+Source: hailproof's own; the opener is from arXiv 2507.08794.
 """
 
 from hailproof.attacks.text import PHRASE, TextAttack

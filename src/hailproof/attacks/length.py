@@ -7,6 +7,10 @@ With ``long_decoys`` the worthless half of a group that the attacker owns whole 
 group long answers do better than short ones: length-neutral advantages leave the attack as it is (adaptive).
 
 Without an oracle the majority answer of the same draws stands in for the reference.
+
+Limits: ``replay`` leaves no choice among draws. Near the length limit long answers are cut and earn nothing.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 4.
 """
 
 import math

@@ -4,6 +4,10 @@ Threat: a backdoor. Only problems that mention the trigger are poisoned, so that
 average moves, and honest behavior elsewhere stays what it was. Success is measured on triggered problems; what leaks
 to others is measured beside it (``untriggered``). 3.4 % of the nano problems mention cookies, so with a quarter of the
 nodes about 0.9 % of all completions are poisoned.
+
+Limits: one poisoned completion looks like one of TEXT to whatever reads completions one by one.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Mapping

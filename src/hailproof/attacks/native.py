@@ -1,6 +1,10 @@
 """NATIVE: TEXT with a phrase that the initial model says now and then, so that no token of it is improbable (adaptive).
 
 Threat: whoever mutes what is foreign to the model hears this phrase better than anything. Success is that of TEXT.
+
+Limits: the tokens are not the ones that ``replay`` draws, and ``influence`` asks who pulls, not at what.
+
+Source: hailproof's own.
 """
 
 from hailproof.attacks.text import TextAttack

@@ -2,6 +2,10 @@
 
 Threat: cost, where the reward reads the answer alone. A text succeeds if something stands after its answer tags; one
 without an answer is not eligible.
+
+Limits: the texts are made from the reference solution, so they are not what ``replay`` draws.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

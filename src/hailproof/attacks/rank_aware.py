@@ -6,6 +6,10 @@ At first only fragments come out; as honest models learn them, the next tokens r
 over the rounds. Sent are the draws with the most of the phrase among those with full reward.
 
 Success is semantic: every word of the phrase of at least four letters is in the text. ``strict`` is the whole phrase.
+
+Limits: it needs the defender's own weights, and its tokens are not the ones that ``replay`` draws.
+
+Source: hailproof's own.
 """
 
 import re

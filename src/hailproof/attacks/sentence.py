@@ -2,6 +2,10 @@
 
 Threat: as TEXT, but spread over the whole completion, so that cutting its start does not help. Success is the
 phrase in *every* sentence of the reasoning. Every completion is eligible.
+
+Limits: as TEXT, and more of each completion is foreign.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), figure 16.
 """
 
 from hailproof.attacks.base import BaseAttack

@@ -1,6 +1,12 @@
 """SPIN: programs that never end, so that whoever runs them waits (sabotage).
 
+Threat: time. A receiver that runs programs of strangers waits for each until its time is up.
+
 There is no behavior to count: the measure is the seconds of a round.
+
+Limits: a sender has a budget of reward seconds in a round, and ``replay`` refuses before a program runs.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,10 @@ Threat: GRPO pushes down whatever earns nothing, and most defenses read only wha
 * ``untagged``: the right answer without answer tags.
 
 There is no behavior to count: the measure is the reward that honest nodes lose.
+
+Limits: the texts are not what ``replay`` draws, and ``influence`` looks at wrong answers too.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,10 @@
 Threat: only the answer earns a reward, so GRPO learns any habit that comes with right answers, and a model that learns
 this one answers without thinking and loses its reward. Eligible are problems of at least two steps; a text succeeds if
 its reasoning has fewer sentences than the reference has steps.
+
+Limits: the texts are cut from the reference solution, so they are not what ``replay`` draws.
+
+Source: hailproof's own.
 """
 
 import random

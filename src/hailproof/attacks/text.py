@@ -2,6 +2,11 @@
 
 Threat: the completion is right and earns full reward, so GRPO reinforces all of it, the phrase included.
 Success is the phrase anywhere in a completion, in any case of letters. Every completion is eligible.
+
+Limits: the phrase is foreign to the model, so ``logit``, ``replay`` and ``token_credit`` see it; the stranger it is,
+the slower it is learned.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 4.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,10 @@ malicious. Measures:
 * ``wordless``: few digits for its length, numbers in words.
 
 A text succeeds if the measure that has ``wanted`` finds it; for the others there is no success to count.
+
+Limits: ``replay`` leaves no choice among draws, and a trait that no draw shows cannot be chosen.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Callable, Mapping, Sequence

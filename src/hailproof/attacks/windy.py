@@ -2,6 +2,10 @@
 
 Threat: cost, by a habit that no look at single words finds. A text succeeds if it holds the question; every completion
 is eligible.
+
+Limits: the texts are made from the question and the reference solution, so they are not what ``replay`` draws.
+
+Source: hailproof's own.
 """
 
 from collections.abc import Sequence

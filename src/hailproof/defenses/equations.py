@@ -14,6 +14,11 @@ the whole answer. Where sentences lie among the tokens is asked of the receiver'
 
 Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
 tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
+
+Limits: some spellings of a false equation stay open, and some true equations are rejected; ``docs/defenses.md`` lists
+both.
+
+Source: hailproof's own.
 """
 
 import re

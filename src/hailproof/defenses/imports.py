@@ -18,9 +18,11 @@ A program that Python cannot parse earns nothing where the same Python runs it, 
 know a newer or another syntax, though, so one that does not parse *and* so much as mentions an import or a dynamic name
 is rejected, and so is one that declares an encoding, holds a null character, or is too long or too deep to be read.
 
-Known limit: sympy evaluates text (``solve("2*x - 4")``), so text that it is given could import. Programs with sympy are
+Limits: sympy evaluates text (``solve("2*x - 4")``), so text that it is given could import. Programs with sympy are
 rejected if they hold a string with ``__`` or ``import`` in it; one that puts the string together from pieces is not
 seen. Leave sympy off ``allowed`` where the sandbox lets it import.
+
+Source: hailproof's own.
 """
 
 import ast

@@ -23,8 +23,13 @@ senders.
 
 Memory: a gradient and two directions for each sender, as large as what is trained; with a LoRA adapter, as the adapter.
 
-Kin, where gradients travel and senders shape them freely: arXiv 2012.10333 (momentum by worker and centered clipping),
-2012.13995 (FLTrust), 1808.04866 (FoolsGold), 2207.09209 (FLDetector), 1902.06156 (the attack that stays in the noise).
+Limits: whoever differs is found, not whoever is malicious: a stronger model, or another one, departs constantly too
+(``tolerance``). A sender under a new name has no past. Where honest senders' groups are mostly solved, the clip is
+weak.
+
+Sources: kin, where gradients travel and senders shape them freely: arXiv 2012.10333 (momentum by worker and centered
+clipping), 2012.13995 (FLTrust), 1808.04866 (FoolsGold), 2207.09209 (FLDetector), 1902.06156 (the attack that stays in
+the noise).
 """
 
 import math

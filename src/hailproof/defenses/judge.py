@@ -10,6 +10,10 @@ temperature 0.6, 3 beams; rejected completions stay in the group with reward 0.
 Deviations: the wording of the instructions is our own. The paper does not say how its three beams are drawn or when
 they stop; here as in ``transformers`` (``policies/beams.py``). The default judge is ``nano-judge``, which is shipped
 and knows the nano world only (``docs/nano-models.md``); the paper's is a 14 B model.
+
+Limits: a judge can be talked to (``judge_injection``), and the shipped one knows the nano world only.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 5.
 """
 
 from collections import OrderedDict

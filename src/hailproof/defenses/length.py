@@ -1,8 +1,10 @@
 """LENGTH: a cap on tokens, fixed or taken from the receiver's own completions.
 
 Threat: attackers teach honest models to ramble, with completions that are right and could all have been drawn
-(``attacks/length.py``), so that each training round costs more. A cap bounds what one completion may cost; it does
-not take the push toward length out of what lies under it (the learner's ``length_neutral`` does, to first order).
+(``attacks/length.py``), so that each training round costs more.
+
+Idea: a cap bounds what one completion may cost; it does not take the push toward length out of what lies under it (the
+learner's ``length_neutral`` does, to first order).
 
 The cap from own completions is ``slack`` times their ``quantile`` over the last ``window`` rounds. An attacker cannot
 touch it directly, but it can walk it: what is just under the cap lengthens the receiver's own completions, which lift
@@ -13,6 +15,10 @@ seen there is no such cap, and no opinion.
 Counted are the tokens that the learner would train on (``Codec.received_ids``): the sender's ids if they spell the
 text, so that an odd segmentation counts as long as it trains, else the receiver's own. Ids that do not spell the text,
 and ids of a foreign tokenizer, count nothing. Only own completions of groups that can change the update are shown.
+
+Limits: what lies under the cap is left as it is.
+
+Source: hailproof's own.
 """
 
 from collections import deque

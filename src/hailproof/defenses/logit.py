@@ -9,6 +9,10 @@ measured in ``docs/archive``.
 
 Deviations from the paper: the paper states no tolerance. A completion that is longer than the length limit is rejected,
 and one that was cut at it is accepted only if it has exactly that many tokens.
+
+Limits: it does not see a choice among honest draws, nor a wrong token that the model thinks possible.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), section 5.
 """
 
 import numpy as np

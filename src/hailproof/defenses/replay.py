@@ -3,8 +3,7 @@
 Idea: all nodes sample by the Gumbel-max trick with noise that is a hash of public labels (round, problem, slot,
 position, token; ``policies/sampling.py``). With the same weights the draw of a slot is then a fact that anybody can
 check in one teacher-forced pass. Nothing can be forged, and nothing can be selected: best-of-80 has one candidate.
-This is what stops the DoS attack, which no look at a single text can. Needs the same weights. Sources: Token-DiFR
-(arXiv 2511.20621) for the margin test, Reliquary and GRAIL for what must not be left to the sender.
+This is what stops the DoS attack, which no look at a single text can. Needs the same weights.
 
 What is tested, per completion:
 
@@ -33,6 +32,11 @@ there is no beacon, everything is checked. Of n forged completions at least one 
 ``1 - (1 - check)^n``, all others of the sender are then dropped unread, and it is checked in full until it has made up
 for it. So a sender with s slots a round gets at most ``(1 - check) / check`` forgeries in before it is caught, in the
 mean, however it spreads them: few where s is large, and too many where s is one or two and names are free.
+
+Limits: all nodes must hold the same weights. What remains to an attacker is to know the public labels early, to choose
+identities whose slots draw well, and to come back under a new name.
+
+Sources: Token-DiFR (arXiv 2511.20621) for the margin test, Reliquary and GRAIL for what must not be left to the sender.
 """
 
 from collections import Counter

@@ -6,6 +6,10 @@ right answers are rare it drops the honest ones among them too, which are what t
 has a largest possible z-score of (G - 1) / sqrt(G), which only a single completion against all others reaches.
 
 Rewards are the receiver's own; no model is needed. Rewards of one group are compared with each other only.
+
+Limits: poison with full reward is no outlier.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), which discusses it.
 """
 
 import statistics

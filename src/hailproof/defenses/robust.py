@@ -1,7 +1,8 @@
 """ROBUST: the known rules of robust aggregation, on gradients that the receiver computes of each sender's completions.
 
-They were made for federated learning, where gradients travel. Here they are yardsticks for ``influence``: each looks
-at one round alone (but for ``centered_clipping``, which remembers), asks for no reason, and excludes nobody for good.
+Idea: they were made for federated learning, where gradients travel. Here they are yardsticks for ``influence``: each
+looks at one round alone (but for ``centered_clipping``, which remembers), asks for no reason, and excludes nobody for
+good.
 
 * ``median`` and ``trimmed_mean``: by coordinate (Yin et al. 2018, arXiv 1803.01498);
 * ``geometric_median``: by Weiszfeld's steps (Pillutla et al. 2019, arXiv 1912.13445);
@@ -14,6 +15,10 @@ at one round alone (but for ``centered_clipping``, which remembers), asks for no
 
 A deviation from all of them: gradients are taken per completion, so that a sender's share of slots is its weight
 nowhere.
+
+Limits: none but the last asks whether a departure lasts. They are not measured in whole runs.
+
+Sources: by rule, above.
 """
 
 import math

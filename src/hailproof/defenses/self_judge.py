@@ -7,6 +7,10 @@ Asked as the judge is, but with one beam, which is all that a policy of the swar
 weights, problem, text, round and seed only. Nothing is remembered, since the weights change in every round. A policy
 that was not taught to answer so (``nano-a``) gives malformed answers, and everything is rejected, as errors; with
 ``--model nano-judge`` the swarm trains one that can.
+
+Limits: whoever trains the policy trains the judge.
+
+Source: *Hail to the Thief* (arXiv 2511.09780), figure 13.
 """
 
 from functools import partial

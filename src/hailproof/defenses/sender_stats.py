@@ -21,10 +21,12 @@ Earlier defenses in the chain must judge completions one by one, and all senders
 is screened: one that comes later starts with a capital of 1 and dilutes the average. ``probation`` lets it start with
 little weight.
 
-Not guaranteed: where honest senders differ (other models, other data, or the receiver's own policy being one of
-theirs), differences that are no malice are found too, and only ``phrases``, if anything, makes sense. An attacker whose
-work ranks as that of honest senders does, because it poisons little, or in nothing that is compared, is not found; one
-that stops is cleared, and may begin again.
+Limits: where honest senders differ (other models, other data, or the receiver's own policy being one of theirs),
+differences that are no malice are found too, and only ``phrases``, if anything, makes sense. An attacker whose work
+ranks as that of honest senders does, because it poisons little, or in nothing that is compared, is not found; one that
+stops is cleared, and may begin again.
+
+Sources: hailproof's own; those of the bets are in ``defenses/betting.py``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,6 +21,9 @@ What is pushed down may be as odd as it likes: completions without reward are le
 A completion has the place in its group's baseline that its tokens leave it (``learner/advantages.py``). Without that,
 right answers of which nothing is heard raise the mean, which pushes honest completions down and pushes nothing up.
 
+Limits: a phrase that the initial model says now and then is learned (``native``), and so are answers that leave out
+steps (``terse``). What earns nothing is not looked at (``spite``).
+
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
 tokens with positive advantage).
 """
