@@ -63,12 +63,13 @@ def killed(folder: Path, moment: str) -> None:
         if moment == f"after round {line['round']}":
             die()
 
-    run.CHECKPOINT_EVERY = EVERY
-    if moment == "before the first checkpoint":
-        RunFolder.save_state = die
-    if moment == "after the last checkpoint":
-        RunFolder.finish = die
-    start(load_config(folder.parent / "config.toml"), folder, progress)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHECKPOINT_EVERY", EVERY)
+        if moment == "before the first checkpoint":
+            patch.setattr(RunFolder, "save_state", die)
+        if moment == "after the last checkpoint":
+            patch.setattr(RunFolder, "finish", die)
+        start(load_config(folder.parent / "config.toml"), folder, progress)
 
 
 def outcome(folder: Path) -> tuple:

@@ -179,7 +179,9 @@ def fresh_processes() -> SpawnContext | ForkServerContext:
     """
     import torch
 
-    context = multiprocessing.get_context("spawn" if torch.accelerator.is_available() else "forkserver")
+    if torch.accelerator.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hailproof.runs.run"])
     return context
 
