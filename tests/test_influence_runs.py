@@ -83,14 +83,14 @@ def test_separate_nodes_decide_alike(topology, then):
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
     """Also in the midst of an exclusion: directions, evidence and terms are in the checkpoint."""
     tree = {**TINY, "learner": {"learning_rate": 1e-3, "breaker": {"rounds": 4}}}
-    config = load_config(None, [*tree.items(), TEXT, INFLUENCE, ("rounds", 12)])
+    config = load_config(None, [*tree.items(), TEXT, INFLUENCE, ("rounds", 9)])
     start(config, tmp_path / "whole")
 
     class Killed(BaseException):
         """As a signal would be: nothing tidies up after it."""
 
     def stop(line):
-        if line["round"] == 8:
+        if line["round"] == 7:
             raise Killed
 
     with pytest.raises(Killed):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import runs_below
 from test_cli import SMALL, call
 
 from hailproof import cli, demo
@@ -89,8 +90,7 @@ def runs_are_deaf(pid: int) -> None:
     running: list[Path] = []
     while len(running) < 2:
         time.sleep(0.05)
-        children = [Path("/proc", child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        running = [child for child in children if "spawn_main" in (child / "cmdline").read_text()]
+        running = runs_below(pid)
     for child in running:
         (blocked,) = re.findall(r"SigBlk:\s*(\w+)", (child / "status").read_text())
         assert int(blocked, 16) & 1 << signal.SIGINT - 1

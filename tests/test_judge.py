@@ -555,14 +555,14 @@ def test_the_recipe_writes_prompts_as_the_template_does(judge_policy):
 
 
 def rate(defense: JudgeDefense, samples: list[Sample]) -> float:
-    verdicts = [
-        verdict
-        for program in (False, True)
-        for sample in samples
-        if sample.program is program
-        for verdict in defense.screen(evidence([sample.text], sample.story.question, "code" if program else "math"))
-    ]
-    return sum(verdict.decision == "accept" for verdict in verdicts) / len(verdicts)
+    accepted = 0
+    for program in (False, True):
+        asked = [sample for sample in samples if sample.program is program]
+        received = evidence([sample.text for sample in asked], variant="code" if program else "math")
+        prompts = [Prompt("p", "", sample.story.question) for sample in asked]
+        verdicts = defense.screen(replace(received, prompts=prompts))
+        accepted += sum(verdict.decision == "accept" for verdict in verdicts)
+    return accepted / len(samples)
 
 
 @pytest.mark.slow

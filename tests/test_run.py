@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hailproof.campaigns.sweep import fresh_processes
 from hailproof.errors import HailproofError, ModelError, RunError
 from hailproof.learner.update import Learner
 from hailproof.reports.report import write_report
+from hailproof.runs import run
 from hailproof.runs.build import build
 from hailproof.runs.check import check
 from hailproof.runs.config import load_config
 from hailproof.runs.files import replacing
 from hailproof.runs.measure import round_line
-from hailproof.runs.run import CHECKPOINT_EVERY, resume, start, versions_of
+from hailproof.runs.run import resume, start, versions_of
 from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary
 
-ROUNDS = 2 * CHECKPOINT_EVERY + 2
+EVERY = 3
+"""Rounds between checkpoints here, so that few rounds have two, and a last one."""
+ROUNDS = 2 * EVERY + 1
 SETTINGS = [
     ("rounds", ROUNDS),
     ("threads", 1),
@@ -40,29 +43,33 @@ SETTINGS = [
 ]
 CONFIG = load_config(None, SETTINGS)
 
-KILLED_CHILD = """
-import os, signal, sys
-from pathlib import Path
-from hailproof.runs import store
-from hailproof.runs.config import load_config
-from hailproof.runs.run import start
+MOMENTS = ["before the first checkpoint", f"after round {EVERY + 2}", "after the last checkpoint"]
 
-def die(*anything):
-    os.kill(os.getpid(), signal.SIGKILL)
 
-folder, moment = Path(sys.argv[1]), sys.argv[2]
+@pytest.fixture(scope="module", autouse=True)
+def often() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHECKPOINT_EVERY", EVERY)
+        yield
 
-def progress(line):
-    if moment == f"after round {line['round']}":
-        die()
 
-if moment == "before the first checkpoint":
-    store.RunFolder.save_state = die
-if moment == "after the last checkpoint":
-    store.RunFolder.finish = die
-start(load_config(folder.parent / "config.toml"), folder, progress)
-"""
-MOMENTS = ["before the first checkpoint", "after round 8", "after the last checkpoint"]
+def killed(folder: Path, moment: str) -> None:
+    """Plays a run, as a process of its own, that dies at a moment."""
+
+    def die(*anything: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def progress(line: Mapping[str, object]) -> None:
+        if moment == f"after round {line['round']}":
+            die()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHECKPOINT_EVERY", EVERY)
+        if moment == "before the first checkpoint":
+            patch.setattr(RunFolder, "save_state", die)
+        if moment == "after the last checkpoint":
+            patch.setattr(RunFolder, "finish", die)
+        start(load_config(folder.parent / "config.toml"), folder, progress)
 
 
 def outcome(folder: Path) -> tuple:
@@ -128,13 +135,10 @@ def test_what_a_run_leaves_behind(whole):
 def test_killed_and_resumed_equals_never_killed(whole, tmp_path, moment):
     folder = tmp_path / "run"
     (tmp_path / "config.toml").write_text((whole / "config.toml").read_text())
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED_CHILD, str(folder), moment],
-        capture_output=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
+    child = fresh_processes().Process(target=killed, args=(folder, moment))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert not (folder / "summary.json").exists()
     resume(folder)
     assert outcome(folder) == outcome(whole)
@@ -248,10 +252,10 @@ def test_a_step_without_a_finite_gradient_is_null_and_counted():
 
 
 def test_evaluation_on_the_way_is_written_down_and_changes_nothing_else(whole, tmp_path):
-    start(load_config(None, [*SETTINGS, ("evaluation.every", 5)]), tmp_path / "run")
+    start(load_config(None, [*SETTINGS, ("evaluation.every", EVERY)]), tmp_path / "run")
     lines, summary, rows = outcome(tmp_path / "run")
     evaluated = {line["round"]: line.pop("held_out") for line in lines if "held_out" in line}
-    assert list(evaluated) == [5, 10] and evaluated[5]["problems"] == 8
+    assert list(evaluated) == [EVERY, 2 * EVERY] and evaluated[EVERY]["problems"] == 8
     assert (lines, summary, rows) == outcome(whole)
 
 

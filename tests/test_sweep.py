@@ -5,12 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from processes import below, runs_below
 
 from hailproof.campaigns.engines import engine_named
-from hailproof.campaigns.sweep import Job, LocalEngine, merged, play_job, sweep
+from hailproof.campaigns.sweep import Job, LocalEngine, fresh_processes, merged, play_job, sweep
 from hailproof.errors import ConfigError, RunBusyError, RunError
 from hailproof.runs.settle import settle
 from hailproof.runs.store import RunFolder
@@ -131,6 +131,12 @@ def test_a_reason_as_long_as_a_book_ends_the_run_and_not_the_sweep(tmp_path):
     assert len(failures) == 1 and "rounds" in failures[0] and len(failures[0]) <= 2000
 
 
+@pytest.mark.parametrize(("accelerator", "way"), [(True, "spawn"), (False, "forkserver")])
+def test_a_process_that_may_use_an_accelerator_is_not_forked(monkeypatch, accelerator, way):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: accelerator)
+    assert fresh_processes().get_start_method() == way
+
+
 @pytest.mark.slow
 def test_local_processes_play_what_this_one_plays(tmp_path):
     sweep([job(tmp_path / "a")], LocalEngine(1), lambda line: None)
@@ -159,11 +165,10 @@ def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
     script.write_text(KILLED)
     settings = json.dumps(merged(TINY, {"rounds": 500}))
     with subprocess.Popen([sys.executable, script, settings, tmp_path]) as sweeping:
-        children = Path(f"/proc/{sweeping.pid}/task/{sweeping.pid}/children")
         rounds = Job(json.loads(settings), tmp_path).folder / "rounds.jsonl"
         _until(lambda: rounds.exists() and rounds.read_text())
-        started = [Path(f"/proc/{number}") for number in children.read_text().split()]
-        assert any("spawn_main" in (child / "cmdline").read_text() for child in started)
+        started = below(sweeping.pid)
+        assert runs_below(sweeping.pid)
         sweeping.kill()
     _until(lambda: not any(child.exists() for child in started))
 

@@ -1,13 +1,12 @@
 """The demo: one swarm clean, attacked and defended, side by side, each in its own process on one thread."""
 
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from hailproof.campaigns.sweep import interrupts_held
+from hailproof.campaigns.sweep import fresh_processes, interrupts_held
 from hailproof.errors import RunError
 from hailproof.reports.figures import draw_comparison
 from hailproof.reports.report import write_report
@@ -86,7 +85,7 @@ def play(out: Path, rounds: int, say: Callable[[str], None]) -> tuple[dict[str, 
     """
     configs = configurations(rounds)
     _clear(out, configs)
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     queue = context.Queue()
     workers = [
         context.Process(target=_play_one, args=(config, out / label, queue)) for label, config in configs.items()

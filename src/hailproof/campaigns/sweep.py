@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -170,6 +171,21 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def fresh_processes() -> SpawnContext | ForkServerContext:
+    """The way to start a process in which nothing has happened but imports.
+
+    Without an accelerator, it is forked from a server that has imported what runs need, since that takes seconds each
+    time; CUDA does not survive a fork once a library has so much as counted the devices, so with one it is spawned.
+    """
+    import torch
+
+    if torch.accelerator.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hailproof.runs.run"])
+    return context
+
+
 class LocalEngine:
     """Plays runs on this machine, each in a process of its own, so that one that dies takes no other with it.
 
@@ -182,7 +198,7 @@ class LocalEngine:
 
     def play(self, jobs: Sequence[Job], done: Callable[[Job, str], None]) -> None:
         """See :class:`Engine`."""
-        context = multiprocessing.get_context("spawn")
+        context = fresh_processes()
         waiting, running = deque(jobs), {}
         try:
             while waiting or running:
