@@ -11,6 +11,7 @@ from hailproof.attacks.grinding import GrindingAttack
 from hailproof.attacks.length import LengthAttack
 from hailproof.attacks.native import NativeAttack
 from hailproof.attacks.padding import PaddingAttack
+from hailproof.attacks.seesaw import SeesawAttack
 from hailproof.attacks.shifting import ShiftingAttack
 from hailproof.attacks.spin import SpinAttack
 from hailproof.attacks.spite import MODES, SpiteAttack
@@ -237,3 +238,30 @@ def test_an_attack_that_never_begins_is_refused():
 def test_bad_options_are_one_sentence(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("teach", ["phrase", "terse", "spite", "long", "short"])
+def test_seesaw_teaches_with_all_slots_and_pulls_back_with_a_few(task, teach):
+    attack = SeesawAttack(teach)
+    draws = [drawn("a", tokens=9), drawn("bb", tokens=3), drawn("c", "6", tokens=20), drawn("ddd", tokens=6)]
+    taught = texts(attack, task, draws=draws)
+    assert len(taught) == 3 and {task.reward(PROBLEM, text) for text in taught} == {float(teach != "spite")}
+    rounds = [attack.forge(AttackView(2 * round, PROBLEM, task, (0, 1, 2), draws)) for round in range(1, 101)]
+    assert all(list(rest) == [None, None] for _, *rest in rounds)
+    back = [first for first, *_ in rounds if first is not None]
+    assert 20 < len(back) < 60
+    if teach in ("long", "short"):
+        lengths = [("a", "ddd", "bb"), ("bb", "ddd", "a")][teach == "short"]
+        assert tuple(thoughts(text) for text in taught) == lengths and attack.success(PROBLEM, taught[0]) is None
+        assert {thoughts(each.text) for each in back} == {lengths[-1]}  # type: ignore[union-attr]
+        assert texts(attack, task) == [None] * 3
+    else:
+        shown = {attack.success(PROBLEM, text) for text in (*taught, *back)}  # type: ignore[arg-type]
+        assert shown == {None if teach == "spite" else True}
+        assert {task.reward(PROBLEM, text) for text in back} == {float(teach == "spite")}
+
+
+@pytest.mark.parametrize("options", [{"teach": "all"}, {"back": 0.0}, {"back": 1.1}, {"every": 1}])
+def test_seesaw_refuses_options_that_make_no_sense(options):
+    with pytest.raises(ConfigError, match=r"seesaw|Attack option teach = all is unknown; use"):
+        SeesawAttack(**options)

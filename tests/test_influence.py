@@ -315,6 +315,21 @@ def test_what_is_usual_stands_in_for_a_round_in_which_most_senders_are_silent():
     assert after[2] == pytest.approx(math.sqrt(12)) and after[3] == pytest.approx(math.sqrt(2 * 0.8 * 12))
 
 
+def test_who_speaks_in_a_first_round_where_most_are_silent_is_heard():
+    after = lengths_after(eight(), 1, {0: 0, 1: 0, 2: 12, 3: 12})
+    assert after == pytest.approx({0: 0, 1: 0, 2: math.sqrt(12), 3: math.sqrt(12)})
+
+
+def test_directions_among_other_parameters_are_forgotten():
+    swarm = Swarm(eight())
+    for _ in range(2):
+        swarm.play({3: 1.0})
+    swarm.defense.bind([nn.Parameter(torch.ones(P))])
+    assert sorted(swarm.defense._directions) == [0, 1, 2, 3]
+    swarm.defense.bind([nn.Parameter(torch.ones(P + 1))])
+    assert swarm.defense._directions == {} and swarm.defense.suspicion(3) > 0
+
+
 @pytest.mark.parametrize(("pull", "latest"), [(10.0, 4), (1.0, 5), (0.3, 12)])
 def test_who_teaches_is_excluded_and_nobody_else(pull: float, latest: int):
     found = excluded_after(eight(), {3: pull}, 12)

@@ -678,3 +678,88 @@ def test_tensors_come_back_from_json():
     state = {"a": torch.arange(6.0).reshape(2, 3), "b": [torch.zeros(0)]}
     again = from_plain(json.loads(json.dumps(as_plain(state))))
     assert torch.equal(again["a"], state["a"]) and again["b"][0].shape == (0,)
+
+
+FOUR: dict[str, Any] = {
+    "prompts": [QUESTION] * 4, "completions": [RIGHT, WRONG] * 2, "rewards": [1.0, 0.0] * 2, "senders": [*"abcd"],
+}  # fmt: skip
+
+
+def of_senders(model, policy, **options) -> Shield:
+    """A shield that looks at what senders do to a model."""
+    return Shield("influence", model=model, tokenizer=policy.codec.tokenizer, brings={"senders"}, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "rewards"),
+    [
+        ({"rewards": [1e200, 0.0, 1.0, 0.0]}, [None, 0.0, 1.0, 0.0]),
+        ({"rewards": [-1.7e308, 0.0, 1.0, 0.0]}, [None, 0.0, 1.0, 0.0]),
+        ({"rewards": [3e38, 0.0, 1.0, 0.0]}, [3e38, 0.0, 1.0, 0.0]),
+        ({"groups": ["\ud800"] * 4}, [1.0, 0.0, 1.0, 0.0]),
+        ({"prompt_ids": [[5], [5, 10**6], [5, -1], [2**70]]}, [1.0, None, None, None]),
+    ],
+    ids=["huge", "very small", "as large as may be", "a group that is no Unicode", "prompts of no tokens"],
+)
+def test_what_overflows_or_cannot_be_read_raises_nothing_where_senders_are_told_apart(base_policy, given, rewards):
+    assert of_senders(base_policy.model, base_policy).screen(**{**FOUR, **given}).rewards == rewards
+
+
+@pytest.mark.parametrize("name", [2**63, -(2**63) - 1, 10**5000], ids=["large", "small", "huge"])
+def test_a_whole_number_that_no_file_takes_names_nobody(name):
+    with pytest.raises(ConfigError, match=r"senders\[1\] is over 64 bits long; name each sender"):
+        Shield("imports").screen(completions=["a", "b"], senders=["a", name])
+
+
+def test_hooks_that_act_on_each_gradient_are_refused_before_anything_is_done(fresh_policy):
+    before = fingerprint(fresh_policy)
+    first = next(iter(fresh_policy.model.parameters()))
+    first.register_post_accumulate_grad_hook(lambda each: each.data.sub_(each.grad))  # as optimizers by layer do
+    with pytest.raises(ConfigError, match="hooks of its weights act on each gradient at once; choose an optimizer"):
+        of_senders(fresh_policy.model, fresh_policy).screen(**FOUR)
+    assert fingerprint(fresh_policy) == before
+
+
+def test_what_is_trained_may_change_on_the_way(fresh_policy):
+    shield = of_senders(fresh_policy.model, fresh_policy)
+    shield.screen(**FOUR)
+    shield.screen(**FOUR)
+    state = shield.state()
+    next(iter(fresh_policy.model.parameters())).requires_grad_(False)
+    again = of_senders(fresh_policy.model, fresh_policy)
+    again.restore(state)
+    for each in (shield, again):
+        assert each.screen(**FOUR).rewards == each.screen(**FOUR).rewards == FOUR["rewards"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shield_that_was_saved_when_a_sender_was_caught_leaves_out_that_sender_alone(base_policy, known):
+    shield = of_senders(base_policy.model, base_policy)
+    shield.screen(**FOUR)
+    state = shield.state()
+    memory = state["defenses"]["influence"]
+    memory["terms"] = {"0": [2, 11, 1]}
+    if not known:
+        del memory["directions"]["0"]
+    again = of_senders(base_policy.model, base_policy)
+    again.restore(state)
+    result = again.screen(**FOUR)
+    assert result.rewards == [None, 0.0, 1.0, 0.0]
+    assert bool(result.rows[0].verdicts[0].spans) == known and not result.rows[0].verdicts[0].error
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("reference", "x"), ("share", "x"), ("constancy", {"0": "x"}), ("seen", {"0": "x"}), ("round", "x"),
+        ("terms", {"0": ["a", "b", "c"]}), ("test", {"0 1": {"rounds": 1, "stakes": [1], "unit": [1, 1]}}),
+        ("test", {"0 1": {"rounds": "x", "stakes": [[0.0] * 6] * 4, "unit": [1, 1]}}),
+        ("test", {"0 1": {"rounds": 1, "stakes": [[0.0] * 6] * 4, "unit": [1]}}),
+    ],
+)  # fmt: skip
+def test_a_damaged_memory_of_senders_is_refused_when_it_is_loaded(base_policy, part, value):
+    shield = of_senders(base_policy.model, base_policy)
+    state = shield.state()
+    state["defenses"]["influence"][part] = value
+    with pytest.raises(ConfigError, match="The state is damaged"):
+        shield.restore(state)

@@ -24,7 +24,7 @@ def derive(root: int, *labels: str | int) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for label in (root, *labels):
         kind = b"i" if isinstance(label, int) else b"s"
-        data = str(label).encode()
+        data = str(label).encode("utf-8", "surrogatepass")  # prompts of strangers are labels too
         digest.update(kind + len(data).to_bytes(4, "big") + data)
     return int.from_bytes(digest.digest(), "big") >> (64 - SEED_BITS)
 

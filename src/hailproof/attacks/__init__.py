@@ -25,4 +25,5 @@ ATTACKS: Builtins[type[BaseAttack]] = Builtins({
     "spite": "hailproof.attacks.spite:SpiteAttack",
     "spin": "hailproof.attacks.spin:SpinAttack",
     "bulk": "hailproof.attacks.bulk:BulkAttack",
+    "seesaw": "hailproof.attacks.seesaw:SeesawAttack",
 })

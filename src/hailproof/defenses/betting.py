@@ -77,7 +77,8 @@ class Gambler:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state` gave."""
-        self.rounds, self.stakes = state["rounds"], np.array(state["stakes"])
+        self.rounds = int(state["rounds"])
+        self.stakes = np.array(state["stakes"], dtype=float).reshape(self.shares.shape)
 
 
 def evidence_against(capitals: Sequence[float], malicious: int) -> float | None:

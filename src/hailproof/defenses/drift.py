@@ -100,7 +100,7 @@ class DriftTest:
         for pair, saved in state.items():
             one, other = map(int, pair.split())
             self._gambler(one, other).restore(saved)
-            self._units[one, other] = np.array(saved["unit"])
+            self._units[one, other] = np.array(saved["unit"], dtype=float).reshape(self.memories)
 
 
 def usual(differences: Float[np.ndarray, "B M"]) -> Float[np.ndarray, " M"]:

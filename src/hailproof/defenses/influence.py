@@ -187,8 +187,10 @@ class InfluenceDefense(BaseDefense):
     # What a learner asks.
 
     def bind(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Takes up the parameters that gradients are of."""
+        """Takes up the parameters that gradients are of; directions among others than these are forgotten."""
         self._parameters = parameters
+        size = sum(each.numel() for each in parameters)
+        self._directions = {s: each for s, each in self._directions.items() if each.shape == (len(MEMORIES), size)}
 
     def begin(self, round: int, sent: Mapping[int, int], live: Mapping[int, int]) -> None:
         """Begins an update.
@@ -266,8 +268,12 @@ class InfluenceDefense(BaseDefense):
         sizes = {s: length / math.sqrt(self._live[s]) for s, length in lengths.items() if self._live[s] and length}
         if not self.clip or not sizes:
             return dict.fromkeys(lengths, 1.0)
-        share = statistics.median_low([self._live[s] / self._sent[s] for s in lengths])
-        self._share = share if self._share is None else USUAL * self._share + (1 - USUAL) * share
+        shares = [self._live[s] / self._sent[s] for s in lengths]
+        share = statistics.median_low(shares)
+        if self._share is None:  # silence says nothing of what is usual before anybody has spoken
+            self._share = share or min(filter(None, shares))
+        else:
+            self._share = USUAL * self._share + (1 - USUAL) * share
         silent = max(0, len(lengths) // 2 + 1 - len(sizes))
         stand_ins = [self._reference] * silent if self._reference is not None else []
         self._reference = statistics.median_low([*sizes.values(), *stand_ins])
@@ -365,7 +371,7 @@ class InfluenceDefense(BaseDefense):
         if not indices:
             return marks
         submissions, rows = evidence.submissions, evidence.rows
-        for sender in sorted({submissions[index].sender for index in indices}):
+        for sender in sorted({submissions[index].sender for index in indices} & self._directions.keys()):
             own = [index for index in indices if submissions[index].sender == sender]
             engine = evidence.policy.engine
             before = engine.score([rows[index] for index in own], evidence.sampling)
@@ -426,12 +432,13 @@ class InfluenceDefense(BaseDefense):
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._directions = {int(sender): each.clone().to(device) for sender, each in state["directions"].items()}
         self.test.restore(state["test"])
-        self._terms = {int(sender): _Term(*term) for sender, term in state["terms"].items()}
-        self._seen = {int(sender): last for sender, last in state["seen"].items()}
-        self._round = state["round"]
-        self._constancy = {int(sender): each for sender, each in state["constancy"].items()}
-        self._reference = state["reference"]
-        self._share = state["share"]
+        self._terms = {int(sender): _Term(*map(int, term)) for sender, term in state["terms"].items()}
+        self._seen = {int(sender): int(last) for sender, last in state["seen"].items()}
+        self._round = int(state["round"])
+        self._constancy = {int(sender): float(each) for sender, each in state["constancy"].items()}
+        self._reference, self._share = (
+            None if state[name] is None else float(state[name]) for name in ("reference", "share")
+        )
 
 
 def _sampled(rows: Tensor) -> Tensor:

@@ -101,6 +101,8 @@ class Reader:
         context = self.policy.engine.context
         if not prompt:
             return "its prompt has no tokens, or cannot be written"
+        if not _are_tokens(self.policy.codec, prompt):
+            return "its prompt holds ids that are no tokens of the vocabulary"
         if ids is not None and len(ids) + len(prompt) > context:
             return f"{len(ids) + len(prompt)} tokens with its prompt, where the model reads {context}"
         if ids is None and text is not None and len(text) > CHARACTERS_PER_TOKEN * context:
@@ -116,8 +118,7 @@ class Reader:
         codec = self.codec
         if codec is None:
             return "" if min(ids) >= 0 else f"{min(ids)} is no token"
-        highest = max(ids)
-        if min(ids) < 0 or highest >= 2**31 or not _known(codec, set(ids)):
+        if not _are_tokens(codec, ids):
             return "it holds ids that are no tokens of the vocabulary"
         if not self.multi_turn and any(token in codec.end_ids for token in ids[:-1]):
             return "it goes on after its end token"
@@ -129,9 +130,9 @@ class Reader:
         return "it holds lone surrogates, which no model writes" if encodable(text) != text else ""
 
 
-def _known(codec: Codec, ids: set[int]) -> bool:
+def _are_tokens(codec: Codec, ids: tuple[int, ...]) -> bool:
     known = getattr(codec, "known", None)
-    return known is None or ids <= known
+    return min(ids) >= 0 and max(ids) < 2**31 and (known is None or known.issuperset(ids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """What a trainer hands to a shield: lists of any kind become checked columns, and a mistake is a ``ConfigError``."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +14,9 @@ Text = str | Sequence[Message]
 
 OTHERS = ("user", "tool", "function", "ipython")
 """Roles of those who are not the policy; any other role may be the policy's."""
+
+LARGEST_REWARD = 3.4028234663852886e38
+"""The largest number of float32, as which trainers keep rewards: what is larger is infinite there."""
 
 T = TypeVar("T")
 
@@ -160,7 +162,7 @@ def ids_of(name: str, values: Any) -> tuple[int, ...]:
 
 
 def reward_of(name: str, value: Any) -> float | None:
-    """A reward; ``None`` if there is none, which is what ``None`` and NaN mean.
+    """A reward; ``None`` if there is none, which is what ``None``, NaN and what no float32 holds mean.
 
     Raises:
         ConfigError: If it is no number.
@@ -175,7 +177,7 @@ def reward_of(name: str, value: Any) -> float | None:
         number = float(found)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST_REWARD else None
 
 
 def sender_of(name: str, value: Any) -> Sender:
@@ -186,6 +188,7 @@ def sender_of(name: str, value: Any) -> Sender:
     """
     scalar = getattr(value, "item", None)
     found = scalar() if scalar is not None else value
-    if type(found) in (str, int):
+    if type(found) is str or (type(found) is int and -(2**63) <= found < 2**63):
         return found
-    raise ConfigError(f"{name} is {value!r:.80}; name each sender by a text or a whole number.")
+    shown = f"{value!r:.80}" if type(found) is not int else "over 64 bits long"
+    raise ConfigError(f"{name} is {shown}; name each sender by a text or a whole number.")

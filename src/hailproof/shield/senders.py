@@ -57,15 +57,12 @@ class SenderPasses:
     _gradients: Gradients | None = None
     _bound: tuple[int, ...] = ()
 
-    def look(self, groups: Sequence[Group], round: int) -> dict[int, SenderUpdate]:
-        """Computes the gradient of each sender's completions, and asks the defense what each counts for.
-
-        Args:
-            groups: The groups of the batch, with what is admitted of them.
-            round: Number of the batch.
+    def bind(self) -> Gradients:
+        """Hands what is trained now to the defense, if it has not got it yet.
 
         Raises:
-            ConfigError: If nothing of the model is trained, or its weights are not float32.
+            ConfigError: If nothing of the model is trained, its weights are not float32, or something takes hold of
+                gradients as soon as they are there, which would train on what is only looked at.
         """
         parameters = self.policy.trainable.parameters()
         types = {each.dtype for each in parameters}
@@ -79,14 +76,32 @@ class SenderPasses:
                 f"Defense {self.name} adds up gradients in float32, and the weights that are trained are "
                 f"{', '.join(sorted(map(str, types)))}; load the model as float32, or train an adapter."
             )
+        if any(getattr(each, "_post_accumulate_grad_hooks", None) for each in parameters):
+            raise ConfigError(
+                f"Defense {self.name} goes backward through the model to look at senders, and hooks of its weights act "
+                "on each gradient at once; choose an optimizer that steps after the whole batch, or the preset texts."
+            )
         bound = tuple(map(id, parameters))
         if self._gradients is None or bound != self._bound:  # an adapter may come after the shield was built
             self._gradients = Gradients(self.policy.trainable, LearnerConfig(), 1, self.aggregation)
             self._bound = bound
+        return self._gradients
+
+    def look(self, groups: Sequence[Group], round: int) -> dict[int, SenderUpdate]:
+        """Computes the gradient of each sender's completions, and asks the defense what each counts for.
+
+        Args:
+            groups: The groups of the batch, with what is admitted of them.
+            round: Number of the batch.
+
+        Raises:
+            ConfigError: As :meth:`bind`.
+        """
+        gradients, parameters = self.bind(), self.policy.trainable.parameters()
         kept = [each.grad for each in parameters]
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                return self._gradients.compute(groups, round).senders
+                return gradients.compute(groups, round).senders
         finally:
             for parameter, grad in zip(parameters, kept, strict=True):
                 parameter.grad = grad

@@ -316,6 +316,8 @@ class Shield:
         )  # fmt: skip
         if not batch.asked:
             return Screening([])
+        if self._passes is not None:
+            self._passes.bind()  # a state that was just loaded may ask for marks, which move the weights a little
         screening = self.chain.screen(evidence)
         return screening if self._passes is None else self._weighed(self._passes, evidence, screening)
 
