@@ -8,7 +8,8 @@ likely to be positive as negative, whatever its size. The sender's gambler bets 
 
 Differences are taken in two units: what is usual in the round, and the largest such unit of the past, which fades. By
 the first alone a strong pull would weigh no more than the weak one the other way that follows it, so that whoever pulls
-hard in one round and rests, or pulls back a little, in the next would never be found.
+hard in one round and rests, or pulls back a little, in the next would never be found. In a round in which a sender
+does little, little is bet, for the same reason: few completions would take back what many have shown.
 
 Guaranteed, for a sender that is honest: its evidence ever reaches ``1 / alpha`` with probability at most ``alpha`` in a
 run of any length, if at most ``malicious`` others are not honest. Attackers may know everything and send what they
@@ -47,12 +48,14 @@ class DriftTest:
         self._gamblers: dict[tuple[int, int], Gambler] = {}
         self._units: dict[tuple[int, int], np.ndarray] = {}  # [M] by pair, of the past
 
-    def bet(self, sender: int, along: Mapping[int, Float[np.ndarray, "B M"]]) -> None:
+    def bet(self, sender: int, along: Mapping[int, Float[np.ndarray, "B M"]], part: float = 1.0) -> None:
         """Bets on a sender against every other one that has a part in the round.
 
         Args:
             sender: The sender.
-            along: For each sender, what each block of its work does along the directions of ``sender``.
+            along: For each sender, what each block of its work does along the directions of ``sender``, per completion.
+            part: How much the sender does in the round, of the most that it does, in (0, 1]. As little is bet: weights
+                go by what all its completions do together, so that evidence must, too.
         """
         for other, values in along.items():
             if other == sender:
@@ -60,8 +63,9 @@ class DriftTest:
             differences = along[sender] - values
             past = KEPT * self._units.get((sender, other), np.zeros(self.memories))
             unit = usual(differences)
-            largest = np.maximum(unit, past)
-            ranks = np.hstack([advantages_by_block(differences, each) for each in (unit, largest)])
+            largest = np.maximum(part * unit, past)
+            now, ever = advantages_by_block(differences, unit), advantages_by_block(part * differences, largest)
+            ranks = np.hstack([part * now, ever])
             self._gambler(sender, other).bet((ranks - self.tolerance) / (1 + self.tolerance))
             self._units[sender, other] = largest
 

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from hailproof.defenses.base import BaseDefense, token_spans
 from hailproof.defenses.betting import trust
-from hailproof.defenses.drift import DriftTest
+from hailproof.defenses.drift import KEPT, DriftTest
 from hailproof.errors import ConfigError
 from hailproof.protocols import Evidence, Need
 from hailproof.records import SenderUpdate, Span, Verdict
@@ -139,6 +139,7 @@ class InfluenceDefense(BaseDefense):
         self._share: float | None = None  # of completions with an advantage, as usual
         self._terms: dict[int, _Term] = {}
         self._seen: dict[int, int] = {}  # the last round that a sender had a part in
+        self._most: dict[int, float] = {}  # the most completions that a sender sends; fades
         self._own: frozenset[int] = frozenset()
         self._round = 0
         self._sent: Mapping[int, int] = {}
@@ -203,6 +204,8 @@ class InfluenceDefense(BaseDefense):
         self._round, self._live = round, live
         self._sent = {sender: count for sender, count in sent.items() if self._excluded(sender, round) is None}
         self._seen |= dict.fromkeys(sent, round)
+        for sender in sent.keys() | self._most.keys():
+            self._most[sender] = max(sent.get(sender, 0), KEPT * self._most.get(sender, 0.0))
         self._looking = sorted(self._directions)
         units = [nn.functional.normalize(_sampled(self._directions[sender]), dim=1) for sender in self._looking]
         self._units = torch.cat(units) if units else None
@@ -263,18 +266,15 @@ class InfluenceDefense(BaseDefense):
 
         That number counts up to :data:`LIVE` times what is usual for the (lower) median sender. An attacker can make
         all its groups half right and half wrong; where honest senders solve most of theirs, it would be allowed more
-        than all of them together.
+        than all of them together. Who is silent does not count as 0: else silence would shut others up.
         """
         sizes = {s: length / math.sqrt(self._live[s]) for s, length in lengths.items() if self._live[s] and length}
         if not self.clip or not sizes:
             return dict.fromkeys(lengths, 1.0)
-        shares = [self._live[s] / self._sent[s] for s in lengths]
-        share = statistics.median_low(shares)
-        if self._share is None:  # silence says nothing of what is usual before anybody has spoken
-            self._share = share or min(filter(None, shares))
-        else:
-            self._share = USUAL * self._share + (1 - USUAL) * share
         silent = max(0, len(lengths) // 2 + 1 - len(sizes))
+        shares = [self._live[s] / self._sent[s] for s in sizes]
+        share = statistics.median_low([*shares, *([self._share] * silent if self._share is not None else [])])
+        self._share = share if self._share is None else USUAL * self._share + (1 - USUAL) * share
         stand_ins = [self._reference] * silent if self._reference is not None else []
         self._reference = statistics.median_low([*sizes.values(), *stand_ins])
         limits = {
@@ -308,7 +308,12 @@ class InfluenceDefense(BaseDefense):
         for place, sender in enumerate(self._looking):
             if sender in senders:
                 mine = slice(place * count, (place + 1) * count)
-                self.test.bet(sender, {other: self._along[other][mine].T / self._sent[other] for other in senders})
+                along = {other: self._along[other][mine].T / self._sent[other] for other in senders}
+                self.test.bet(sender, along, self._part(sender))
+
+    def _part(self, sender: int) -> float:
+        """What a sender sent, of the most that it sends."""
+        return self._sent[sender] / self._most[sender]
 
     def _remember(self, sender: int, departure: Tensor, cosine: float) -> None:
         fading = MEMORIES[0]
@@ -317,7 +322,7 @@ class InfluenceDefense(BaseDefense):
         if not length:
             return
         old = self._directions.get(sender)
-        unit = departure / length
+        unit = departure * (self._part(sender) / length)
         if old is None:
             self._directions[sender] = unit.repeat(len(MEMORIES), 1)
         else:
@@ -421,6 +426,7 @@ class InfluenceDefense(BaseDefense):
             "test": self.test.state(),
             "terms": {str(sender): [term.first, term.last, term.time] for sender, term in self._terms.items()},
             "seen": {str(sender): last for sender, last in self._seen.items()},
+            "most": {str(sender): most for sender, most in self._most.items()},
             "round": self._round,
             "constancy": {str(sender): each for sender, each in self._constancy.items()},
             "reference": self._reference,
@@ -434,6 +440,7 @@ class InfluenceDefense(BaseDefense):
         self.test.restore(state["test"])
         self._terms = {int(sender): _Term(*map(int, term)) for sender, term in state["terms"].items()}
         self._seen = {int(sender): int(last) for sender, last in state["seen"].items()}
+        self._most = {int(sender): float(most) for sender, most in state["most"].items()}
         self._round = int(state["round"])
         self._constancy = {int(sender): float(each) for sender, each in state["constancy"].items()}
         self._reference, self._share = (
