@@ -165,8 +165,10 @@ def test_masks_reach_the_batch_and_its_denominator(fresh_policy, data, tmp_path)
     assert output["num_items_in_batch"] == (mask * real).sum() < real.sum()
 
 
-def kept_row(reward: float | None, weight: float = 1.0, mask: tuple[int, ...] = (1, 1)) -> ScreenedRow:
-    return ScreenedRow(reward, weight, mask, (), "", (5, 6), None, "0")
+def kept_row(
+    reward: float | None, weight: float = 1.0, mask: tuple[int, ...] = (1, 1), place: float | None = None
+) -> ScreenedRow:
+    return ScreenedRow(reward, weight, mask, (), "", (5, 6), None, "0", weight if place is None else place)
 
 
 def test_a_row_has_the_place_in_the_baseline_that_it_has_in_the_update():
@@ -183,6 +185,8 @@ def test_a_row_has_the_place_in_the_baseline_that_it_has_in_the_update():
     assert grouped[4:8].tolist() == pytest.approx([0.5 * a for a in (1.1545, -1.1545, 2.309, -1.1545)], rel=0.01)
     assert torch.equal(with_advantages(batch, rows, 4, "batch")["advantages"], theirs * torch.tensor(
         [row.weight for row in rows]))  # fmt: skip
+    bounded = with_advantages(batch, [*first, *[kept_row(1.0, 0.25, place=1.0)] * 4, *first], 4, "group")["advantages"]
+    assert torch.equal(bounded[4:8], theirs[4:8] * 0.25)  # a sender that is bounded keeps its place in the baseline
     assert with_advantages(batch, first * 3, 4, "group") is batch and with_advantages({}, first, 4, "group") == {}
 
 
@@ -211,7 +215,8 @@ def test_who_shouts_is_weighed_in_an_attached_trainer(fresh_policy, data, tmp_pa
     assert result.left_out == [] and result.rewards.count(None) == 0
     by_sender = {row.sender: row.weight for row in result}
     assert min(by_sender.values()) < 0.9 and sum(weight == 1 for weight in by_sender.values()) >= GROUP // 2
-    rows = [kept_row(row.reward, row.weight) for row in result]
+    assert {row.place for row in result} == {1.0}
+    rows = [kept_row(row.reward, row.weight, place=1.0) for row in result]
     expected = with_advantages({"advantages": torch.tensor(found["plain"])}, rows, GROUP, "group")["advantages"]
     assert found["shielded"] == pytest.approx(expected.tolist(), abs=1e-5) != pytest.approx(found["plain"])
 

@@ -136,10 +136,10 @@ def with_advantages(
 ) -> dict[str, Any]:
     """TRL's batch with advantages in which each row counts for what is learned from it.
 
-    Groups in which every kept row counts in full keep TRL's advantages. In the others, mean and deviation are computed
-    anew, with each row counted by its weight times the share of its tokens that is not muted. Where that cannot be
-    done, since the rows are no whole groups, or rewards are not scaled by group, advantages are only multiplied by
-    weights.
+    Groups in which every kept row has its full place in the baseline keep TRL's advantages, times weights. In the
+    others, mean and deviation are computed anew, with each row counted by its place times the share of its tokens that
+    is not muted. Where that cannot be done, since the rows are no whole groups, or rewards are not scaled by group,
+    advantages are only multiplied by weights.
 
     Args:
         output: What ``_generate_and_score_completions`` returned; advantages ``[N]``.
@@ -150,7 +150,7 @@ def with_advantages(
     found = output.get("advantages")
     if found is None or found.dim() != 1 or len(found) != len(rows):
         return output
-    if all(row.left_out or _share(row) == 1 for row in rows):
+    if all(row.left_out or _share(row) == row.weight == 1 for row in rows):
         return output
     anew = found * found.new_tensor([row.weight for row in rows])
     if len(rows) % group_size == 0 and scale in ("group", "none"):
@@ -166,9 +166,9 @@ def with_advantages(
 
 
 def _share(row: ScreenedRow) -> float:
-    """How much of a row is learned from: its weight, times the share of its tokens that is not muted."""
+    """What a row counts for in its group's baseline: its place there, times the share of its tokens that is kept."""
     kept = 1 - row.muted / len(row.mask) if row.mask else 1.0
-    return row.weight * kept
+    return row.place * kept
 
 
 def with_masks(output: dict[str, Any], rows: Sequence[ScreenedRow], accelerator: Any) -> dict[str, Any]:

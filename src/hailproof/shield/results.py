@@ -25,13 +25,15 @@ class ScreenedRow:
 
     Attributes:
         reward: Its reward; ``None`` if it is left out: it must leave its group before mean and standard deviation.
-        weight: What it counts for in the update and in the baseline of its group, in [0, 1]; 0 if it is left out.
+        weight: What it counts for in the update, in [0, 1]; 0 if it is left out.
         mask: ``[T]`` 1 for each token that is learned, else 0; ``None`` if its tokens are not known.
         verdicts: What each defense said, in the order of the chain. Own completions have none.
         text: The text that was screened. Spans of the verdicts index it.
         token_ids: ``[T]`` the ids that the mask belongs to; ``None`` if its tokens are not known.
         sender: Who sent it; ``None`` if that was not given.
         group: The label of its group.
+        place: What it counts for in the baseline of its group, in [0, 1]. It is the weight, but for what its sender was
+            bounded to: that is bounded in the update alone.
     """
 
     reward: float | None
@@ -42,6 +44,7 @@ class ScreenedRow:
     token_ids: tuple[int, ...] | None
     sender: Sender | None
     group: str
+    place: float = 1.0
 
     @property
     def rejection(self) -> Verdict | None:

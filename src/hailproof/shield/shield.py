@@ -8,6 +8,7 @@ What a chain lacks is said when the shield is built. A caller's mistake raises `
 is a verdict.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -339,10 +340,12 @@ class Shield:
         """What becomes of each row."""
         admissions: dict[str, Admission] = {**self.chain.admissions, NAME: "drop"}
         spoken = {**batch.faults, **dict(zip(batch.asked, screening.verdicts, strict=True))}
+        bounding = None if self._passes is None else self._passes.name
         result: list[ScreenedRow] = []
         for index, row in enumerate(batch.rows):
             reward = batch.rewards[index]
             fate = consequence(reward, spoken[index], admissions)
+            bound = math.prod(each.weight for each in spoken[index] if each.defense == bounding)
             left, mask = fate.reward is None, None
             if row.token_ids is not None:
                 mask = tuple(int(not left and token not in fate.muted) for token in range(len(row.token_ids)))
@@ -356,6 +359,7 @@ class Shield:
                     token_ids=row.token_ids,
                     sender=None if batch.senders is None else batch.senders[index],
                     group=batch.label(index),
+                    place=0.0 if left or not bound else fate.weight / bound,
                 )
             )
         return tuple(result)
