@@ -403,6 +403,16 @@ def test_senders_that_have_left_clear_nobody(gone: int):
     assert found == {3}
 
 
+def test_what_is_kept_of_senders_is_bounded_however_many_names_there_are(monkeypatch):
+    monkeypatch.setattr("hailproof.defenses.influence.REMEMBERED", 6)
+    swarm = Swarm(InfluenceDefense(prompt_blocks=2), blocks=2)
+    for round in range(10):
+        swarm.play({}, (0, 1, 2, 10 * round + 3, 10 * round + 4))
+    state = swarm.defense.state()
+    assert {*map(int, state["directions"])} == {0, 1, 2, 84, 93, 94}
+    assert len(state["seen"]) == len(state["most"]) == len(state["constancy"]) == 6 and len(state["test"]) <= 30
+
+
 def test_at_most_the_given_share_is_excluded():
     assert excluded_after(eight(most=0.0), {3: 5.0}, 8) == {}
     assert len(excluded_after(eight(most=0.25), {2: 5.0, 3: 4.0}, 8)) <= 1

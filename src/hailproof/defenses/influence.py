@@ -68,6 +68,9 @@ USUAL = 0.8
 PRESENT = 5
 """Rounds for which a sender that sends nothing still counts among those that others are compared with."""
 
+REMEMBERED = 64
+"""Senders whose directions are kept; of more, those that were not there for longest begin anew."""
+
 NUDGE = 0.002
 """How far the weights go along a direction to see which words carry it, as a share of their norm."""
 
@@ -229,6 +232,7 @@ class InfluenceDefense(BaseDefense):
         self._test(sound)
         for sender, departure in departures.items():
             self._remember(sender, departure, cosines[sender] or 0.0)
+        self._forget()
         caught = self._caught(sound)
         evidence = {sender: self._evidence(sender) for sender in lengths}
         total = None
@@ -327,6 +331,14 @@ class InfluenceDefense(BaseDefense):
             self._directions[sender] = unit.repeat(len(MEMORIES), 1)
         else:
             old.mul_(torch.tensor(MEMORIES, device=old.device)[:, None]).add_(unit)
+
+    def _forget(self) -> None:
+        """Bounds what is kept, however many names there are."""
+        longest_gone = sorted(self._directions, key=lambda sender: self._seen.get(sender, 0))
+        for sender in longest_gone[: max(0, len(longest_gone) - REMEMBERED)]:
+            self.test.forget(sender)
+            for kept in (self._directions, self._constancy, self._seen, self._most):
+                kept.pop(sender, None)
 
     def _evidence(self, sender: int) -> float | None:
         return self.test.evidence(sender, self._present() - {sender})
