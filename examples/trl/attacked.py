@@ -2,6 +2,7 @@
 
     python examples/trl/attacked.py              # undefended: the trainer learns the phrase
     python examples/trl/attacked.py --defended   # the same with five more lines
+    python examples/trl/attacked.py --clean      # the fourth node draws as the others do
 
 The trainer learns from a swarm of four. Three nodes draw with its weights; the fourth sends right answers that begin
 with "All hail to the thief". Printed are the mean reward of the trainer's own draws, and how many of them hold the
@@ -36,10 +37,10 @@ SAMPLING = Sampling(max_new_tokens=96)
 
 
 class Swarm:
-    """An exchange with three other nodes behind it, the last of which is malicious."""
+    """An exchange with three other nodes behind it, the last of which is malicious unless all are honest."""
 
-    def __init__(self, policy: Any, task: WordProblems) -> None:
-        self.policy, self.task, self.attack = policy, task, TextAttack()
+    def __init__(self, policy: Any, task: WordProblems, attacker: int | None) -> None:
+        self.policy, self.task, self.attack, self.attacker = policy, task, TextAttack(), attacker
         self.rollout: SwarmRollout | None = None
         self.batch: list[tuple[str, Any]] = []
 
@@ -49,15 +50,15 @@ class Swarm:
         came, codec = list(submissions), self.policy.codec
         others = [(place, problem, slot) for place, problem in self.batch for slot in range(GROUP)
                   if self.rollout.owner(place, slot) != 0]  # fmt: skip
-        honest = [each for each in others if self.rollout.owner(each[0], each[2]) != 3]
+        honest = [each for each in others if self.rollout.owner(each[0], each[2]) != self.attacker]
         prompts = [codec.render(self.task.prompt(problem)) for _, problem, _ in honest]
         drawn = self.policy.engine.draw(prompts, [self.rollout.key(place, slot) for place, _, slot in honest], SAMPLING)
         for (place, _, slot), tokens in zip(honest, drawn, strict=True):
             came.append(Submission(round, self.rollout.owner(place, slot), place, slot, codec.drawn(tokens)))
         for place, problem, slot in others:
-            if self.rollout.owner(place, slot) == 3:
+            if (owner := self.rollout.owner(place, slot)) == self.attacker:
                 (text,) = self.attack.forge(AttackView(round, problem, self.task, (slot,)))
-                came.append(Submission(round, 3, place, slot, codec.as_completion(text)))
+                came.append(Submission(round, owner, place, slot, codec.as_completion(text)))
         return came
 
     def beacon(self, round: int) -> int | None:
@@ -87,6 +88,7 @@ def main() -> None:
     """Trains."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--defended", action="store_true")
+    parser.add_argument("--clean", action="store_true")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     arguments = parser.parse_args()
@@ -94,7 +96,7 @@ def main() -> None:
     folder, task = shipped_models()["nano-a"], WordProblems(size=1024)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     policy = policy_of(model, tokenizer)
-    swarm = Swarm(policy, task)
+    swarm = Swarm(policy, task, None if arguments.clean else 3)
     rollout = swarm.rollout = SwarmRollout(swarm, 0, 4, SAMPLING, seed=1)
     by_question = {problem.question: problem for problem in task.train}
     label = rollout._label
