@@ -58,7 +58,7 @@ def shielded(
         async def score_group(self, episodes: list[Any]) -> None:
             traces = [trace for episode in episodes for trace in episode.traces if _trains(trace)]
             ids = [[token for node in _sampled(trace) for token in _chosen(node)] for trace in traces]
-            result = screened(shield, traces, sender, ids)
+            result = screened(shield, traces, sender, ids, [_asked(trace) for trace in traces])
             for trace, row in zip(traces, result, strict=True):
                 fail(trace, reason_of(row, True, least_weight))
             if any(trace.ok for trace in traces):
@@ -86,6 +86,16 @@ def _sampled(trace: Any) -> Iterator[Any]:
 def _chosen(node: Any) -> list[int]:
     """The ids of the sampled tokens of a node."""
     return [token for token, sampled in zip(node.token_ids, node.mask, strict=True) if sampled]
+
+
+def _asked(trace: Any) -> list[int]:
+    """The ids before the first sampled one."""
+    ids: list[int] = []
+    for node in trace.nodes:
+        if any(node.mask):
+            return ids + node.token_ids[: node.mask.index(True)]
+        ids += node.token_ids
+    return ids
 
 
 def _silence(trace: Any) -> None:

@@ -49,6 +49,7 @@ def screened(
     traces: Sequence[Any],
     sender: Callable[[Any], Sender] | None = None,
     completion_ids: Sequence[Sequence[int]] | None = None,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
 ) -> Screened:
     """What a shield says of traces, which stay as they are.
 
@@ -57,11 +58,13 @@ def screened(
         traces: ``[N]`` traces.
         sender: Says who sent a trace.
         completion_ids: ``[N]`` the ids that each is trained on, if they are known.
+        prompt_ids: ``[N]`` the ids that came before them.
     """
     return shield.screen(
         prompts=[_messages(trace, sampled=False) for trace in traces],
         completions=[_messages(trace, sampled=True) for trace in traces],
         completion_ids=completion_ids,
+        prompt_ids=prompt_ids,
         rewards=[_reward(trace) for trace in traces],
         senders=None if sender is None else [sender(trace) for trace in traces],
     )
