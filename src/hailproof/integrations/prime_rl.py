@@ -8,10 +8,10 @@ prime-rl has no option that names an algorithm by import path: its configuration
 the place of the one that it extends, with the same options.
 
 A rejected trace ends with an error, and algorithms of prime-rl leave such traces out of their baseline. The train sink
-chose its traces before credit is assigned, though, and would hand a trace without credit to the trainer, which refuses
-it. A rejected trace therefore gets a credit of zero and loses its other loss streams: the sink takes tokens without
-credit out of the loss and out of its denominator. A sink with ``constant_trainer_batch_size = false`` leaves them in
-the denominator. Muted tokens get a credit of zero in the same way, and their row stays in the baseline.
+chose its traces before credit is assigned, though, and would send a rejected trace on without credit. It therefore gets
+a credit of zero and loses its other loss streams: the sink takes tokens of zero credit out of the loss and out of its
+denominator. A sink with ``constant_trainer_batch_size = false`` leaves them in the denominator. Muted tokens get a
+credit of zero in the same way, and their row stays in the baseline.
 
 The orchestrator holds no weights. A defense that reads with a model reads the one that you give, as it is.
 """
