@@ -1,16 +1,12 @@
-"""verifiers (v1, 0.4) and prime-rl: traces that a shield rejects end with an error, and those are not trained on.
+"""verifiers (v1, 0.4): traces that a shield rejects end with an error, and trainers do not train on those.
 
-    class MyEnv(vf.Env):                       # verifiers: after all agents of an episode are scored
+    class MyEnv(vf.Env):                       # after all agents of an episode are scored
         async def finalize(self, episode, ...):
             leave_out(shield, episode.traces)
 
-    class Shielded(GRPOAlgorithm):             # prime-rl: a whole group, before credit is assigned
-        async def score_group(self, episodes):
-            leave_out(shield, [trace for episode in episodes for trace in episode.traces])
-            await super().score_group(episodes)
-
-An error takes a trace out of prime-rl's trainable traces, so that it leaves the baseline: a true drop. Tokens cannot be
-muted here, since prime-rl stamps the weights of tokens itself: a trace that needs muting is left out.
+prime-rl takes traces with an error out of the baseline and of the batch if they had it when the episode arrived: a true
+drop. To see whole groups, and to mute tokens, use ``hailproof.integrations.prime_rl``; a trace that needs muting is
+left out here.
 """
 
 import importlib
@@ -42,18 +38,43 @@ def leave_out(
     Returns:
         What was said of each.
     """
-    result = shield.screen(
+    result = screened(shield, traces, sender)
+    for trace, row in zip(traces, result, strict=True):
+        fail(trace, reason_of(row, False, least_weight))
+    return result
+
+
+def screened(
+    shield: Shield,
+    traces: Sequence[Any],
+    sender: Callable[[Any], Sender] | None = None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
+) -> Screened:
+    """What a shield says of traces, which stay as they are.
+
+    Args:
+        shield: The shield.
+        traces: ``[N]`` traces.
+        sender: Says who sent a trace.
+        completion_ids: ``[N]`` the ids that each is trained on, if they are known.
+        prompt_ids: ``[N]`` the ids that came before them.
+    """
+    return shield.screen(
         prompts=[_messages(trace, sampled=False) for trace in traces],
         completions=[_messages(trace, sampled=True) for trace in traces],
+        completion_ids=completion_ids,
+        prompt_ids=prompt_ids,
         rewards=[_reward(trace) for trace in traces],
         senders=None if sender is None else [sender(trace) for trace in traces],
     )
-    for trace, row in zip(traces, result, strict=True):
-        reason = reason_of(row, False, least_weight)
-        if reason:
-            trace.errors.append(_error(trace, reason))
-            trace.ok = False
-    return result
+
+
+def fail(trace: Any, reason: str) -> None:
+    """Lets a trace end with an error, unless the reason is empty."""
+    if reason:
+        trace.errors.append(_error(trace, reason))
+        trace.ok = False
 
 
 def _messages(trace: Any, sampled: bool) -> list[dict[str, Any]]:
@@ -61,7 +82,19 @@ def _messages(trace: Any, sampled: bool) -> list[dict[str, Any]]:
     nodes = list(trace.nodes)
     first = next((at for at, node in enumerate(nodes) if node.sampled), len(nodes))
     chosen = [node for node in nodes if node.sampled] if sampled else nodes[:first]
-    return [{"role": node.message.role, "content": _plain(node.message.content)} for node in chosen]
+    return [_message(node.message) for node in chosen]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    """A message as a shield reads it: reasoning, content, and the arguments of calls."""
+    calls = [{"arguments": call.arguments} for call in getattr(message, "tool_calls", None) or ()]
+    reasoning = getattr(message, "reasoning_content", None)
+    return {
+        "role": message.role,
+        "content": _plain(message.content),
+        "reasoning_content": reasoning,
+        "tool_calls": calls,
+    }
 
 
 def _plain(content: Any) -> Any:

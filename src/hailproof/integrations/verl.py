@@ -1,22 +1,38 @@
-"""verl (0.9): a score function that lets a shield look first, one answer at a time.
+"""verl (0.9): a score function or a reward manager that lets a shield look first, and a replay buffer that can drop.
 
-    # my_rewards.py, named by reward.custom_reward_function.path
-    compute_score = shielded(Shield("equations"), my_compute_score)
+    # my_verl.py
+    shield = Shield("equations")
+    compute_score = shielded(shield, my_compute_score)    # reward.custom_reward_function.{path,name}
+    Manager = reward_manager(NaiveRewardManager, shield)  # reward.reward_manager.{source=importlib,module.path,name}
+    Buffer = replay_buffer(ReplayBuffer)                  # trainer.v1.sampler.custom_sampler.{path,name}
 
-verl asks for a score for each answer alone and requires one, so there is no drop, no group and no sender: a rejected
-answer gets ``instead`` and stays in its group's baseline. Defenses that read with a model, or that compare, do not fit
-here and are refused. The verdict is in the table that is returned, so that verl's dumps and metrics have it.
+verl asks for a score for each answer alone and requires one. A score function and a reward manager can therefore not
+drop: a rejected answer gets ``instead`` and stays in its group's baseline. The manager reads the sampled ids, which a
+score function does not get. Both name the verdict in ``reward_extra_info``, so that verl's dumps and metrics have it.
+
+The replay buffer reads that verdict and takes rejected rollouts out of the batch before anything is computed of them:
+a true drop. verl fills the batch up with padding. It needs ``trainer.use_v1``, which is the default.
+
+Limits. Defenses that read with a model, or that compare rows, do not fit and are refused: each of verl's reward workers
+sees some rows, one by one. Nothing mutes a token, so a row that needs muting is left out. A reward model without a
+custom reward function goes past reward managers. Validation is scored through them as well.
 """
 
 import functools
+import importlib
 import inspect
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from hailproof.errors import ConfigError
+from hailproof.errors import ConfigError, RunError
 from hailproof.integrations.seams import reason_of
 from hailproof.shield import Shield
 from hailproof.shield.rows import reward_of
+
+LEFT_OUT = "hailproof_left_out"
+"""Key of ``reward_extra_info`` that is 1.0 for a row of which nothing may be learned."""
 
 
 def shielded(shield: Shield, compute_score: Callable[..., Any], instead: float = 0.0) -> Callable[..., Any]:
@@ -30,17 +46,13 @@ def shielded(shield: Shield, compute_score: Callable[..., Any], instead: float =
     Raises:
         ConfigError: If the chain needs more.
     """
-    needs = sorted(shield.chain.needs)
-    if needs:
-        raise ConfigError(f"verl scores one answer at a time, without {' and '.join(needs)}; choose other defenses.")
+    _check_needs(shield, set())
 
     def judged(solution_str: str, found: Any) -> dict[str, Any]:
         said = dict(found) if isinstance(found, dict) else {"score": found, "acc": found}
         score = reward_of("score", said["score"])
-        (row,) = shield.screen(completions=[solution_str], rewards=[score])
-        reason = reason_of(row, mutes=False)
-        reward = instead if reason or row.reward is None else row.reward
-        return {**said, "score": reward, "hailproof_left_out": float(bool(reason)), "hailproof": reason}
+        reward, verdict = _judged(shield, solution_str, None, score, instead)
+        return {**said, "score": reward, **verdict}
 
     if inspect.iscoroutinefunction(compute_score):
 
@@ -55,3 +67,112 @@ def shielded(shield: Shield, compute_score: Callable[..., Any], instead: float =
         return judged(solution_str, compute_score(data_source, solution_str, ground_truth, **more))
 
     return now
+
+
+def reward_manager(manager: type[Any], shield: Shield, instead: float = 0.0) -> type[Any]:
+    """A subclass of a reward manager whose scores are shielded.
+
+    Args:
+        manager: A reward manager of verl's reward loop, as ``NaiveRewardManager``.
+        shield: A shield whose chain needs texts, rewards and ids only.
+        instead: What a rejected answer gets.
+
+    Raises:
+        ConfigError: If the chain needs more.
+    """
+    _check_needs(shield, {"tokens"})
+
+    class Shielded(manager):
+        async def run_single(self, data: Any) -> dict[str, Any]:
+            said = await super().run_single(data)
+            ids = _response_ids(data)
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            score = reward_of("reward_score", said["reward_score"])
+            reward, verdict = _judged(shield, text, ids, score, instead)
+            return {"reward_score": reward, "reward_extra_info": {**said.get("reward_extra_info", {}), **verdict}}
+
+    Shielded.__name__ = Shielded.__qualname__ = f"Shielded{manager.__name__}"
+    return Shielded
+
+
+def replay_buffer(buffer: type[Any]) -> type[Any]:
+    """A subclass of a replay buffer that leaves out what a shielded score function or reward manager rejected.
+
+    Of a group of which one rollout is left nothing is kept, since verl's GRPO has no baseline for it and would take its
+    score for its advantage.
+
+    Args:
+        buffer: ``ReplayBuffer`` or ``ReplayBufferAsync`` of ``verl.trainer.ppo.v1.replay_buffer``.
+    """
+
+    class Shielded(buffer):
+        def sample(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            batch, metrics = super().sample(*args, **kwargs)
+            if batch.partition_id == "val":
+                return batch, metrics
+            queue = importlib.import_module("transfer_queue")
+            fields = queue.kv_batch_get(
+                keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+            )["extra_fields"]
+            out = _left_out(batch.keys, [_is_left_out(each) for each in fields])
+            if len(out) == len(batch.keys):
+                raise RunError(
+                    f"all {len(out)} rollouts of the batch were rejected, so that there is nothing to train on; read "
+                    "their 'hailproof' reasons in the dump of rollouts."
+                )
+            if out:
+                queue.kv_clear(keys=[batch.keys[at] for at in out], partition_id=batch.partition_id)
+                kept = [at for at in range(len(batch.keys)) if at not in out]
+                batch = replace(batch, keys=[batch.keys[at] for at in kept], tags=[batch.tags[at] for at in kept])
+            return batch, {**metrics, f"training/{LEFT_OUT}": len(out)}
+
+    Shielded.__name__ = Shielded.__qualname__ = f"Shielded{buffer.__name__}"
+    return Shielded
+
+
+def _check_needs(shield: Shield, brought: set[str]) -> None:
+    needs = sorted(shield.chain.needs - brought)
+    if needs:
+        raise ConfigError(f"verl scores one answer at a time, without {' and '.join(needs)}; choose other defenses.")
+
+
+def _judged(
+    shield: Shield, text: str, ids: Sequence[int] | None, score: float | None, instead: float
+) -> tuple[float, dict[str, Any]]:
+    """The score of an answer, and what is noted of it."""
+    (row,) = shield.screen(completions=[text], completion_ids=None if ids is None else [ids], rewards=[score])
+    reason = reason_of(row, mutes=False)
+    reward = instead if reason or row.reward is None else row.reward
+    return reward, {LEFT_OUT: float(bool(reason)), "hailproof": reason}
+
+
+def _response_ids(data: Any) -> list[int]:
+    """The ids of the last answer of a batch, without padding."""
+    item = data[len(data) - 1]
+    responses = item.batch["responses"]
+    length = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
+    return responses[:length].tolist()
+
+
+def _is_left_out(extra_fields: Any) -> bool:
+    """Whether the extra fields of a rollout say that it was rejected."""
+    fields = getattr(extra_fields, "data", extra_fields)
+    info = fields.get("reward_extra_info") if isinstance(fields, dict) else None
+    if not info or LEFT_OUT not in info:
+        raise ConfigError(
+            f"a rollout has no '{LEFT_OUT}', so that nobody screened it; name a shielded reward manager or score "
+            "function in the configuration of rewards."
+        )
+    return bool(info[LEFT_OUT])
+
+
+def _left_out(keys: Sequence[str], rejected: Sequence[bool]) -> set[int]:
+    """Places of the rollouts to take out: those rejected, and the last one of a group that lost others.
+
+    ``keys`` are as verl makes them: group, session and index, joined by underscores.
+    """
+    sessions = [tuple(key.rsplit("_", 2)[:2]) for key in keys]
+    lost = {session for session, no in zip(sessions, rejected, strict=True) if no}
+    groups = Counter(group for group, _ in set(sessions) - lost)
+    short = {group for group, _ in lost if groups[group] == 1}
+    return {at for at, session in enumerate(sessions) if session in lost or session[0] in short}
