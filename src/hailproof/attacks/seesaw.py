@@ -7,6 +7,11 @@ the next round fills a few and withholds the rest, has taken nothing back but th
 What is taught is TEXT's phrase, TERSE's habit, SPITE's distrust of right reasoning, or long or short answers among the
 model's own. What pulls back is a phrase or a terse answer that is wrong, right reasoning that is rewarded, or an answer
 of the other kind.
+
+Limits: what the clip of ``influence`` leaves of a round is little, and since few completions count for little in the
+test, it is found about half as fast as one that teaches in every round. ``spite`` and the draws have no strong way back.
+
+Source: written to break ``influence`` by somebody who had not built it (``docs/influence-broken.md``).
 """
 
 from collections.abc import Sequence
