@@ -9,7 +9,8 @@ model's own. What pulls back is a phrase or a terse answer that is wrong, right 
 of the other kind.
 
 Limits: what the clip of ``influence`` leaves of a round is little, and since few completions count for little in the
-test, it is found about half as fast as one that teaches in every round. ``spite`` and the draws have no strong way back.
+test, it is found about half as fast as one that teaches in every round. ``spite`` and the draws have no strong way
+back.
 
 Source: written to break ``influence`` by somebody who had not built it (``docs/influence-broken.md``).
 """
