@@ -293,7 +293,7 @@ def checked(store: Store, phase: Phase, members: tuple[bytes, ...]) -> float:
 
 
 def rounds_of(
-    members: int, size: int, folder: Path, nodes: int, followers: int = 0
+    members: int, size: int, folder: Path, nodes: int, followers: int = 0, entries: int = MOST_ENTRIES
 ) -> tuple[list[Job], list[Job], Sequence[bytes]]:
     """Fills a store with a round; the jobs of a few of those who send, and of a few who follow.
 
@@ -303,11 +303,12 @@ def rounds_of(
         folder: Where the store will lie.
         nodes: How many of those who send are played.
         followers: How many of the others are.
+        entries: The most that all inventories in the store have together.
     """
     seeds = [seed_of(number) for number in range(members)]
     keys = {Identity.of_seed(seed).key: seed for seed in seeds}
     chosen = panel(tuple(keys), size, SEED, ROUND) if size < members else tuple(keys)
-    inventories = min(len(chosen), max(1, MOST_ENTRIES // len(chosen)))
+    inventories = min(len(chosen), max(1, entries // len(chosen)))
     sent, decision = spoken(FolderStore(folder), [keys[key] for key in chosen], inventories)
     share = len(chosen) / inventories
     few = [chosen[index * (inventories - 1) // max(1, nodes - 1)] for index in range(nodes)]
@@ -316,11 +317,13 @@ def rounds_of(
     return playing, [Job(folder, chosen, keys[key], None, decision, share) for key in others], chosen
 
 
-def measured(members: int, size: int, nodes: int, followers: int, kind: str) -> list[dict[str, float | int | str]]:
+def measured(
+    members: int, size: int, nodes: int, followers: int, kind: str, entries: int
+) -> list[dict[str, float | int | str]]:
     """Rows of the table for one size of the swarm: what it costs a node that sends, and one that follows."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        playing, following, chosen = rounds_of(members, size, Path(folder) / "store", nodes, followers)
+        playing, following, chosen = rounds_of(members, size, Path(folder) / "store", nodes, followers, entries)
         rows = []
         decisions = set()
         for name, jobs in ((kind, playing), ("follower", following)):
@@ -359,8 +362,9 @@ def draw(rows: Sequence[dict[str, float | int | str]], out: Path, size: int) -> 
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter
 
-    from hailproof.reports.figures import COLORS, INK, LEGEND, MUTED, RULE, STYLE
+    from hailproof.reports.figures import COLORS, DASHES, INK, LEGEND, MUTED, RULE, STYLE
 
     panels = (
         ("received", 1e6, "Received, MB a node and round"), ("sent", 1e3, "Sent, kB a node and round"),
@@ -372,7 +376,7 @@ def draw(rows: Sequence[dict[str, float | int | str]], out: Path, size: int) -> 
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "both"}):
         figure = Figure(figsize=(11, 6.8))
         grid = figure.subplots(2, 3)
-        figure.subplots_adjust(left=0.055, right=0.985, bottom=0.085, top=0.825, wspace=0.22, hspace=0.42)
+        figure.subplots_adjust(left=0.06, right=0.985, bottom=0.085, top=0.835, wspace=0.25, hspace=0.42)
         figure.text(0.02, 0.955, "One node, one round, m members", fontsize=15, fontweight="bold", color=INK)
         for (key, unit, title), axes in zip(panels, grid.flat, strict=True):
             axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=8)
@@ -382,16 +386,19 @@ def draw(rows: Sequence[dict[str, float | int | str]], out: Path, size: int) -> 
                 found = [row for row in rows if row["kind"] == kind and float(row[key]) > 0]
                 m = [float(row["members"]) for row in found]
                 y = [float(row[key]) / unit for row in found]
-                axes.plot(m, y, color=COLORS[index], zorder=3)
+                axes.plot(m, y, color=COLORS[index], linestyle=DASHES[kind == "follower"], zorder=3)
                 for row, at, height in zip(found, m, y, strict=True):
-                    face = "white" if row["scaled"] == "yes" else COLORS[index]
+                    face = "white" if row["scaled"] == "yes" and key != "sent" else COLORS[index]
                     axes.plot([at], [height], "o", color=COLORS[index], markerfacecolor=face, markersize=5, zorder=4)
-            axes.grid(which="minor", visible=False)
+            axes.minorticks_off()
             axes.set_axisbelow(True)
             axes.grid(which="major", color=RULE)
+            for axis in (axes.xaxis, axes.yaxis):  # the usual labels are formulas, which the style leaves as they are
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         for axes in grid[1]:
             axes.set_xlabel("members m")
-        handles = [Line2D([], [], color=COLORS[index], marker="o", markersize=5) for index in range(len(names))]
+        handles = [Line2D([], [], color=COLORS[index], linestyle=DASHES[kind == "follower"], marker="o", markersize=5)
+                   for index, kind in enumerate(names)]  # fmt: skip
         handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor="white", markersize=5, linestyle=""))
         labels = [*names.values(), "multiplied from a part of the inventories"]
         figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.015, 0.94), ncols=4, fontsize=10, **LEGEND)
@@ -405,15 +412,16 @@ def main() -> None:
     parser.add_argument("--panel", type=int, default=101, help="members of the panel, odd")
     parser.add_argument("--nodes", type=int, default=2, help="nodes of each kind that are played")
     parser.add_argument("--fit-from", type=int, default=256, help="the smallest m whose growth is fitted")
+    parser.add_argument("--entries", type=int, default=MOST_ENTRIES, help="of all inventories that are made")
     parser.add_argument("--out", type=Path, help="a folder for scale.csv and scale.png")
     options = parser.parse_args()
     load, python = os.getloadavg()[0], platform.python_version()
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start, Python {python}")
     rows: list[dict[str, float | int | str]] = []
     for members in options.members:
-        rows += measured(members, members, options.nodes, 0, "all")
+        rows += measured(members, members, options.nodes, 0, "all", options.entries)
         if members > options.panel:
-            rows += measured(members, options.panel, options.nodes, options.nodes, "panel")
+            rows += measured(members, options.panel, options.nodes, options.nodes, "panel", options.entries)
     print(f"\nGrowth with m, as the exponent of m, from m = {options.fit_from}:\n")
     print("| node | " + " | ".join(FIGURES) + " |\n|" + " --- |" * (len(FIGURES) + 1))
     for kind in ("all", "panel", "follower"):

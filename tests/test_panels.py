@@ -183,16 +183,15 @@ def test_a_forged_envelope_of_one_member_stops_the_measurement(tmp_path: Path, s
 
 
 def test_a_node_that_says_something_else_is_noticed(tmp_path: Path, short: None):
-    playing, _, chosen = bench.rounds_of(64, 9, tmp_path, nodes=1)
+    playing, _, _ = bench.rounds_of(64, 9, tmp_path, nodes=1)
     job = replace(playing[0], submissions=playing[0].submissions[1:])
     with pytest.raises(SystemExit, match="equivocating"):
         bench.play(job)
 
 
-def test_figures_of_a_part_of_the_inventories_are_multiplied(tmp_path: Path, short: None, monkeypatch):
+def test_figures_of_a_part_of_the_inventories_are_multiplied(tmp_path: Path, short: None):
     whole = bench.play(bench.rounds_of(32, 32, tmp_path / "whole", nodes=1)[0][0])
-    monkeypatch.setattr(bench, "MOST_ENTRIES", 8 * 32)
-    playing, _, _ = bench.rounds_of(32, 32, tmp_path / "part", nodes=1)
+    playing, _, _ = bench.rounds_of(32, 32, tmp_path / "part", nodes=1, entries=8 * 32)
     part = bench.play(playing[0])
     assert playing[0].share == 4 and part.decision is None is part.beacon and not part.unknown
     for figure in ("sent", "received", "envelopes", "lists"):
