@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import shutil
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -180,6 +181,16 @@ def test_a_forged_envelope_of_one_member_stops_the_measurement(tmp_path: Path, s
     path.with_name(hashlib.sha256(data).hexdigest()).write_bytes(data)
     with pytest.raises(SystemExit, match="'forged': 1"):
         bench.play(playing[0])
+
+
+@pytest.mark.parametrize("phase", ["seal", "seen"])
+def test_a_round_in_which_something_is_missing_is_no_measurement(tmp_path: Path, short: None, phase: str):
+    playing, following, chosen = bench.rounds_of(64, 9, tmp_path, nodes=1, followers=1)
+    for key in chosen[1:6]:
+        shutil.rmtree(tmp_path / bench.SWARM / "00000001" / phase / key.hex())
+    for job in (playing[0], following[0]):
+        with pytest.raises(SystemExit, match="did not end at the first look"):
+            bench.play(job)
 
 
 def test_a_node_that_says_something_else_is_noticed(tmp_path: Path, short: None):
