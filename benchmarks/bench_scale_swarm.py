@@ -270,10 +270,15 @@ def play(job: Job) -> Played:
         for phase, each in microseconds.items()
     )
     for index, (name, first) in enumerate((("cpu", marks["begin"][0]), ("memory", base))):
-        inventories = marks["end"][index] - marks["seen"][index]
-        figures[name] = marks["over"][index] - first + inventories * (job.share - 1)
+        seen, end, over = (marks[each][index] for each in ("seen", "end", "over"))
+        figures[name] = whole(first, seen, end, over, job.share)
     decided, beacon = (gathered.decision, gathered.beacon) if gathered else (None, None)
     return Played(figures, microseconds, decided, beacon, tuple(store.unknown))
+
+
+def whole(begin: float, seen: float, end: float, over: float, share: float) -> float:
+    """What a meter would have moved by if the inventories, read from ``seen`` to ``end``, had been all of them."""
+    return over - begin + (end - seen) * (share - 1)
 
 
 def checked(store: Store, phase: Phase, members: tuple[bytes, ...]) -> float:

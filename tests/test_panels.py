@@ -209,6 +209,10 @@ def test_figures_of_a_part_of_the_inventories_are_multiplied(tmp_path: Path, sho
         assert part.figures[figure] == whole.figures[figure]
 
 
+def test_a_meter_is_multiplied_while_inventories_are_read():
+    assert bench.whole(1.0, 3.0, 5.0, 6.0, share=4) == (3 - 1) + 4 * (5 - 3) + (6 - 5)
+
+
 def test_the_growth_of_a_square_is_two():
     assert bench.slope([(m, 3 * m**2) for m in (4, 16, 64)]) == pytest.approx(2)
 
