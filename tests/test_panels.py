@@ -71,6 +71,20 @@ def test_how_likely_a_panel_is_captured(members: int, malicious: int, size: int,
     assert captured(members, malicious, size) == pytest.approx(expected, rel=1e-6, abs=1e-300)
 
 
+def test_the_page_says_what_the_functions_say():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "internet-scale.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.partition("| malicious |")[2].splitlines()[2:9]]
+    for share, once, pushed, larger, smallest_once, smallest_pushed in rows:
+        malicious = round(float(share.removesuffix(" %")) / 100 * 10_000) if share != "33.3 %" else 3333
+        said = [float(each) for each in (once, pushed, larger)]
+        asked = ((101, False), (101, True), (301, False))
+        found = [captured(10_000, malicious, size, biased) for size, biased in asked]
+        assert found == pytest.approx(said, rel=0.3)
+        for size, biased in ((smallest_once, False), (smallest_pushed, True)):
+            k = int(size.replace(",", ""))
+            assert captured(10_000, malicious, k, biased) <= 1e-9 < captured(10_000, malicious, k - 2, biased)
+
+
 def test_withheld_nonces_multiply_the_chances():
     once = captured(10_000, 1000, 101)
     assert captured(10_000, 1000, 101, biased=True) == pytest.approx(once * 2**50, rel=1e-6)
