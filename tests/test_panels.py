@@ -1,0 +1,239 @@
+"""Panels: who is drawn, how likely a sample is captured, and rounds of 64 members whose cost is counted."""
+
+import hashlib
+import importlib.util
+import shutil
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+
+import pytest
+
+from hailproof.errors import ConfigError
+from hailproof.exchange.panels import captured, panel, smallest
+from hailproof.exchange.stores import FolderStore
+from hailproof.identity import Identity
+from hailproof.wire import Place, Seen, decoded, encoded, opened, sealed
+
+KEYS = tuple(bytes([number]) * 32 for number in range(50))
+
+
+def benchmark():
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "bench_scale_swarm.py"
+    spec = importlib.util.spec_from_file_location("bench_scale_swarm", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = benchmark()
+
+
+def test_a_panel_is_the_same_for_all_and_another_in_each_round():
+    drawn = panel(KEYS, 7, 5, 1)
+    assert drawn == panel(list(KEYS), 7, 5, 1) and len(set(drawn)) == 7 and list(drawn) == sorted(drawn)
+    assert drawn not in (panel(KEYS, 7, 5, 2), panel(KEYS, 7, 6, 1))
+
+
+def test_every_member_is_drawn_as_often():
+    times = Counter(key for round in range(2000) for key in panel(KEYS, 5, 0, round))
+    assert set(times) == set(KEYS)
+    assert all(abs(times[key] - 200) < 5 * (2000 * 0.1 * 0.9) ** 0.5 for key in KEYS)
+
+
+@pytest.mark.parametrize("members", [1, 4, 7])
+def test_a_small_swarm_is_its_own_panel(members: int):
+    assert panel(KEYS[:members], 7, 5, 1) == KEYS[:members]
+
+
+def tail(members: int, malicious: int, size: int) -> float:
+    """Panels with a malicious majority among all panels, counted exactly."""
+    most = sum(comb(malicious, j) * comb(members - malicious, size - j) for j in range(size // 2 + 1, size + 1))
+    return float(Fraction(most, comb(members, size)))
+
+
+@pytest.mark.parametrize(
+    ("members", "malicious", "size", "expected"),
+    [
+        (5, 2, 3, 0.3),  # 2 of 2 with 1 of 3, of 10 panels
+        (4, 1, 1, 0.25),
+        (100, 10, 21, tail(100, 10, 21)),
+        (10_000, 2000, 101, tail(10_000, 2000, 101)),
+        (10_000, 0, 101, 0.0),
+        (4, 2, 7, 0.0),  # all are asked, and half are no majority
+        (4, 3, 7, 1.0),
+    ],
+)
+def test_how_likely_a_panel_is_captured(members: int, malicious: int, size: int, expected: float):
+    assert captured(members, malicious, size) == pytest.approx(expected, rel=1e-6, abs=1e-300)
+
+
+def test_the_page_says_what_the_functions_say():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "internet-scale.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.partition("| malicious |")[2].splitlines()[2:9]]
+    for share, once, pushed, larger, smallest_once, smallest_pushed in rows:
+        malicious = round(float(share.removesuffix(" %")) / 100 * 10_000) if share != "33.3 %" else 3333
+        said = [float(each) for each in (once, pushed, larger)]
+        asked = ((101, False), (101, True), (301, False))
+        found = [captured(10_000, malicious, size, biased) for size, biased in asked]
+        assert found == pytest.approx(said, rel=0.3)
+        for size, biased in ((smallest_once, False), (smallest_pushed, True)):
+            k = int(size.replace(",", ""))
+            assert captured(10_000, malicious, k, biased) <= 1e-9 < captured(10_000, malicious, k - 2, biased)
+
+
+def test_withheld_nonces_multiply_the_chances():
+    once = captured(10_000, 1000, 101)
+    assert captured(10_000, 1000, 101, biased=True) == pytest.approx(once * 2**50, rel=1e-6)
+    assert captured(10_000, 3000, 101, biased=True) == 1
+
+
+@pytest.mark.parametrize(("malicious", "risk", "biased"), [(10, 1e-3, False), (20, 1e-2, False), (5, 1e-3, True)])
+def test_the_smallest_panel_is_the_smallest(malicious: int, risk: float, biased: bool):
+    size = smallest(100, malicious, risk, biased)
+    assert size is not None and size % 2 == 1
+    assert captured(100, malicious, size, biased) <= risk < captured(100, malicious, size - 2, biased)
+
+
+def test_no_panel_of_a_malicious_majority_will_do():
+    assert smallest(100, 60, 1e-6) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: panel(KEYS, 6, 0, 1), "A panel of 6 members"),
+        (lambda: panel(KEYS, -1, 0, 1), "A panel of -1 members"),
+        (lambda: panel((), 3, 0, 1), "from no members"),
+        (lambda: captured(10, 1, 4), "A panel of 4 members"),
+        (lambda: captured(10, 11, 3), "11 of 10 members"),
+        (lambda: captured(10, -1, 3), "-1 of 10 members"),
+        (lambda: captured(0, 0, 3), "0 of 0 members"),
+        (lambda: smallest(10, 1, 0.0), "A risk of 0.0"),
+        (lambda: smallest(10, 1, 1.0), "A risk of 1.0"),
+    ],
+)
+def test_numbers_that_fit_nothing_are_refused(call, error: str):
+    with pytest.raises(ConfigError, match=error):
+        call()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch):
+    """Completions of 8 tokens, and no time spent on rates."""
+    monkeypatch.setattr(bench, "TOKENS", 8)
+    monkeypatch.setattr(bench, "checked", lambda store, phase, members: 1.0)
+
+
+def test_what_a_round_of_64_members_costs_one_of_them(tmp_path: Path, short: None):
+    playing, following, chosen = bench.rounds_of(64, 64, tmp_path, nodes=2)
+    first, second = (bench.play(job) for job in playing)
+    frames = [path for path in (tmp_path / bench.SWARM / "00000001").rglob("*") if path.is_file()]
+    own = [path for path in frames if path.parent.name == playing[0].members[0].hex()]
+    assert not following and len(chosen) == 64 == len(own) * 64 / 5
+    assert first.figures["envelopes"] == 5 * 64 == len(frames)
+    assert first.figures["received"] == sum(path.stat().st_size for path in frames)
+    assert first.figures["sent"] == sum(path.stat().st_size for path in own)
+    assert first.decision == second.decision == playing[0].decision and first.beacon == second.beacon is not None
+    assert first.unknown == second.unknown == ()
+
+
+def test_what_a_panel_costs_does_not_depend_on_the_swarm(tmp_path: Path, short: None):
+    costs = []
+    for members in (64, 128):
+        playing, following, chosen = bench.rounds_of(members, 9, tmp_path / str(members), nodes=1, followers=1)
+        assert len(chosen) == 9 and following[0].seed not in [job.seed for job in playing]
+        seated, other = bench.play(playing[0]), bench.play(following[0])
+        assert seated.decision == other.decision == playing[0].decision and seated.beacon == other.beacon is not None
+        assert seated.unknown == other.unknown == () and other.figures["sent"] == 0 < seated.figures["sent"]
+        costs.append([each.figures[what] for each in (seated, other) for what in ("envelopes", "received", "lists")])
+    envelopes, received, lists = costs[0][:3]
+    assert envelopes == 45 and lists == 6
+    assert costs[0][3:] == [envelopes, received, lists]
+    assert costs[1][0::3] == [45, 45] and costs[1][1] == pytest.approx(received, rel=0.01)
+
+
+def test_the_slots_of_a_round_are_all_dealt_however_many_members_there_are():
+    for members, most in ((4, 96), (12, 32), (64, 6), (1000, 1)):
+        plan = bench.dealt(members, offset=3)
+        slots = [(slot.problem_id, slot.index) for owed in plan.values() for slot in owed]
+        assert len(slots) == len(set(slots)) == 32 * 12 and max(map(len, plan.values())) == most
+        assert all(slot.node == index for index, owed in plan.items() for slot in owed)
+
+
+def inventory_lies(folder: Path, seeds: list[bytes], victim: bytes) -> None:
+    """Has members list all but one of the batches that they saw, instead of what they listed."""
+    store = FolderStore(folder)
+    for seed in seeds:
+        liar = Identity.of_seed(seed)
+        place = Place(bench.SWARM, bench.ROUND, "seen", liar.key)
+        (name,) = store.names(place.prefix, 4)
+        data = store.get(name, 1 << 20)
+        assert data is not None
+        honest = decoded(Seen, opened(data, 1 << 20).payload)
+        lie = sealed(liar, place, encoded(Seen(tuple(entry for entry in honest.entries if entry.sender != victim))))
+        (folder / name).unlink()
+        store.put(place.name(lie), lie)
+
+
+@pytest.mark.parametrize(("liars", "leaves_out"), [(4, False), (5, True)])
+def test_a_majority_of_the_panel_decides_for_all(tmp_path: Path, short: None, liars: int, leaves_out: bool):
+    playing, following, chosen = bench.rounds_of(64, 9, tmp_path, nodes=9, followers=1)
+    inventory_lies(tmp_path, [job.seed for job in playing[:liars]], victim=chosen[-1])
+    played = bench.play(following[0])
+    assert (played.decision != playing[0].decision) == leaves_out
+
+
+def test_a_forged_envelope_of_one_member_stops_the_measurement(tmp_path: Path, short: None):
+    playing, _, chosen = bench.rounds_of(64, 9, tmp_path, nodes=1)
+    (path,) = (tmp_path / bench.SWARM / "00000001" / "seal" / chosen[-1].hex()).iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.with_name(hashlib.sha256(data).hexdigest()).write_bytes(data)
+    with pytest.raises(SystemExit, match="'forged': 1"):
+        bench.play(playing[0])
+
+
+@pytest.mark.parametrize("phase", ["seal", "seen"])
+def test_a_round_in_which_something_is_missing_is_no_measurement(tmp_path: Path, short: None, phase: str):
+    playing, following, chosen = bench.rounds_of(64, 9, tmp_path, nodes=1, followers=1)
+    for key in chosen[1:6]:
+        shutil.rmtree(tmp_path / bench.SWARM / "00000001" / phase / key.hex())
+    for job in (playing[0], following[0]):
+        with pytest.raises(SystemExit, match="did not end at the first look"):
+            bench.play(job)
+
+
+def test_a_node_that_says_something_else_is_noticed(tmp_path: Path, short: None):
+    playing, _, _ = bench.rounds_of(64, 9, tmp_path, nodes=1)
+    job = replace(playing[0], submissions=playing[0].submissions[1:])
+    with pytest.raises(SystemExit, match="equivocating"):
+        bench.play(job)
+
+
+def test_figures_of_a_part_of_the_inventories_are_multiplied(tmp_path: Path, short: None):
+    whole = bench.play(bench.rounds_of(32, 32, tmp_path / "whole", nodes=1)[0][0])
+    playing, _, _ = bench.rounds_of(32, 32, tmp_path / "part", nodes=1, entries=8 * 32)
+    part = bench.play(playing[0])
+    assert playing[0].share == 4 and part.decision is None is part.beacon and not part.unknown
+    for figure in ("sent", "received", "envelopes", "lists"):
+        assert part.figures[figure] == whole.figures[figure]
+
+
+def test_a_meter_is_multiplied_while_inventories_are_read():
+    assert bench.whole(1.0, 3.0, 5.0, 6.0, share=4) == (3 - 1) + 4 * (5 - 3) + (6 - 5)
+
+
+def test_the_growth_of_a_square_is_two():
+    assert bench.slope([(m, 3 * m**2) for m in (4, 16, 64)]) == pytest.approx(2)
+
+
+def test_the_figures_are_drawn(tmp_path: Path):
+    row = {"kind": "all", "scaled": "no", "panel": 4, **dict.fromkeys(bench.FIGURES, 3.0)}
+    bench.draw([{**row, "members": 4}, {**row, "members": 16, "scaled": "yes"}], tmp_path / "scale.png", 101)
+    assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
