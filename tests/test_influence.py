@@ -354,7 +354,7 @@ def test_honest_senders_of_as_many_completions_as_chance_gives_are_not_excluded(
     swarm, numbers = Swarm(eight(), seed), np.random.default_rng(seed)
     for _ in range(30):
         sent = {f"of_{sender}": int(numbers.integers(1, 49)) for sender in range(4)}
-        assert not any(each.excluded for each in swarm.play({}, **sent)[1].values())
+        assert not any(each.excluded for each in swarm.play({}, range(4), **sent)[1].values())
 
 
 def test_senders_who_only_push_down_are_excluded_too():
