@@ -358,6 +358,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         (["texts"], {}, "equations needs model, which .* give --model"),
         ([("length", {"cap": 3})], {}, "length needs tokens, which .* give --model"),
         (["replay"], {}, "replay needs keys"),
+        (["heterogeneous"], {}, "influence looks at what senders do to a model while it is trained, .* preset texts"),
         (["no"], {}, "Unknown defense"),
     ],
 )

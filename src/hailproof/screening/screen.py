@@ -174,6 +174,11 @@ def opened(order: Order) -> "tuple[Shield, list[tuple[Path, Format]]]":
         "tokens": bool(order.model) or (first is not None and first.token_ids is not None),
     }
     chain = chain_of(order.defenses)
+    if chain.aggregation is not None:
+        raise ConfigError(
+            f"Defense {chain.aggregation.name} looks at what senders do to a model while it is trained, which files do "
+            "not show; leave it out, or take the preset texts."
+        )
     advice = {
         "senders": "name their column with --column sender=NAME",
         "groups": "name their column with --column group=NAME",
