@@ -277,12 +277,13 @@ class InfluenceDefense(BaseDefense):
             return dict.fromkeys(lengths, 1.0)
         silent = max(0, len(lengths) // 2 + 1 - len(sizes))
         shares = [self._live[s] / self._sent[s] for s in sizes]
-        share = statistics.median_low([*shares, *([self._share] * silent if self._share is not None else [])])
-        self._share = share if self._share is None else USUAL * self._share + (1 - USUAL) * share
+        shares += [self._share] * silent if self._share is not None else []
+        share = statistics.median_low(shares)
+        allowed = self._share = share if self._share is None else USUAL * self._share + (1 - USUAL) * share
         stand_ins = [self._reference] * silent if self._reference is not None else []
         self._reference = statistics.median_low([*sizes.values(), *stand_ins])
         limits = {
-            s: self.clip * self._reference * math.sqrt(min(1.0, LIVE * self._share * self._sent[s] / self._live[s]))
+            s: self.clip * self._reference * math.sqrt(min(1.0, LIVE * allowed * self._sent[s] / self._live[s]))
             for s in sizes
         }
         return {s: min(1.0, limits[s] / sizes[s]) if s in sizes else 1.0 for s in lengths}
