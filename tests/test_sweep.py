@@ -40,7 +40,7 @@ def test_configurations_that_mean_the_same_share_a_folder(tmp_path):
     assert job(tmp_path, name="other").folder == job(tmp_path).folder
     default = {"name": "logit", "options": {"max_outside": 0}}
     assert job(tmp_path, defense=[default]).folder == job(tmp_path, defense=[{"name": "logit"}]).folder
-    said = settle(job(tmp_path, defense=[{"name": "heterogeneous"}]).config).config
+    said = settle(job(tmp_path, defense=[{"name": "texts"}]).config).config
     assert said.defense[2].options["rule"] == "either"  # so that a run stays itself when a default changes later
 
 
