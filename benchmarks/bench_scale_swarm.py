@@ -23,7 +23,6 @@ import hashlib
 import os
 import platform
 import random
-import string
 import tempfile
 import threading
 import time
@@ -37,12 +36,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import linear_regression
 
+from synthetic import GROUP, PROMPTS, completion
+
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import panel
 from hailproof.exchange.rounds import Stopped, StoreExchange, Timing
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
 from hailproof.identity import Identity
-from hailproof.records import Completion, Problem, Slot, Submission
+from hailproof.records import Problem, Slot, Submission
 from hailproof.topology import Planner, Rules, reassigned
 from hailproof.wire import (
     Batch,
@@ -59,7 +60,6 @@ from hailproof.wire import (
     sealed,
 )
 
-PROMPTS, GROUP, TOKENS, CHARACTERS, VOCABULARY = 32, 12, 512, 4, 151_936
 SEED, ROUND, BEGAN = 7, 1, 1_700_000_000
 MOST_ENTRIES = 1 << 20
 SWARM = "scale-0123456789abcdef"
@@ -165,15 +165,7 @@ def dealt(members: int, offset: int) -> dict[int, list[Slot]]:
 
 def written(slots: Sequence[Slot], rng: random.Random) -> tuple[Submission, ...]:
     """Completions as long as they may be."""
-    letters = string.ascii_lowercase + "     "
-    return tuple(
-        Submission(
-            ROUND, slot.node, slot.problem_id, slot.index,
-            Completion("".join(rng.choices(letters, k=TOKENS * CHARACTERS)),
-                       tuple(rng.randrange(VOCABULARY) for _ in range(TOKENS)), True),
-        )
-        for slot in slots
-    )  # fmt: skip
+    return tuple(Submission(ROUND, slot.node, slot.problem_id, slot.index, completion(rng)) for slot in slots)
 
 
 def state(decision: bytes) -> State:

@@ -8,14 +8,14 @@ and token ids drawn evenly below 151,936, which is the worst case for their leng
 
 import argparse
 import random
-import string
 import time
 from collections.abc import Callable
 
 from msgspec import Struct
+from synthetic import GROUP, PROMPTS, completion
 
 from hailproof.identity import Identity
-from hailproof.records import Completion, Submission
+from hailproof.records import Submission
 from hailproof.wire import (
     Batch,
     Commit,
@@ -32,8 +32,6 @@ from hailproof.wire import (
     sealed,
 )
 
-PROMPTS, GROUP, TOKENS, CHARACTERS, VOCABULARY = 32, 12, 512, 4, 151_936
-
 
 def rate(call: Callable[[], object], seconds: float) -> float:
     """Calls a second of processor time, so that other work on the machine does not count."""
@@ -46,12 +44,7 @@ def rate(call: Callable[[], object], seconds: float) -> float:
 
 def batch(slots: int, rng: random.Random) -> tuple[Batch, int]:
     """A sender's batch, and the bytes of the texts in it."""
-    letters = string.ascii_lowercase + "     "
-    sent = []
-    for slot in range(slots):
-        text = "".join(rng.choices(letters, k=TOKENS * CHARACTERS))
-        ids = tuple(rng.randrange(VOCABULARY) for _ in range(TOKENS))
-        sent.append(Submission(1, 0, f"problem-{slot // GROUP}", slot % GROUP, Completion(text, ids, True)))
+    sent = [Submission(1, 0, f"problem-{slot // GROUP}", slot % GROUP, completion(rng)) for slot in range(slots)]
     return batch_of(sent), sum(len(each.completion.text.encode()) for each in sent)
 
 

@@ -1,9 +1,9 @@
 """The generator of the documentation site, without building it: ``make check`` does that."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from loaded import script
 
 from hailproof.attacks import ATTACKS
 from hailproof.defenses import DEFENSES
@@ -11,15 +11,7 @@ from hailproof.defenses import DEFENSES
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("pages", ROOT / ".ci" / "pages.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pages = generator()
+pages = script(".ci/pages.py")
 
 
 def test_every_attack_and_defense_has_a_page():

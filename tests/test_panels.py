@@ -1,7 +1,6 @@
 """Panels: who is drawn, how likely a sample is captured, and rounds of 64 members whose cost is counted."""
 
 import hashlib
-import importlib.util
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +9,7 @@ from math import comb
 from pathlib import Path
 
 import pytest
+from loaded import script
 
 from hailproof.errors import ConfigError
 from hailproof.exchange.panels import captured, panel, smallest
@@ -20,16 +20,7 @@ from hailproof.wire import Place, Seen, decoded, encoded, opened, sealed
 KEYS = tuple(bytes([number]) * 32 for number in range(50))
 
 
-def benchmark():
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "bench_scale_swarm.py"
-    spec = importlib.util.spec_from_file_location("bench_scale_swarm", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = benchmark()
+bench = script("benchmarks/bench_scale_swarm.py")
 
 
 def test_a_panel_is_the_same_for_all_and_another_in_each_round():
@@ -124,7 +115,7 @@ def test_numbers_that_fit_nothing_are_refused(call, error: str):
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch):
     """Completions of 8 tokens, and no time spent on rates."""
-    monkeypatch.setattr(bench, "TOKENS", 8)
+    monkeypatch.setattr("synthetic.TOKENS", 8)
     monkeypatch.setattr(bench, "checked", lambda store, phase, members: 1.0)
 
 
