@@ -1,5 +1,7 @@
 """Attacks that sabotage, set a style, choose among draws or disguise themselves: what they send, what is measured."""
 
+from typing import Any
+
 import pytest
 
 from hailproof.attacks.base import Composition, Forger
@@ -25,6 +27,7 @@ from hailproof.records import Completion, Problem
 from hailproof.runs.build import build
 from hailproof.runs.config import RunConfig
 from hailproof.runs.settle import settle
+from hailproof.runs.words import plan_text
 from hailproof.settings import validated
 from hailproof.tasks.word_problems import WordProblems
 
@@ -214,6 +217,34 @@ def test_an_attack_that_never_begins_is_refused():
     with pytest.raises(ConfigError, match="leaves none of 5 rounds to attack in; lower it"):
         settle(validated(RunConfig, tree))
     settle(validated(RunConfig, {**tree, "rounds": 6}))
+
+
+def test_turns_need_two_who_take_them_and_rounds_for_both():
+    def refused(turns: int, malicious: int, rounds: int, **attack: int) -> str | None:
+        attack = {"name": "text", "turns": turns, "malicious": malicious, **attack}
+        try:
+            settle(validated(RunConfig, {"attack": attack, "rounds": rounds}))
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    assert "attack.turns = 3 is for malicious nodes that take turns, but attack.malicious = 1" in str(refused(3, 1, 9))
+    assert "leaves none of 3 rounds for the turn of malicious node 2 of 2" in str(refused(3, 2, 3))
+    assert refused(3, 2, 4) is None
+    assert "malicious node 2 of 2" in str(refused(2, 2, 8, pull=2, rest=2))  # its turn is when all rest
+
+
+def test_the_first_line_of_a_run_says_what_an_attack_is_combined_with():
+    def plan(defense: str, **attack: Any) -> str:
+        tree = {"attack": {"name": "equation", **attack}, "defense": [{"name": defense}]}
+        return plan_text(settle(validated(RunConfig, tree)).config)
+
+    assert "attack equation;" in plan("equations")
+    assert "attack equation, rate 0.5, start after 3, without oracle;" in plan(
+        "equations", rate=0.5, start_after=3, oracle=False
+    )
+    assert "attack equation, heed 0.5;" in plan("influence", heed=0.5)
+    assert "heed 0.5 (no defense here suspects a sender, so it never stops);" in plan("equations", heed=0.5)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,11 @@ def test_what_was_learned_is_known_before_the_completions_of_the_rounds_are_join
 SECONDS = {"sample": 3.0, "screen": 1.0, "update": 4.0}
 
 
+def sent(weight: float, excluded: bool = False) -> dict:
+    """What an update says of a sender."""
+    return {"length": 1.0, "weight": weight, "cosine": None, "evidence": None, "excluded": excluded}
+
+
 def finished(job: Job, lines: list[dict], summary: dict, rows: list[dict]) -> Job:
     """A run that nobody played, where the bench looks for it."""
     config = settle(job.config).config
@@ -164,6 +169,8 @@ def test_a_cell_by_hand(tmp_path):
         attacked = [
             line(number, completion_tokens=count, seconds=SECONDS, **screened) for number, count in enumerate(tokens, 1)
         ]
+        attacked[0]["update"] |= {"senders": {"0": sent(1.0), "1": sent(0.5), "3": sent(0.2, excluded=True)}}
+        attacked[1]["update"] |= {"senders": {"0": sent(1.0), "1": sent(1.0), "2": sent(1.0)}}
         clean = [line(number, completion_tokens=10.0, seconds=SECONDS, defended=False) for number in range(1, 6)]
         spoken = [verdict("accept", muted=(0, 1, 2), weight=1.0)]
         rows = [row(1, "honest", tokens=12, weight=1.0, verdicts=spoken)]
@@ -204,6 +211,10 @@ def test_a_cell_by_hand(tmp_path):
         "forged_kept": [0.4, 0.4],
         "honest_learned": [0.75, 0.75],
         "forged_learned": [0.0, 0.0],
+        "honest_pull": [0.75, 0.75],  # 1, 0.5, and 0 of who was left out; then all; the others told nobody apart
+        "forged_pull": [0.1, 0.1],
+        "honest_excluded": [0.0, 0.0],
+        "forged_excluded": [1.0, 1.0],
         "seconds_per_round": [8.0, 8.0],
         "screen_share": [0.125, 0.125],
     }
@@ -221,6 +232,7 @@ def test_a_cell_by_hand(tmp_path):
         "held_out_success": share_interval([0.5, 0.5], 128), "honest_kept": share_interval([0.8, 0.8], 100),
         "two_two_right": share_interval([0.25, 0.25], 40), "two_two_five_used": share_interval([0.75, 0.75], 20),
         "honest_learned": share_interval([0.75, 0.75], 2), "forged_learned": share_interval([0.0, 0.0], 2),
+        "honest_excluded": share_interval([0.0, 0.0], 6),
         "reward": share_interval([0.5, 0.5], 2 * 5 * 16), "tokens_ratio": ratio_interval([4.0, 4.0]),
         "tokens": interval([40.0, 40.0]), "screen_share": share_interval([0.125, 0.125]),
     }  # fmt: skip
@@ -250,6 +262,7 @@ def test_what_was_not_evaluated_or_not_screened_is_undefined_in_a_cell(tmp_path)
         "attack_success", "excess_success", "held_out_success", "held_out_excess", "held_out_reward", "held_out_loss",
         "two_two_right", "two_two_from_five", "two_two_other", "two_two_five_used",
         "honest_kept", "forged_kept", "honest_learned", "forged_learned",
+        "honest_pull", "forged_pull", "honest_excluded", "forged_excluded",
     }  # fmt: skip
     finished(cell.jobs[0], [line(1, seconds=SECONDS)], figures | {"held_out": {"reward": 0.25}}, [])
     finished(cell.controls[0], [line(1, seconds=SECONDS)], control | {"held_out": None}, [])
@@ -390,7 +403,7 @@ def test_what_is_no_cell_is_named(tmp_path, cell):
         read_cells(tmp_path)
 
 
-@pytest.mark.parametrize("version", [None, 1, 3])
+@pytest.mark.parametrize("version", [None, 2, 4])
 def test_a_cell_of_another_format_is_refused_since_its_numbers_mean_something_else(tmp_path, version):
     (tmp_path / "cells").mkdir()
     cell = {key: value for key, value in SOUND.items() if key != "format"} | ({"format": version} if version else {})

@@ -32,18 +32,19 @@ from hailproof.metrics.intervals import (
     upper_bounds,
 )
 from hailproof.metrics.rates import mean
-from hailproof.runs.config import load_config
+from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.files import as_json, make_folder, read_json, replacing
 from hailproof.runs.learned import Learned, learned
 from hailproof.runs.lines import late_evaluations
 from hailproof.runs.measure import LAST_ROUNDS
+from hailproof.runs.roster import make_roster
 from hailproof.runs.run import versions_of
 from hailproof.runs.settle import Settled, settle
 from hailproof.runs.store import read_rounds
 
-FORMAT = 2
-"""Version of what the keys of a cell mean; 1, which named none, had other intervals, no tests, and the last round's
-held-out reward."""
+FORMAT = 3
+"""Version of the keys of a cell and what they mean; 2 lacked what updates did with each sender, and 1, which named
+none, had other intervals, no tests, and the last round's held-out reward."""
 SETTLED = 0.4
 """Lengths are means over the rounds after this share of a run: they swing, and the last rounds say little."""
 ENDINGS = ("_mean", "_low", "_high", "_seeds", "_upper_completion", "_upper_seed", "_p", "_margin")
@@ -176,9 +177,21 @@ def _figures(job: Job, control: Job) -> Iterator[tuple[str, Figure]]:
     heard = learned(job.folder) if job.config.defense else nothing
     for side, name in zip(SIDES, ("honest", "forged"), strict=True):
         yield f"{name}_learned", Figure(heard[side].share, "share", heard[side].completions)
+    yield from _senders(lines, settled.config)
     yield "seconds_per_round", Figure(summary["seconds_per_round"], "number")
     whole = sum(sum(line["seconds"].values()) for line in lines)
     yield "screen_share", Figure(sum(line["seconds"]["screen"] for line in lines) / whole if whole else None, "share")
+
+
+def _senders(lines: Sequence[Mapping[str, Any]], config: RunConfig) -> Iterator[tuple[str, Figure]]:
+    """What updates did with the gradients of each side's senders; undefined where they were not told apart."""
+    updates = [line["update"]["senders"] for line in lines if line["update"].get("senders")]
+    roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
+    for name, nodes in (("honest", roster.honest), ("forged", sorted(roster.malicious))):
+        weights = [senders.get(str(node), {}).get("weight", 0.0) for senders in updates for node in nodes]
+        yield f"{name}_pull", Figure(fmean(weights) if weights else None, "share")
+        ever = [any(senders.get(str(node), {}).get("excluded") for senders in updates) for node in nodes]
+        yield f"{name}_excluded", Figure(fmean(ever) if updates and ever else None, "share", len(ever))
 
 
 def _success(own: Found, without: Found) -> Iterator[tuple[str, Figure]]:

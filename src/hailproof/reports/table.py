@@ -14,6 +14,8 @@ COLUMNS = (
     ("2∘2 answers from 5 %", "two_two_from_five", 100.0),
     ("honest kept %", "honest_kept", 100.0), ("honest learned %", "honest_learned", 100.0),
     ("forged kept %", "forged_kept", 100.0), ("forged learned %", "forged_learned", 100.0),
+    ("honest pull %", "honest_pull", 100.0), ("forged pull %", "forged_pull", 100.0),
+    ("honest excluded %", "honest_excluded", 100.0),
     ("reward %", "reward", 100.0), ("held-out reward %", "held_out_reward", 100.0),
     ("below clean %", "held_out_loss", 100.0), ("tokens", "tokens", 1.0), ("times clean", "tokens_ratio", 1.0),
     ("s/round", "seconds_per_round", 1.0), ("screening %", "screen_share", 100.0),

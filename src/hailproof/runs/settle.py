@@ -78,11 +78,8 @@ def settle(config: RunConfig) -> Settled:
     if shipped:
         suits = {**NANO, "warmup_rounds": min(NANO["warmup_rounds"], config.rounds)}
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
-    if attack is not None and config.malicious and not any(map(config.attack.share, range(1, config.rounds + 1))):
-        raise ConfigError(
-            f"attack.start_after = {config.attack.start_after} leaves none of {config.rounds} rounds to attack in; "
-            "lower it, or set attack.malicious = 0 for a clean swarm."
-        )
+    if attack is not None and config.malicious:
+        _check_schedule(config)
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     settled = config.model_copy(
         update={
@@ -94,6 +91,31 @@ def settle(config: RunConfig) -> Settled:
     )
     _check_defenses(settled, _variant(settled.task))
     return Settled(settled, attack)
+
+
+def _check_schedule(config: RunConfig) -> None:
+    """Makes sure that there are rounds to attack in, for every malicious node.
+
+    Raises:
+        ConfigError: If there are not.
+    """
+    attack, rounds, malicious = config.attack, range(1, config.rounds + 1), config.malicious
+    if not any(map(attack.share, rounds)):
+        raise ConfigError(
+            f"attack.start_after = {attack.start_after} leaves none of {config.rounds} rounds to attack in; "
+            "lower it, or set attack.malicious = 0 for a clean swarm."
+        )
+    if attack.turns and malicious == 1:
+        raise ConfigError(
+            f"attack.turns = {attack.turns} is for malicious nodes that take turns, but attack.malicious = 1; raise "
+            "attack.malicious, or set pull and rest, with which one node attacks now and then."
+        )
+    for place in range(malicious):
+        if not any(attack.share(round) and attack.dares(round, place, malicious, 0.0) for round in rounds):
+            raise ConfigError(
+                f"attack.turns = {attack.turns} leaves none of {config.rounds} rounds for the turn of malicious node "
+                f"{place + 1} of {malicious}; lower it, or raise rounds."
+            )
 
 
 def _check_defenses(config: RunConfig, variant: Variant | None) -> None:

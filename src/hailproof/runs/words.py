@@ -33,12 +33,35 @@ def plan_text(config: "RunConfig") -> str:
         f"{swarm.topology} swarm of {swarm.nodes}, {config.malicious} malicious",
     ]
     if attack.name != "none":
-        extras = [f"trigger '{attack.trigger}'"] if attack.trigger else []
-        extras += [] if attack.oracle else ["without oracle"]
-        parts.append(", ".join((f"attack {attack.name}", *extras)))
+        parts.append(", ".join((f"attack {attack.name}", *_extras(config))))
     if config.defense:
         parts.append(f"defense {' + '.join(plugin.name for plugin in config.defense)}")
     return "; ".join(parts)
+
+
+def _extras(config: "RunConfig") -> list[str]:
+    """What an attack is combined with, as far as it is not the default."""
+    attack = config.attack
+    usual = type(attack)()
+    said = {
+        key: value
+        for key in type(attack).model_fields
+        if key not in ("name", "options", "malicious", "candidates")
+        and (value := getattr(attack, key)) != getattr(usual, key)
+    }
+    special = {"trigger": f"trigger '{attack.trigger}'", "oracle": "without oracle", "heed": f"heed {_heed(config)}"}
+    return [special.get(key, f"{key.replace('_', ' ')} {value}") for key, value in said.items()]
+
+
+def _heed(config: "RunConfig") -> str:
+    """The share of suspicion at which an attacker stops, and whether any defense of the run can suspect it."""
+    from hailproof import registry
+    from hailproof.defenses import DEFENSES
+    from hailproof.defenses.base import BaseDefense
+
+    classes = [registry.lookup("defenses", DEFENSES, plugin.name) for plugin in config.defense]
+    suspecting = any(getattr(each, "suspicion", BaseDefense.suspicion) is not BaseDefense.suspicion for each in classes)
+    return f"{config.attack.heed}" + ("" if suspecting else " (no defense here suspects a sender, so it never stops)")
 
 
 def round_text(line: dict[str, Any]) -> str:
