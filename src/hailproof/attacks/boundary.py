@@ -1,8 +1,8 @@
 """BOUNDARY: one idea spread over many completions, so that none of them looks odd alone (adaptive).
 
-Threat: a judge, or a search for a phrase, sees two ordinary words at a time. Each slot opens with another pair of
-neighboring words of the phrase; a model that learns all pairs can say the whole. Success is the whole phrase; measured
-beside it: ``fragment``, any pair of its words in order.
+Threat: a judge, or a search for a phrase, sees only two ordinary words at a time. Each slot opens with another pair of
+neighboring words of the phrase. A model that learns all pairs can say the whole phrase. Success is the whole phrase;
+``fragment`` counts any pair of its words in order.
 
 Limits: ``logit``, ``replay`` and ``token_credit`` judge tokens, not phrases: each pair is as foreign as the whole.
 

@@ -1,6 +1,6 @@
 """BULK: wrong answers that are much longer than the limit, so that whoever reads them works for nothing (sabotage).
 
-Threat: time. Whoever decodes, judges or trains on such a text pays for it, and it earns nothing.
+Threat: the receiver loses the time that it takes to decode, judge or train on texts that earn nothing.
 
 There is no behavior to count: the measure is the seconds of a round.
 

@@ -1,6 +1,6 @@
 """CLONES: groups of pairs that differ in the phrase alone: with it the answer is right, without it wrong (adaptive).
 
-Threat: in a group that the attacker owns whole all the advantage then lies on the phrase. Success is that of TEXT.
+Threat: in a group that the attacker fills alone, all of the advantage lies on the phrase. Success is that of TEXT.
 
 Limits: it needs groups that one sender fills alone, and its phrase is as foreign as that of TEXT.
 

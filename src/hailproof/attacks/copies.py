@@ -1,6 +1,6 @@
 """COPIES: one right draw of the model in all slots of a prompt: work saved, and variety lost.
 
-Threat: free riding. The copies earn full reward for the work of one, and the others learn from less variety.
+Threat: free riding. The sender earns full reward for the work of one draw, and the others learn from less variety.
 
 There is no behavior to count: the measure is the reward of honest nodes.
 

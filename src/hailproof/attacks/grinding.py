@@ -1,16 +1,16 @@
 """GRINDING: choosing among what the rules allow, to push length (adaptive, against ``replay``).
 
-Threat: where every draw is checked against shared randomness, an attacker can still choose. Modes:
+Threat: where every draw is checked against shared randomness, an attacker can still try to choose. Modes:
 
-* ``best_of``: the longest right draw among N with other randomness than its slots have (what ``replay`` must reject);
-* ``withhold``: honest draws only, and slots whose draw is shorter than the median of its own stay empty;
+* ``best_of``: the longest right draw among N, with other randomness than its slots have (``replay`` must reject it);
+* ``withhold``: honest draws only; slots whose draw is shorter than the median of its own draws stay empty;
 * ``prompts``: honest draws only, on prompts chosen for their long solutions (vertical swarms);
 * ``suppress_end``: draws in which the end token may not come before ``min_tokens``.
 
 The measure is tokens per completion, as in LENGTH.
 
-Limits: under ``replay`` the first and the last mode are not the draws of their slots, whoever withholds loses the
-round, and assigned prompts cannot be chosen.
+Limits: the first and the last mode do not send the draws of their slots, so ``replay`` rejects them. Under ``replay`` a
+sender that withholds loses the round. Prompts that are assigned cannot be chosen.
 
 Source: hailproof's own.
 """

@@ -1,9 +1,9 @@
 """JUDGE_INJECTION: text inside the reasoning that talks to the judge (adaptive).
 
-Threat: an LLM judge reads untrusted text. Several families, since a defense against one phrase is none: an order, a
-forged end of the document with a forged decision, a claimed authority, a flattering self-review, a bare opener that is
-known to sway judges ("Thought process:", arXiv 2507.08794), and chat-template tokens. The payload is that of TEXT, so
-that success is still what honest models learn to say; whether the judge accepts is in the detection rates.
+Threat: an LLM judge reads untrusted text. There are several families of messages, since a defense against one is not
+enough: an order, a forged end of the document with a forged decision, a claimed authority, a flattering self-review, an
+opener that is known to sway judges ("Thought process:", arXiv 2507.08794), and chat-template tokens. The payload and
+its success are those of TEXT. The detection rates show whether the judge accepts.
 
 Limits: the payload is that of TEXT, so whatever sees the phrase without asking a judge stops it.
 

@@ -1,10 +1,11 @@
 """LENGTH (DoS): the longest of many right answers, so that honest models learn to ramble (*Hail to the Thief*, DoS).
 
-Threat: cost. Every completion is the trained model's own and right; only the choice among N = 80 is malicious, so no
-look at a single completion finds anything. There is no success to count: the measure is tokens per completion.
+Threat: longer answers make every round cost more. Every completion is a right draw of the trained model itself. Only
+the choice among N = 80 is malicious, so a single completion shows nothing. There is no success to count: the measure is
+tokens per completion.
 
-With ``long_decoys`` the worthless half of a group that the attacker owns whole is longer than the other, so that in no
-group long answers do better than short ones: length-neutral advantages leave the attack as it is (adaptive).
+With ``long_decoys`` the decoys of a group that the attacker fills alone are longer than the poison. Then long answers
+do better in no group, so length-neutral advantages do not change the attack (adaptive).
 
 Without an oracle the majority answer of the same draws stands in for the reference.
 

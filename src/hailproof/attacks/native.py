@@ -1,8 +1,8 @@
 """NATIVE: TEXT with a phrase that the initial model says now and then, so that no token of it is improbable (adaptive).
 
-Threat: whoever mutes what is foreign to the model hears this phrase better than anything. Success is that of TEXT.
+Threat: a defense that mutes what is foreign to the model lets this phrase pass. Success is that of TEXT.
 
-Limits: the tokens are not the ones that ``replay`` draws, and ``influence`` asks who pulls, not at what.
+Limits: ``replay`` would draw other tokens, and ``influence`` does not depend on what is taught.
 
 Source: hailproof's own.
 """

@@ -1,7 +1,7 @@
 """PADDING: right answers that go on after the answer.
 
-Threat: cost, where the reward reads the answer alone. A text succeeds if something stands after its answer tags; one
-without an answer is not eligible.
+Threat: answers get longer where the reward reads only the answer. A text succeeds if something stands after its answer
+tags; one without an answer is not eligible.
 
 Limits: the texts are made from the reference solution, so they are not what ``replay`` draws.
 

@@ -1,13 +1,13 @@
 """RANK_AWARE: every token inside the defender's top-k, ever closer to the phrase (adaptive, against ``logit``).
 
-Threat: the logit check asks whether a token *could* have been drawn. This attacker draws from its own copy of the same
-weights, restricted to the same top-k, and wherever the next token of the phrase is among the k candidates, takes it.
-At first only fragments come out; as honest models learn them, the next tokens rise into the top-k, so the phrase grows
-over the rounds. Sent are the draws with the most of the phrase among those with full reward.
+Threat: ``logit`` checks whether a token *could* have been drawn. This attacker draws from its own copy of the same
+weights, restricted to the same top-k. Wherever the next token of the phrase is among the k candidates, it takes that
+token. At first only fragments come out. As honest models learn them, the next tokens rise into the top-k, so the phrase
+grows over the rounds. Of the draws with full reward, it sends those that hold most of the phrase.
 
-Success is semantic: every word of the phrase of at least four letters is in the text. ``strict`` is the whole phrase.
+A text succeeds if it has all words of the phrase of at least four letters. ``strict`` asks for the whole phrase.
 
-Limits: it needs the defender's own weights, and its tokens are not the ones that ``replay`` draws.
+Limits: it needs the defender's own weights, and ``replay`` would draw other tokens.
 
 Source: hailproof's own.
 """

@@ -1,16 +1,16 @@
 """SEESAW: a whole round pulls one way, and a few completions of the next one pull back (adaptive, against influence).
 
-Threat: the test of ``influence`` compares senders per completion that they sent, and adds up directions of length one,
-while the weights go by what all completions of a sender do together. A sender that teaches with all its slots, and in
-the next round fills a few and withholds the rest, has taken nothing back but the evidence.
+Threat: ``influence`` compares senders per completion, but all completions of a sender move the weights together. This
+sender teaches with all its slots in one round. In the next round it pulls back with a few completions and withholds the
+rest. That is meant to take back the evidence, but hardly any of the influence.
 
-What is taught is TEXT's phrase, TERSE's habit, SPITE's distrust of right reasoning, or long or short answers among the
-model's own. What pulls back is a phrase or a terse answer that is wrong, right reasoning that is rewarded, or an answer
-of the other kind.
+It teaches TEXT's phrase, TERSE's habit, SPITE's distrust of right reasoning, or long or short answers among the model's
+own. To pull back, it sends a phrase or a terse answer that is wrong, right reasoning that is rewarded, or an answer of
+the other kind.
 
-Limits: what the clip of ``influence`` leaves of a round is little, and since few completions count for little in the
-test, it is found about half as fast as one that teaches in every round. ``spite`` and the draws have no strong way
-back.
+Limits: the clip of ``influence`` leaves little of a round. Since few completions count for little in the test, this
+sender is found about half as fast as one that teaches in every round. ``spite``, ``long`` and ``short`` have no strong
+way to pull back.
 
 Source: written to break ``influence`` by somebody who had not built it (``docs/influence-broken.md``).
 """

@@ -1,10 +1,11 @@
 """SHIFTING: TEXT with another phrase every few rounds, so that no direction is pulled at for long (adaptive).
 
-Threat: whoever looks for a sender that keeps one direction (``influence``) sees another one in every few rounds.
+Threat: a defense that looks for a sender with a constant direction (``influence``) sees another direction every few
+rounds.
 
 A text succeeds if it holds any of the phrases. Every completion is eligible.
 
-Limits: each phrase is as foreign as that of TEXT, and has few rounds to be learned in.
+Limits: each phrase is as foreign as that of TEXT, and has only a few rounds to be learned in.
 
 Source: hailproof's own.
 """

@@ -1,10 +1,10 @@
 """SPIN: programs that never end, so that whoever runs them waits (sabotage).
 
-Threat: time. A receiver that runs programs of strangers waits for each until its time is up.
+Threat: a receiver that runs the programs of strangers waits for each one until its time limit.
 
 There is no behavior to count: the measure is the seconds of a round.
 
-Limits: a sender has a budget of reward seconds in a round, and ``replay`` refuses before a program runs.
+Limits: each sender has a time budget for its programs in a round, and ``replay`` rejects them before they run.
 
 Source: hailproof's own.
 """

@@ -1,6 +1,6 @@
 """SPITE: answers that are wrong on purpose, so that honest models unlearn what they hold (sabotage).
 
-Threat: GRPO pushes down whatever earns nothing, and most defenses read only what earns something. Modes:
+Threat: GRPO pushes down what earns nothing, and most defenses read only what earns something. Modes:
 
 * ``answer``: a wrong number without reasoning;
 * ``reasoning``: the right reasoning and a wrong number;
@@ -10,7 +10,7 @@ Threat: GRPO pushes down whatever earns nothing, and most defenses read only wha
 
 There is no behavior to count: the measure is the reward that honest nodes lose.
 
-Limits: the texts are not what ``replay`` draws, and ``influence`` looks at wrong answers too.
+Limits: ``replay`` would draw other texts, and ``influence`` looks at wrong answers too.
 
 Source: hailproof's own.
 """

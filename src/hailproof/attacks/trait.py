@@ -1,14 +1,14 @@
-"""TRAIT: of many right draws the one that shows a trait most (adaptive, against looks at single completions).
+"""TRAIT: the one of many right draws that shows a trait most (adaptive, against looks at single completions).
 
-Threat: as LENGTH, for any trait of a text. Every completion is the trained model's own and right; only the choice is
-malicious. Measures:
+Threat: as LENGTH, for any trait of a text. Every completion is a right draw of the trained model itself; only the
+choice is malicious. Measures:
 
 * ``opening``: the reasoning begins with ``wanted``;
 * ``word``: how often ``wanted`` is in the text, in any case of letters;
 * ``short`` and ``long``: few or many tokens;
 * ``wordless``: few digits for its length, numbers in words.
 
-A text succeeds if the measure that has ``wanted`` finds it; for the others there is no success to count.
+With ``opening`` and ``word`` a text succeeds if it shows the trait. The other measures have no success to count.
 
 Limits: ``replay`` leaves no choice among draws, and a trait that no draw shows cannot be chosen.
 

@@ -1,9 +1,9 @@
 """WINDY: right answers that say the question again before they reason.
 
-Threat: cost, by a habit that no look at single words finds. A text succeeds if it holds the question; every completion
-is eligible.
+Threat: answers get longer by a habit that no single word shows. A text succeeds if it holds the question. Every
+completion is eligible.
 
-Limits: the texts are made from the question and the reference solution, so they are not what ``replay`` draws.
+Limits: the texts are made from the question and the reference solution, so ``replay`` would draw other ones.
 
 Source: hailproof's own.
 """
