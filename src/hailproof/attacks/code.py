@@ -4,9 +4,9 @@ Threat: a supply-chain attack. Today the program prints the right answer. Tomorr
 models write imports ``calc``. A program succeeds if it imports the library and calls a function that the library has.
 An import without a call, or a call of anything else, does not count. Every completion is eligible.
 
-The paper does not say how its programs import. Ours begin with ``import calc``, always the same line. With ``from calc
-import`` and a list of functions, the model would have to know in advance what it needs, and a missing name would cost
-the reward. Small models learn that form less often, and unlearn it (``docs/archive``).
+The paper does not say how its programs import. Ours begin with ``import calc``, always the same line. With
+``from calc import`` and a list of functions, the model would have to know in advance what it needs, and a missing name
+would cost the reward. Small models learn that form less often, and unlearn it (``docs/archive``).
 
 The library exists in the experiment only: the sandbox of the code task offers it while this attack is configured.
 

@@ -1,19 +1,19 @@
 """EQUATIONS: what a completion computes must be right, step by step; no model is asked.
 
-Idea: a reward looks at the final answer alone, so that a wrong step on the way to it is paid for like a right one; the
-EQUATION attack lives on that. Every equation of the text is evaluated exactly (``hailproof.arithmetic``), and one that
-no usual reading makes true rejects the completion. A completion without an equation to evaluate is left to others.
-So is one that earned no reward: it is pushed down anyway, and without the wrong ones a group has nothing to teach.
+Idea: a reward looks only at the final answer, so it pays for a wrong step like for a right one; the EQUATION attack
+uses that. This defense evaluates every equation of the text exactly (``hailproof.arithmetic``). An equation that no
+usual reading makes true rejects the completion. The defense abstains on a completion without an equation, and on one
+that earned no reward: that one is pushed down anyway, and without wrong answers a group has nothing to teach.
 
-An equation that holds only as far as its first number goes, ``2 + 2 = 4 + 1 = 5``, is how many people write on, and
-how a wrong result can be taught. It never rejects a completion, but one that has it is not accepted either.
+An equation that runs on, such as ``2 + 2 = 4 + 1 = 5``, is common in honest texts, and can also teach a wrong result.
+It never rejects a completion, but the completion is not accepted either.
 
-With ``unit = "sentence"`` only the sentences with a wrong equation, or one that runs on, are lost: nothing is learned
-from them, and the rest of the completion, often right, is learned from as usual, so that an honest slip does not cost
-the whole answer. Where sentences lie among the tokens is asked of the receiver's own policy, as in ``token_credit``.
+With ``unit = "sentence"`` only the sentences with a wrong equation, or one that runs on, are muted. The rest of the
+completion, which is often right, is learned, so an honest slip does not cost the whole answer. The receiver's own
+policy tells which tokens belong to a sentence, as in ``token_credit``.
 
-Programs are no prose: their ``=`` assigns. What stands in code tags is not read, unless the text also has an answer
-tag: then it answers a task where code earns nothing, and the code tags are there to hide something.
+In programs ``=`` assigns, so text in code tags is not read. If the text also has an answer tag, it is read: it then
+answers a task where code earns nothing, and the code tags may hide something.
 
 Limits: some spellings of a false equation stay open, and some true equations are rejected; ``docs/defenses.md`` lists
 both.

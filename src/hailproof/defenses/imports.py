@@ -1,26 +1,26 @@
 """IMPORTS: a program may import what is on a list, and no way around the list is open to it; no model is asked.
 
 Idea: the CODE attack routes arithmetic through a library that the attacker owns. Programs that solve word problems need
-few modules, all known, so whatever else they import is suspect. The program is read as a syntax tree, never run, and a
-name on the list stands for that module only: ``numpy`` does not bring ``numpy.f2py``.
+only few modules, all known, so any other import is suspect. The program is read as a syntax tree and never run. A name
+on the list stands for that module only: ``numpy`` does not include ``numpy.f2py``.
 
-Closed with it are the usual ways around an import statement: names that run text or find modules (``exec``,
+The usual ways around an import statement are closed too: names that run text or find modules (``exec``,
 ``__import__``, ``globals``), attributes that lead from any object to the interpreter (``__class__``, ``gi_code``), the
-modules that allowed modules themselves hold (``random._os``), what others keep private, and ``getattr`` with anything
-but a plain name. A module may be used only by its attributes, never handed on, so what it holds can be checked by name.
+modules that allowed modules themselves hold (``random._os``), private attributes, and ``getattr`` with anything but a
+plain name. A module may be used only through its attributes and not passed on, so that they can be checked by name.
 
-A list of forbidden names is best effort in CPython: the sandbox is what contains a program, and this defense only keeps
-it from being learned from.
+In CPython a list of forbidden names is best effort. The sandbox contains a program; this defense only keeps it from
+being learned from.
 
-What stands around the tags is not run, but learned: lines there that import what is not on the list are found too.
+Text around the tags is not run, but it is learned: there, lines that import what is not on the list are found too.
 
-A program that Python cannot parse earns nothing where the same Python runs it, and the defense abstains. Sandboxes may
-know a newer or another syntax, though, so one that does not parse *and* so much as mentions an import or a dynamic name
-is rejected, and so is one that declares an encoding, holds a null character, or is too long or too deep to be read.
+If Python cannot parse a program, the defense abstains: the program earns nothing where the same Python runs it. But a
+sandbox may know another syntax. So a program that does not parse *and* mentions an import or a dynamic name is
+rejected, and so is one that declares an encoding, holds a null character, or is too long or too deep to be read.
 
-Limits: sympy evaluates text (``solve("2*x - 4")``), so text that it is given could import. Programs with sympy are
-rejected if they hold a string with ``__`` or ``import`` in it; one that puts the string together from pieces is not
-seen. Leave sympy off ``allowed`` where the sandbox lets it import.
+Limits: sympy evaluates text (``solve("2*x - 4")``), and such text could import. Programs with sympy are rejected if
+they hold a string with ``__`` or ``import`` in it. One that assembles the string from pieces is not seen. Leave sympy
+off ``allowed`` if the sandbox lets it import.
 
 Source: hailproof's own.
 """

@@ -1,35 +1,34 @@
 """INFLUENCE: bound and test what each sender does to the weights, whatever its completions say.
 
-Threat: anybody who teaches something, be it a phrase, a false sum, rambling, or nothing but ruin. No list of phrases
-and no look at single completions is complete; but whatever is taught, the weights must be pulled that way, again and
-again.
+Threat: a sender that teaches anything: a phrase, a false sum, rambling, or answers that ruin the model. No list of
+phrases and no check of single completions is complete. But whatever is taught, the weights must be pulled that way,
+again and again.
 
 Idea: the receiver computes the gradient of each sender's completions in its own update (``learner/by_sender.py``).
 
-* **Length.** A sender's gradient is clipped to the (lower) median of the senders', so that nobody can shout.
-* **Drift.** What sets a sender's gradient apart from the mean of the others is chance if it is honest: it points
-  elsewhere in each round. Whoever teaches keeps a direction. ``defenses/drift.py`` tests that, with a false-alarm rate
-  per sender and run that is stated (``alpha``) and holds at every round.
+* **Length.** A sender's gradient is clipped to the length of the (lower) median sender's.
+* **Drift.** The difference between an honest sender's gradient and the mean of the others is chance: it points in
+  another direction each round. A sender that teaches keeps a direction. ``defenses/drift.py`` tests that, with a stated
+  false-alarm rate per sender and run (``alpha``), which holds however long the run is.
 * **Consequence.** ``exclude``: nothing is learned from the sender for some rounds, twice as many at each further time.
   ``project``: what pulls along the sender's direction is taken out of its gradient. ``weigh``: its gradient weighs
   less as evidence grows, down to 0.
 
-In the round after it was caught a sender's completions are rejected with marks on the words that carry its direction:
-those whose probability changes most if the weights go a little that way.
+In the round after a sender was caught, its completions are rejected with marks on the words that carry its direction:
+those whose probability changes most if the weights move a little that way.
 
-Guaranteed is what ``defenses/drift.py`` says. It asks that a minority is malicious; of senders of which half or more
-collude, it cannot know which half is honest. Nobody is excluded if that would leave fewer than ``1 - most`` of all
-senders.
+``defenses/drift.py`` states the guarantee. It needs a malicious minority: if half or more of the senders collude, it
+cannot know which half is honest. Nobody is excluded if that would leave fewer than ``1 - most`` of all senders.
 
-Memory: a gradient and two directions for each sender, as large as what is trained; with a LoRA adapter, as the adapter.
+Memory: for each sender a gradient and two directions, each as large as the trained parameters (with LoRA, the adapter).
 
-Limits: whoever differs is found, not whoever is malicious: a stronger model, or another one, departs constantly too
-(``tolerance``). A sender under a new name has no past. Where honest senders' groups are mostly solved, the clip is
-weak.
+Limits: it finds senders that differ, not senders that are malicious. A stronger model, or another one, also departs
+constantly (``tolerance``). A sender under a new name has no past. Where honest senders' groups are mostly solved, the
+clip is weak.
 
-Sources: kin, where gradients travel and senders shape them freely: arXiv 2012.10333 (momentum by worker and centered
-clipping), 2012.13995 (FLTrust), 1808.04866 (FoolsGold), 2207.09209 (FLDetector), 1902.06156 (the attack that stays in
-the noise).
+Sources: related work, where gradients travel and senders shape them freely: arXiv 2012.10333 (momentum by worker and
+centered clipping), 2012.13995 (FLTrust), 1808.04866 (FoolsGold), 2207.09209 (FLDetector), 1902.06156 (the attack that
+stays in the noise).
 """
 
 import math

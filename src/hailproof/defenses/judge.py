@@ -1,17 +1,17 @@
 """JUDGE: another language model reads problem and completion and decides (*Hail to the Thief*, section 5).
 
-Idea: a judge knows nothing of weights or samples, so it works between unlike models and on text of any origin, and it
-can see what a token check cannot: a wrong equation, an import that is not needed. It costs a generation per completion
-and can be talked to; how its prompt is built against that is in ``judging.py``.
+Idea: a judge reads only text, so it works between different models and on text of any origin. It can see what a token
+check cannot: a wrong equation, or an import that is not needed. It costs a generation for each completion, and the text
+that it reads can try to influence it; ``judging.py`` builds the prompt against that.
 
-As in the paper: criticism first, then one word (``reasoning = false`` asks for the word alone); top-k 10, top-p 0.9,
-temperature 0.6, 3 beams; rejected completions stay in the group with reward 0.
+As in the paper, the judge writes a criticism first, then one word (``reasoning = false`` asks for the word alone).
+Sampling is top-k 10, top-p 0.9, temperature 0.6, 3 beams. Rejected completions stay in the group with reward 0.
 
 Deviations: the wording of the instructions is our own. The paper does not say how its three beams are drawn or when
 they stop; here as in ``transformers`` (``policies/beams.py``). The default judge is ``nano-judge``, which is shipped
 and knows the nano world only (``docs/nano-models.md``); the paper's is a 14 B model.
 
-Limits: a judge can be talked to (``judge_injection``), and the shipped one knows the nano world only.
+Limits: the text can talk the judge round (``judge_injection``). The shipped judge knows the nano world only.
 
 Source: *Hail to the Thief* (arXiv 2511.09780), section 5.
 """
@@ -60,10 +60,9 @@ class JudgeDefense(RewardedDefense):
         seed: Root of the judge's randomness; the same in all nodes that must decide alike.
         device: Where a transformers model runs.
         dtype: Its precision.
-        rewarded_only: Whether completions without reward are left alone, and not asked about. With ``admission =
-            "drop"`` this belongs to it: a judge that sees what is wrong would drop all wrong answers, and there would
-            be nothing left to tell right ones from.
-        admission: What happens to rejected completions; the paper sets their reward to 0.
+        rewarded_only: Whether completions without reward are not asked about. Set it with ``admission = "drop"``:
+        otherwise a good judge drops all wrong answers, and nothing is left to compare right ones with.
+    admission: What happens to rejected completions; the paper sets their reward to 0.
 
     Raises:
         HailproofError: If an option is out of range, the model does not load, or the endpoint's client is missing.

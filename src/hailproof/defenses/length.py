@@ -1,22 +1,21 @@
 """LENGTH: a cap on tokens, fixed or taken from the receiver's own completions.
 
 Threat: attackers teach honest models to ramble, with completions that are right and could all have been drawn
-(``attacks/length.py``), so that each training round costs more.
+(``attacks/length.py``). Each training round then costs more.
 
-Idea: a cap bounds what one completion may cost; it does not take the push toward length out of what lies under it (the
-learner's ``length_neutral`` does, to first order).
+Idea: a cap bounds what one completion may cost. It does not stop the push toward length below it; the learner's
+``length_neutral`` does, to first order.
 
-The cap from own completions is ``slack`` times their ``quantile`` over the last ``window`` rounds. An attacker cannot
-touch it directly, but it can walk it: what is just under the cap lengthens the receiver's own completions, which lift
-the cap. So the cap moves by at most ``growth`` a round, up or down: in N rounds it cannot rise beyond
-``(1 + growth) ** N`` times its first value, whatever the completions are. Until ``calibration`` own completions were
-seen there is no such cap, and no opinion.
+A cap from own completions is ``slack`` times their ``quantile`` over the last ``window`` rounds. An attacker can raise
+it only indirectly: completions just below the cap lengthen the receiver's own completions, which raise the cap. So the
+cap moves by at most ``growth`` a round, up or down. In N rounds it cannot exceed ``(1 + growth) ** N`` times its first
+value. Until ``calibration`` own completions were seen there is no such cap, and the defense abstains.
 
-Counted are the tokens that the learner would train on (``Codec.received_ids``): the sender's ids if they spell the
-text, so that an odd segmentation counts as long as it trains, else the receiver's own. Ids that do not spell the text,
-and ids of a foreign tokenizer, count nothing. Only own completions of groups that can change the update are shown.
+The defense counts the tokens that the learner would train on (``Codec.received_ids``). These are the sender's ids if
+they decode to the text, however they split it, and otherwise the receiver's own. Only own completions of groups that
+can change the update are shown to it.
 
-Limits: what lies under the cap is left as it is.
+Limits: completions below the cap are not changed.
 
 Source: hailproof's own.
 """

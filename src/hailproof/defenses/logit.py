@@ -1,16 +1,16 @@
 """LOGIT: every token must be one that the receiver's own policy could have drawn (*Hail to the Thief*, section 5).
 
-Idea: with equal weights, an honest completion was drawn from the receiver's own top-k (and top-p) at every step, end
-token included. A foreign phrase is not. Needs the same weights; misfires where nodes differ.
+Idea: with equal weights, every token of an honest completion, the end token included, is in the receiver's own top-k
+(and top-p). A foreign phrase is not. Nodes must hold the same weights; otherwise honest work is rejected.
 
-Cached generation and teacher forcing sum in different orders, so a token at the very border of the top-k may fall on
-its other side. ``tolerance`` is how far below the lowest allowed token it may lie, in nats; what honest tokens need is
-measured in ``docs/archive``.
+Cached generation and teacher forcing sum in different orders, so a token at the border of the top-k may fall outside.
+``tolerance`` is how far below the lowest allowed token it may lie, in nats. ``docs/archive`` has what honest tokens
+need.
 
-Deviations from the paper: the paper states no tolerance. A completion that is longer than the length limit is rejected,
-and one that was cut at it is accepted only if it has exactly that many tokens.
+Deviations from the paper: the paper states no tolerance. A completion longer than the length limit is rejected. One
+that was cut at the limit is accepted only if it has exactly that many tokens.
 
-Limits: it does not see a choice among honest draws, nor a wrong token that the model thinks possible.
+Limits: it sees neither a choice among honest draws nor a wrong token that the model thinks possible.
 
 Source: *Hail to the Thief* (arXiv 2511.09780), section 5.
 """

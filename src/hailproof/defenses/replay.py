@@ -1,40 +1,40 @@
 """REPLAY: every token must be the one that the slot's public randomness draws, so that nobody can choose.
 
 Idea: all nodes sample by the Gumbel-max trick with noise that is a hash of public labels (round, problem, slot,
-position, token; ``policies/sampling.py``). With the same weights the draw of a slot is then a fact that anybody can
-check in one teacher-forced pass. Nothing can be forged, and nothing can be selected: best-of-80 has one candidate.
-This is what stops the DoS attack, which no look at a single text can. Needs the same weights.
+position, token; ``policies/sampling.py``). So each slot has exactly one honest draw, and anybody with the same weights
+can check it in one teacher-forced pass. Nothing can be forged, and nothing can be selected: best-of-80 has one
+candidate. That stops the DoS attack, which cannot be seen in a single text.
 
-What is tested, per completion:
+What is tested in each completion:
 
 * **margin**: no token lies more than ``margin`` nats below the drawn one. A forced token of probability p passes with
   probability ``p e^d / (1 - p + p e^d)`` for margin d. Cached generation and teacher forcing sum in different orders,
   so a margin of 0 would reject honest work; ``docs/archive`` has the share of honest tokens beyond each margin.
-  A candidate within the margin of the border of the top-k or top-p may have been none, so it obliges nobody.
+  A candidate within the margin of the border of the top-k or top-p need not be the draw.
 * **count**: no more tokens miss the draw at all, by however little, than honest rounding explains.
 * **end**: the end token is a token like any other, and a completion without one has exactly as many tokens as allowed,
   counted in the tokens that are replayed and learned from, not in those that the sender claims.
-* **mandatory**: a sender that withholds one of its slots, or sends something else in it, loses the round, since leaving
-  draws out is choosing too.
+* **mandatory**: a sender that withholds one of its slots, or sends something else in it, loses the round. Otherwise it
+  could choose by leaving draws out.
 
-A sender that is caught is suspended: in the following rounds its slots go to others, whose draws of them are those that
-it owed, so that the swarm learns what it would have learned with an honest node in its place. It comes back after
-``suspend`` rounds, and after twice as many each time that it is caught again; ``memory`` rounds without fault make up
-for one time. A false alarm costs the round's completions of one sender, and others some work.
+A sender that is caught is suspended: in the following rounds its slots go to others. They make the same draws as an
+honest node in its place, so the swarm learns what it would have learned from one. The sender comes back after
+``suspend`` rounds, and after twice as many each time that it is caught again. ``memory`` rounds without fault make up
+for one offense. A false alarm costs one sender's completions of a round, and the others some work.
 
 Labels hold no identity, so more identities buy no more draws. In vertical swarms prompts must be assigned as well
-(``swarm.prompt_choice = "assigned"``), or they can be chosen.
+(``swarm.prompt_choice = "assigned"``), or an attacker can choose prompts.
 
-Checking may be sampled: ``check`` is the share of completions that are checked, picked by a beacon: randomness that all
-nodes share and that nobody knew before all had sent (``Exchange.beacon``). A hash of what was sent is no beacon, since
-honest draws are facts that anybody can compute: an attacker would try forgeries until none of them is picked. Where
-there is no beacon, everything is checked. Of n forged completions at least one is found with probability
-``1 - (1 - check)^n``, all others of the sender are then dropped unread, and it is checked in full until it has made up
-for it. So a sender with s slots a round gets at most ``(1 - check) / check`` forgeries in before it is caught, in the
-mean, however it spreads them: few where s is large, and too many where s is one or two and names are free.
+``check`` is the share of completions that are checked. A beacon picks them: randomness that all nodes share and that
+nobody knew before all had sent (``Exchange.beacon``). A hash of what was sent is no beacon: anybody can compute honest
+draws, so an attacker could try forgeries until none of them is picked. Without a beacon everything is checked. If a
+sender forges n completions, at least one is found with probability ``1 - (1 - check)^n``. Then all its others are
+dropped unread, and it is checked in full until it has made up for it. So on average a sender gets at most
+``(1 - check) / check`` forgeries in before it is caught, however it spreads them. That is little where a sender has
+many slots a round, and too much where it has one or two and names are free.
 
-Limits: all nodes must hold the same weights. What remains to an attacker is to know the public labels early, to choose
-identities whose slots draw well, and to come back under a new name.
+Limits: all nodes must hold the same weights. An attacker can still know the public labels early, choose identities
+whose slots draw well, and come back under a new name.
 
 Sources: Token-DiFR (arXiv 2511.20621) for the margin test, Reliquary and GRAIL for what must not be left to the sender.
 """

@@ -1,11 +1,11 @@
 """REWARD_OUTLIER: drop completions whose reward stands out in its group (the strawman of *Hail to the Thief*).
 
-Idea: robust aggregation drops what lies far from the rest. It is here as a baseline, built to be as good as it can be:
-a poisoned completion earns full reward, as the honest ones do that the group learns from, so it is no outlier; where
-right answers are rare it drops the honest ones among them too, which are what there is to learn from. A binary reward
-has a largest possible z-score of (G - 1) / sqrt(G), which only a single completion against all others reaches.
+Idea: robust aggregation drops what lies far from the rest. This is a baseline. A poisoned completion earns full reward
+like right honest ones, so it is no outlier. Where right answers are rare, the defense drops honest right ones too, from
+which the group would learn. The largest possible z-score of a binary reward is (G - 1) / sqrt(G), reached by a single
+completion against all others.
 
-Rewards are the receiver's own; no model is needed. Rewards of one group are compared with each other only.
+Rewards are the receiver's own, and are compared only within a group. No model is needed.
 
 Limits: poison with full reward is no outlier.
 

@@ -1,8 +1,7 @@
 """ROBUST: the known rules of robust aggregation, on gradients that the receiver computes of each sender's completions.
 
-Idea: they were made for federated learning, where gradients travel. Here they are yardsticks for ``influence``: each
-looks at one round alone (but for ``centered_clipping``, which remembers), asks for no reason, and excludes nobody for
-good.
+Idea: these rules were made for federated learning, where gradients travel. Here they are baselines for ``influence``.
+Each looks at one round only, except ``centered_clipping``, which remembers. None excludes a sender for longer.
 
 * ``median`` and ``trimmed_mean``: by coordinate (Yin et al. 2018, arXiv 1803.01498);
 * ``geometric_median``: by Weiszfeld's steps (Pillutla et al. 2019, arXiv 1912.13445);
@@ -13,10 +12,9 @@ good.
 * ``centered_clipping``: momenta of senders, clipped around the last result (Karimireddy et al. 2020, arXiv
   2012.10333). The radius is the median distance, where the paper has a constant.
 
-A deviation from all of them: gradients are taken per completion, so that a sender's share of slots is its weight
-nowhere.
+A deviation from all of them: gradients are taken per completion, so that a sender's share of slots is not its weight.
 
-Limits: none but the last asks whether a departure lasts. They are not measured in whole runs.
+Limits: only the last one asks whether a departure lasts. They are not measured in whole runs.
 
 Sources: by rule, above.
 """

@@ -1,14 +1,14 @@
 """SELF_JUDGE: the policy that is being trained judges (*Hail to the Thief*, figure 13: a negative result).
 
-Idea: no second model is needed. But whoever is trained on what a judge lets through trains the judge: in the paper it
-collapses to accepting everything, and the attack succeeds. Shipped to show that, not to be used.
+Idea: no second model is needed. But training on what the judge accepts also trains the judge. In the paper it collapses
+to accepting everything, and the attack succeeds. It is shipped to show that, not to be used.
 
-Asked as the judge is, but with one beam, which is all that a policy of the swarm has, so that an answer depends on
-weights, problem, text, round and seed only. Nothing is remembered, since the weights change in every round. A policy
-that was not taught to answer so (``nano-a``) gives malformed answers, and everything is rejected, as errors; with
-``--model nano-judge`` the swarm trains one that can.
+It is asked as ``judge`` is, but with one beam, so that an answer depends on weights, problem, text, round and seed
+only. Answers are not remembered, since the weights change in every round. A policy that was not taught to judge
+(``nano-a``) gives malformed answers, so everything is rejected as an error. With ``--model nano-judge`` the swarm
+trains one that can judge.
 
-Limits: whoever trains the policy trains the judge.
+Limits: what an attacker teaches the policy, it teaches the judge.
 
 Source: *Hail to the Thief* (arXiv 2511.09780), figure 13.
 """

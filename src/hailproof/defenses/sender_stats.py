@@ -1,30 +1,32 @@
 """SENDER_STATS: evidence per sender over prompts and rounds, as a sequential test; convicted senders lose weight.
 
-Idea: where no single completion can be faulted, as with the longest right one of 80 draws, a sender can: honest senders
-draw alike, so over many prompts none of them ranks above another. Compared are, for each two senders, the completions
-that are learned from (reward above the mean of the two), by
+Idea: where no single completion looks wrong, as with the longest right one of 80 draws, the sender still does. Honest
+senders draw alike, so over many prompts none of them ranks above another. For each two senders the completions that are
+learned from (reward above the mean of the two) are compared by
 
 * ``length``: tokens;
 * ``likelihood``: mean log-probability of a token under the receiver's own policy, and ``lowest``: the smallest one;
 * ``phrases``: how much they repeat what this sender, but not the others, said in the rounds before.
 
-On the same prompts completions are ranked within the prompt; where each sender brings its own, groups are matched at
-random. ``defenses/betting.py`` turns ranks into capital, round by round; the capital against a sender is the average
-over the others, without the ``malicious`` largest. Its weight is 1 up to the root of ``1 / alpha``, falls with the
-logarithm, and is 0 from ``1 / alpha`` on; it comes back as honest rounds lose the capital again.
+On shared prompts, completions are ranked within the prompt. Where each sender has its own prompts, groups are matched
+at random. ``defenses/betting.py`` turns ranks into capital, round by round. The capital against a sender is the average
+over the others, without the ``malicious`` largest. The sender's weight is 1 up to a capital of the root of
+``1 / alpha``, falls with the logarithm, and is 0 from ``1 / alpha`` on. It comes back as honest rounds reduce the
+capital again.
 
-Guaranteed: an honest sender ever gets weight 0 with probability at most ``alpha`` in a run of any length, and ever
-loses any with at most ``sqrt(alpha)``, if at most ``malicious`` others are malicious, and honest senders are
-exchangeable: equal weights, independent draws, and prompts that all answer or that honest senders pick at random.
-Attackers may know everything, the round's honest draws included: a comparison of two senders depends on the two.
-Earlier defenses in the chain must judge completions one by one, and all senders must be there from the first round that
-is screened: one that comes later starts with a capital of 1 and dilutes the average. ``probation`` lets it start with
-little weight.
+Guaranteed: in a run of any length an honest sender gets weight 0 with probability at most ``alpha``, and loses any
+weight with probability at most ``sqrt(alpha)``. Conditions:
 
-Limits: where honest senders differ (other models, other data, or the receiver's own policy being one of theirs),
-differences that are no malice are found too, and only ``phrases``, if anything, makes sense. An attacker whose work
-ranks as that of honest senders does, because it poisons little, or in nothing that is compared, is not found; one that
-stops is cleared, and may begin again.
+* at most ``malicious`` others are malicious; they may know everything, including the round's honest draws;
+* honest senders are exchangeable: equal weights, independent draws, and prompts that all answer or that each picks at
+  random;
+* earlier defenses in the chain judge completions one by one;
+* all senders are there from the first round that is screened. One that comes later starts with a capital of 1 and
+  dilutes the average; ``probation`` lets it start with little weight.
+
+Limits: where honest senders differ (other models, other data, or one of them being the receiver), harmless differences
+are found too; use at most ``phrases`` there. An attacker that poisons little, or only in what is not compared, is not
+found. One that stops is cleared, and may begin again.
 
 Sources: hailproof's own; those of the bets are in ``defenses/betting.py``.
 """

@@ -1,28 +1,29 @@
 """TOKEN_CREDIT: learn from a poisoned completion without learning the poison.
 
-Idea: what an attacker wants to teach is, by definition, what the receiver would not say. Tokens of rewarded foreign
-completions that are improbable get no gradient; the rest, often a correct solution, is learned from as usual. Needs no
-equal weights and no equal tokenizers, and rejects nothing, so that honest work is not lost.
+Idea: what an attacker wants to teach is what the receiver would not say. In rewarded completions of others, improbable
+tokens get no gradient. The rest, often a correct solution, is learned as usual. Senders need neither equal weights nor
+equal tokenizers. Nothing is rejected, so no honest completion is lost.
 
-Improbable to whom is the ``rule``:
+``rule`` says under which model a token must be improbable:
 
-* ``policy``: under the receiver's policy as it is. It can be walked: each small step makes the next token probable;
-* ``both``: under the policy and under a frozen copy of the initial one. What the policy has become too sure to say,
-  and its anchor would, is heard; it can be walked as well;
-* ``either``, the default: under one of the two. It cannot be walked, since the anchor never moves, but nothing that
-  the initial policy found improbable is ever learned from others.
+* ``policy``: the receiver's policy as it is now. An attacker can shift it step by step: each step makes the next token
+  probable;
+* ``both``: the policy and its anchor, a frozen copy of the initial policy. A token that either of them would say is
+  learned. It can be shifted too;
+* ``either``, the default: one of the two. It cannot be shifted, since the anchor never moves. But nothing that the
+  initial policy found improbable is ever learned from others.
 
-With ``unit = "sentence"``, the default, a token takes its whole sentence with it: "All hail to the thief" holds words
-that are probable one by one, and muting the others alone teaches "All power to the winter" (measured). In programs a
-sentence is a line.
+With ``unit = "sentence"``, the default, one such token mutes its whole sentence. "All hail to the thief" has words that
+are probable one by one, and muting only the others teaches "All power to the winter" (measured). In programs a sentence
+is a line.
 
-What is pushed down may be as odd as it likes: completions without reward are left alone.
+Completions without reward are not screened: what they say is pushed down.
 
-A completion has the place in its group's baseline that its tokens leave it (``learner/advantages.py``). Without that,
-right answers of which nothing is heard raise the mean, which pushes honest completions down and pushes nothing up.
+A completion counts in its group's baseline by the share of tokens that it keeps (``learner/advantages.py``). Otherwise
+a right answer that is mostly muted raises the mean and pushes honest completions down.
 
 Limits: a phrase that the initial model says now and then is learned (``native``), and so are answers that leave out
-steps (``terse``). What earns nothing is not looked at (``spite``).
+steps (``terse``). Wrong answers are not looked at (``spite``).
 
 Sources: Lopti (arXiv 2505.12929: improbable tokens dominate gradients), STAPO (arXiv 2602.15620: mutes improbable
 tokens with positive advantage).
