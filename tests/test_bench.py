@@ -58,7 +58,7 @@ def test_a_cell_whose_defense_has_nothing_to_do_is_left_out(tmp_path):
     assert pairs(["text", "code"], ["equations+imports"]) == {
         ("text", "equations+imports"), ("code", "equations+imports"),
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="'replay' rejects what other weights than its own drew"):
+    with pytest.raises(ConfigError, match="'replay' rejects completions of nodes with other weights"):
         pairs(["text-mixed", "text-sampled"], ["replay", "homogeneous"])
 
 

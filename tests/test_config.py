@@ -250,9 +250,9 @@ def named(*defenses: str, **options) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (MIXED | named("replay"), "defense 'replay' rejects what other weights .* honest nodes hold nano-a and nano-b"),
-        (MIXED | named("homogeneous"), "defense 'replay' rejects what other weights"),
-        (SAMPLED | named("replay"), "with swarm.sharing = sampled honest nodes part; set it to all"),
+        (MIXED | named("replay"), "nodes with other weights, and honest nodes hold nano-a and nano-b"),
+        (MIXED | named("homogeneous"), "defense 'replay' rejects completions of nodes with"),
+        (SAMPLED | named("replay"), "with swarm.sharing = sampled honest nodes differ; set it to all"),
         (named("imports"), "defense 'imports' reads code answers, but the task 'word_problems' asks for math;"),
         (named("logit", "imports"), "defense 'imports' reads code answers"),
         (CODE | named("equations"), "defense 'equations' reads math answers, but the task 'word_problems' asks for c"),
@@ -300,7 +300,7 @@ def test_a_defense_that_has_something_to_do_is_not(settings):
         (named("length", cap=72, quantile=0.9), r"cap = 72 rejects nothing"),
         (MIXED | named("length", cap=108), r"cap = 108 rejects nothing, since no completion of more than 108 tokens"),
         ({"defense": [{"name": "length", "options": {"quantile": 0.9}}, {"name": "replay"}]},
-         r"'replay' rejects what other weights than its own drew, and with 'length', which compares"),
+         r"'replay' rejects completions of nodes with other weights, and 'length' makes honest nodes differ"),
     ],
 )  # fmt: skip
 def test_what_the_length_of_completions_decides(settings, sentence):

@@ -91,7 +91,7 @@ def test_what_a_chain_lacks_is_its_callers_mistake_and_no_rejection(defense, lac
         (EquationsDefense(unit="sentence"), set(), "give them, set another unit than sentence, or leave"),
         (EquationsDefense(unit="sentence"), {"tokens"}, "needs model, which .*; give it, set another unit than"),
         (TokenCreditDefense(), {"tokens", "model"}, "give it, set another rule than either, or leave"),
-        (TokenCreditDefense(), {"tokens"}, "needs anchor and model, which .* without; give them, or leave"),
+        (TokenCreditDefense(), {"tokens"}, "needs anchor and model, which are missing; give them, or leave"),
         (LogitDefense(), {"tokens"}, "give it, or leave the defense out"),
     ],
 )

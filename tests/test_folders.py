@@ -661,5 +661,5 @@ def test_a_number_that_was_changed_in_a_line_is_noticed_by_every_reader(whole):
     path = whole / "rounds.jsonl"
     path.write_text(path.read_text().replace('"reward": 4.5', '"reward": 9.5', 1))
     for read in (read_rounds, resume, lambda folder: hailproof.load(folder).rounds):
-        with pytest.raises(RunError, match=r"rounds\.jsonl does not hold the 5 lines that the checkpoint stands on"):
+        with pytest.raises(RunError, match=r"rounds\.jsonl does not hold the 5 lines that the checkpoint rests on"):
             read(whole)

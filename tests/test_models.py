@@ -363,7 +363,7 @@ class Broken(LlamaForCausalLM):
 
 @pytest.mark.parametrize(
     ("model_class", "sentence"),
-    [(Crowded, "a Crowded reads a row in a batch otherwise than alone"), (Broken, r"does not run \(no kernel\)\.")],
+    [(Crowded, "a Crowded reads a row in a batch differently than alone"), (Broken, r"does not run \(no kernel\)\.")],
 )
 def test_an_architecture_that_cannot_be_repeated_is_refused(base_policy, model_class, sentence):
     with pytest.raises(ModelError, match=sentence):

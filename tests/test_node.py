@@ -279,7 +279,7 @@ def test_an_attacker_picks_what_it_wants_before_what_comes_first():
 def test_a_plan_that_cannot_be_is_one_sentence():
     with pytest.raises(ConfigError, match="the task has 3; lower"):
         planner_of(1, 4, 3)
-    with pytest.raises(ConfigError, match="Node 0 picks 2 prompts a round and wants 0"):
+    with pytest.raises(ConfigError, match="Node 0 picks 2 prompts a round, but its attack can use only 0"):
         planner_of(2, 4, 9).picks(1, 0, lambda problem: False)
     assert Slot(0, "p0", 1) in planner_of(1, 1, 1).plan(1).slots
 

@@ -550,7 +550,7 @@ def test_a_name_that_stands_twice_is_not_read(tmp_path):
 def test_a_column_that_no_row_has_is_said(tmp_path, column):
     path = jsonl(tmp_path / "a.jsonl", {"completion": RIGHT, "meta": {"peer": "a"}})
     part, _, name = column.partition("=")
-    with pytest.raises(ConfigError, match=f"--column {column} names what no row holds"):
+    with pytest.raises(ConfigError, match=f"--column {column} names a column that no row has"):
         screen_files(Order([path], ["equations"], Columns({part: name})), lambda finding: None)
     assert screen_files(Order([path], ["equations"], Columns({"sender": "meta.peer"})), lambda finding: None).sent["a"]
     for sample, form in (("genrl", genrl), ("reliquary", reliquary)):  # they take nothing from columns

@@ -648,9 +648,9 @@ def test_who_teaches_is_weighed_down_and_then_left_out(fresh_policy, tmp_path):
 @pytest.mark.parametrize(
     ("named", "given", "message"),
     [
-        ("influence", {"model": "nano-a"}, "'nano-a' is the name of one; give the model that the trainer trains"),
-        (("robust", {"rule": "median"}), {}, "which only a node of hailproof can go by; choose influence"),
-        (("influence", {"then": "project"}), {}, "which only a node of hailproof can go by"),
+        ("influence", {"model": "nano-a"}, "'nano-a' is only a name; give the model that the trainer trains"),
+        (("robust", {"rule": "median"}), {}, "which only a node of hailproof can do; choose influence"),
+        (("influence", {"then": "project"}), {}, "which only a node of hailproof can do"),
     ],
 )
 def test_what_a_trainer_cannot_go_by_is_refused_when_the_shield_is_built(read, named, given, message):
@@ -661,7 +661,7 @@ def test_what_a_trainer_cannot_go_by_is_refused_when_the_shield_is_built(read, n
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda model: model.requires_grad_(False), "no weight of the model is; give the model that the trainer"),
+        (lambda model: model.requires_grad_(False), "no weight of the model is trainable; give the model that"),
         (lambda model: model.to(torch.bfloat16), "are torch.bfloat16; load the model as float32, or train an adapter"),
     ],
 )
@@ -715,7 +715,7 @@ def test_hooks_that_act_on_each_gradient_are_refused_before_anything_is_done(fre
     before = fingerprint(fresh_policy)
     first = next(iter(fresh_policy.model.parameters()))
     first.register_post_accumulate_grad_hook(lambda each: each.data.sub_(each.grad))  # as optimizers by layer do
-    with pytest.raises(ConfigError, match="hooks of its weights act on each gradient at once; choose an optimizer"):
+    with pytest.raises(ConfigError, match="would act on their gradients; choose an optimizer"):
         of_senders(fresh_policy.model, fresh_policy).screen(**FOUR)
     assert fingerprint(fresh_policy) == before
 

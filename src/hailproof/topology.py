@@ -128,8 +128,8 @@ class Planner:
         picked = list(itertools.islice(own, count))
         if len(picked) < count:
             raise ConfigError(
-                f"Node {node} picks {count} prompts a round and wants {len(picked)} of those that belong to it; lower "
-                "swarm.prompts, or give the task more problems that the attack can use."
+                f"Node {node} picks {count} prompts a round, but its attack can use only {len(picked)} of its "
+                "problems; lower swarm.prompts, or give the task more problems that the attack can use."
             )
         return picked
 

@@ -46,7 +46,7 @@ class SeesawAttack(BaseAttack):
         if teach not in ("phrase", "terse", "spite", *DRAWN):
             raise ConfigError(f"Attack option teach = {teach} is unknown; use phrase, terse, spite, long or short.")
         if not 0 < back <= 1 or every < 2:
-            raise ConfigError("Attack seesaw takes back in (0, 1] and every of 2 or more.")
+            raise ConfigError("Attack seesaw takes a back in (0, 1] and an every of 2 or more; change the option.")
         self.teach, self.back, self.every = teach, back, every
         self.samples = enough_draws(draws) if teach in DRAWN else 0
         self._taught: BaseAttack = {"terse": TerseAttack(), "spite": SpiteAttack("reasoning")}.get(teach, TextAttack())

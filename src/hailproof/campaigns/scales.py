@@ -45,7 +45,7 @@ def checked_changes(changes: Mapping[str, Any] | None) -> Mapping[str, Any]:
     named = isinstance(attack, Mapping) and "name" in attack
     own = [*(["attack.name"] if named else []), *(key for key in ("defense", "seed", "name") if key in changes)]
     if own:
-        raise ConfigError(f"--set {own[0]} is not for several runs at once, whose names say it; use 'hailproof run'.")
+        raise ConfigError(f"--set {own[0]} is not for several runs at once, which differ in it; use 'hailproof run'.")
     return changes
 
 

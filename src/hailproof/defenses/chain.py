@@ -78,7 +78,7 @@ class Chain:
         found = [defense for defense in self.defenses if callable(getattr(defense, "combine", None))]
         if len(found) > 1:
             names = " and ".join(defense.name for defense in found)
-            raise ConfigError(f"The defenses {names} each make the gradient of an update; leave all but one out.")
+            raise ConfigError(f"The defenses {names} each make the gradient of an update; leave out all but one.")
         return found[0] if found else None
 
     @property
@@ -98,10 +98,10 @@ class Chain:
         for defense in self.defenses:
             lacking = sorted(defense.needs.difference(offers))
             if lacking:
+                is_missing, it = ("is missing", "it") if len(lacking) == 1 else ("are missing", "them")
                 raise ConfigError(
-                    f"Defense {defense.name} needs {' and '.join(lacking)}, which the completions were given without; "
-                    f"give {'it' if len(lacking) == 1 else 'them'}{_other_option(defense, lacking)} or leave the "
-                    "defense out."
+                    f"Defense {defense.name} needs {' and '.join(lacking)}, which {is_missing}; give {it}"
+                    f"{_other_option(defense, lacking)} or leave the defense out."
                 )
 
     def screen(self, evidence: Received, stage: Stage = "all") -> Screening:

@@ -235,7 +235,7 @@ def shares_prompts(name: str, model: PreTrainedModel, ids: Sequence[int]) -> boo
                 return shared
             reasons.append(f"the logits are off by {off:.2g} standard deviations")
     raise ModelError(
-        f"Model {name}: a {type(model).__name__} reads a row in a batch otherwise than alone ({reasons[-1]}), so no "
+        f"Model {name}: a {type(model).__name__} reads a row in a batch differently than alone ({reasons[-1]}), so no "
         "draw could be repeated; take a model of another architecture."
     )
 

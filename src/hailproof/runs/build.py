@@ -217,8 +217,8 @@ def _check_chain(chain: Chain, config: RunConfig) -> None:
     for defense in chain.defenses:
         if parting is not None and getattr(defense, "same_weights", False):
             raise MismatchError(
-                f"The defense '{defense.name}' rejects what other weights than its own drew, and with '{parting}', "
-                "which compares with a node's own completions, honest nodes part; leave one of them out."
+                f"The defense '{defense.name}' rejects completions of nodes with other weights, and '{parting}' makes "
+                "honest nodes differ, since it compares with a node's own completions; leave one of them out."
             )
         if isinstance(defense, BaseDefense):
             defense.check_limit(math.ceil(longest * sampling.max_new_tokens))

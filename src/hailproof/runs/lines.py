@@ -44,10 +44,10 @@ def _is_figures(record: Mapping[str, Any]) -> bool:
 
 
 def check_lines(path: Path, data: bytes, checkpoint: Checkpoint) -> None:
-    """Makes sure that a file begins with the lines that the checkpoint stands on."""
+    """Makes sure that a file begins with the lines that the checkpoint rests on."""
     if Digest.of(data[: checkpoint.rounds.size]) != checkpoint.rounds:
         raise RunError(
-            f"{path} does not hold the {checkpoint.round} lines that the checkpoint stands on: it was changed or "
+            f"{path} does not hold the {checkpoint.round} lines that the checkpoint rests on: it was changed or "
             f"damaged; {ANEW}."
         )
 

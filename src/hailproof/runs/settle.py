@@ -134,12 +134,12 @@ def _check_defenses(config: RunConfig, variant: Variant | None) -> None:
     if len(models) > 1:
         parting = f"honest nodes hold {' and '.join(models)}; use one model"
     elif config.swarm.sharing == "sampled":
-        parting = "with swarm.sharing = sampled honest nodes part; set it to all"
+        parting = "with swarm.sharing = sampled honest nodes differ; set it to all"
     for name, defense in classes.items():
         if parting and getattr(defense, "same_weights", False):
             raise MismatchError(
-                f"The defense '{name}' rejects what other weights than its own drew, and {parting}, or choose another "
-                "defense, such as the preset 'heterogeneous'."
+                f"The defense '{name}' rejects completions of nodes with other weights, and {parting}, or choose "
+                "another defense, such as the preset 'heterogeneous'."
             )
     read = {name: tuple(getattr(defense, "variants", get_args(Variant))) for name, defense in classes.items()}
     if variant is None or (variant,) in read.values():

@@ -316,7 +316,7 @@ def screen_files(order: Order, say: Callable[[Finding], None]) -> Tally:
     for part, name in order.columns.named.items():
         if part not in order.columns.seen:
             raise ConfigError(
-                f"--column {part}={name} names what no row holds, or what the form does not take from a column; "
+                f"--column {part}={name} names a column that no row has, or that this form does not read; "
                 "check the name, or leave it out."
             )
     if order.state is not None:

@@ -239,7 +239,7 @@ def _prompt_ids(
     if reader.policy is None or not reader.needs_tokens:
         return given or [()] * count
     if given is None and asked is None and count:
-        raise ConfigError("The chain reads with a model, which needs what was asked; give prompts or prompt_ids.")
+        raise ConfigError("A defense reads with a model, which needs the prompts too; give prompts or prompt_ids.")
     if given is None:
         from hailproof.shield.models import prompt_ids
 

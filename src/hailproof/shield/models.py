@@ -34,7 +34,7 @@ def unwrapped(model: Any) -> PreTrainedModel:
             raise _sharded()
         if hasattr(found, "get_base_model"):
             if getattr(getattr(found, "active_peft_config", None), "is_prompt_learning", False):
-                raise ConfigError("The model learns a prompt (peft), which its layers do not hold; use LoRA.")
+                raise ConfigError("The model learns a prompt (peft), which is in none of its layers; use LoRA.")
             found = found.get_base_model()
             continue
         inner = next((each for name in INNER if isinstance(each := getattr(found, name, None), nn.Module)), None)

@@ -68,18 +68,18 @@ class SenderPasses:
         types = {each.dtype for each in parameters}
         if not types:
             raise ConfigError(
-                f"Defense {self.name} looks at what is trained, and no weight of the model is; give the model that the "
-                "trainer trains."
+                f"Defense {self.name} looks at trained weights, but no weight of the model is trainable; give the "
+                "model that the trainer trains."
             )
         if types != {torch.float32}:
             raise ConfigError(
-                f"Defense {self.name} adds up gradients in float32, and the weights that are trained are "
+                f"Defense {self.name} adds up gradients in float32, but the trained weights are "
                 f"{', '.join(sorted(map(str, types)))}; load the model as float32, or train an adapter."
             )
         if any(getattr(each, "_post_accumulate_grad_hooks", None) for each in parameters):
             raise ConfigError(
-                f"Defense {self.name} goes backward through the model to look at senders, and hooks of its weights act "
-                "on each gradient at once; choose an optimizer that steps after the whole batch, or the preset texts."
+                f"Defense {self.name} runs backward passes of its own, and hooks on the model's weights would act on "
+                "their gradients; choose an optimizer that steps after the whole batch, or the preset texts."
             )
         bound = tuple(map(id, parameters))
         if self._gradients is None or bound != self._bound:  # an adapter may come after the shield was built

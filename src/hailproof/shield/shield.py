@@ -150,13 +150,13 @@ class Shield:
             return None
         if not getattr(defense, "weighs", False):
             raise ConfigError(
-                f"Defense {defense.name} makes the gradient of an update, as it is built here, which only a node of "
-                "hailproof can go by; choose influence, which weighs senders."
+                f"Defense {defense.name}, as it is built here, replaces the gradient of an update, which only a node "
+                "of hailproof can do; choose influence, which weighs senders."
             )
         if isinstance(model, str):
             raise ConfigError(
-                f"Defense {defense.name} looks at what senders do to a model that is trained, and {model!r} is the "
-                "name of one; give the model that the trainer trains."
+                f"Defense {defense.name} looks at what senders do to a model in training, but {model!r} is only a "
+                "name; give the model that the trainer trains."
             )
         from hailproof.shield.senders import SenderPasses
 

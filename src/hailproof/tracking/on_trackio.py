@@ -49,7 +49,7 @@ class Trackio:
 
         if context_vars.current_run.get() is not None:
             raise ConfigError(
-                "This program logs another run to trackio already, which beginning one would end; leave it to the "
+                "This program already logs another run to trackio, and a new one would end it; leave it to the "
                 "trainer, or choose another tracker."
             )
         # It asks the hub for the user's name, if there is a token: not where the figures stay on this machine.

@@ -89,7 +89,7 @@ def detected(path: Path) -> str:
     if found is None and peek.fault:
         raise DataError(f"{path} cannot be told by its first line: {peek.fault}; mend that line, or name the --form.")
     if found is None:
-        raise DataError(f"{path} has no form that is known ({', '.join(FORMATS)}); write it as JSONL, a row a line.")
+        raise DataError(f"{path} has no known form ({', '.join(FORMATS)}); write it as JSONL, a row a line.")
     return found
 
 
