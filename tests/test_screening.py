@@ -554,7 +554,7 @@ def test_a_column_that_no_row_has_is_said(tmp_path, column):
         screen_files(Order([path], ["equations"], Columns({part: name})), lambda finding: None)
     assert screen_files(Order([path], ["equations"], Columns({"sender": "meta.peer"})), lambda finding: None).sent["a"]
     for sample, form in (("genrl", genrl), ("reliquary", reliquary)):  # they take nothing from columns
-        with pytest.raises(ConfigError, match="what the form does not take"):
+        with pytest.raises(ConfigError, match="that this form does not read"):
             screen_files(Order([form(tmp_path)], ["equations"], Columns({"sender": "peer"}), sample), lambda _: None)
 
 

@@ -382,7 +382,7 @@ def test_trackio_does_not_end_a_run_of_the_trainer_s(tmp_path, monkeypatch):
 
     token = context_vars.current_run.set(object())  # pyright: ignore[reportArgumentType]
     try:
-        with pytest.raises(ConfigError, match="logs another run to trackio already"):
+        with pytest.raises(ConfigError, match="already logs another run to trackio"):
             open_tracker("trackio", tmp_path).log(1, FIGURES)
     finally:
         context_vars.current_run.reset(token)
