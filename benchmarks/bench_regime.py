@@ -21,6 +21,13 @@ from hailproof.runs.store import read_rounds
 
 ADAM = {"adam_beta2": 0.99, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "warmup_rounds": 5}
 DAMPED = {"adam_beta2": 0.95, "adam_epsilon": 1e-3, "max_grad_norm": 0.5, "warmup_rounds": 5}
+SMOL: dict[str, Any] = {
+    "rounds": 40,
+    "swarm": {"prompts": 8, "group_size": 8, "dtype": "bfloat16"},
+    "sampling": {"max_new_tokens": 96},
+    "evaluation": {"problems": 128, "every": 10},
+}
+LORA = {**ADAM, "lora": {"r": 8, "alpha": 16}}
 CANDIDATES: dict[str, dict[str, Any]] = {
     # The regime until now, on 50 rounds for prose (4.6e-3) and programs (2.4e-3).
     "before": {"rounds": 50, "learner": {**DAMPED, "warmup_rounds": 2, "learning_rate": 4.6e-3}},
@@ -32,6 +39,10 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "adam-4": {"learner": {**ADAM, "learning_rate": 4e-4}},
     # Added after the clean runs of seed 0: the reward of adam-2 hardly rises after round 60, and hours are short.
     "adam-2-60": {"rounds": 60, "learner": {**ADAM, "learning_rate": 2e-4}},
+    # For SmolLM2 (--model smollm2): an adapter at two rates, and all weights at a small one.
+    "smol-lora-1": {**SMOL, "learner": {**LORA, "learning_rate": 1e-4}},
+    "smol-lora-3": {**SMOL, "learner": {**LORA, "learning_rate": 3e-4}},
+    "smol-full": {**SMOL, "learner": {**ADAM, "learning_rate": 5e-6}},
 }
 SHARED: dict[str, Any] = {
     "rounds": 100,
@@ -70,7 +81,8 @@ def last_fifth(found: list[tuple[int, float]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
+    usual = [name for name in CANDIDATES if not name.startswith("smol")]
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=usual)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=["math", "code"], default=["math", "code"])
     parser.add_argument("--topologies", nargs="+", choices=["horizontal", "vertical"], default=["horizontal"])
