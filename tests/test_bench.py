@@ -487,7 +487,7 @@ def test_a_damaged_cell_is_named(tmp_path):
 def test_a_measure_that_a_cell_lacks_is_a_dash_in_the_table():
     old = {"attack": "text", "defense": "none", "setting": "", "topology": "horizontal", "seeds": [0]}
     row = table_of([{**old, "reward_mean": 0.5}]).splitlines()[-1]
-    assert "| 50.0 |" in row and row.count("| - ") == 14 + 3
+    assert "| 50.0 |" in row and row.count("| - ") == 17 + 3
 
 
 def test_names_in_the_table_are_text():
