@@ -21,8 +21,9 @@ from hailproof.runs.build import build
 from hailproof.runs.check import check
 from hailproof.runs.config import load_config
 from hailproof.runs.files import replacing
+from hailproof.runs.header import versions_of
 from hailproof.runs.measure import round_line
-from hailproof.runs.run import resume, start, versions_of
+from hailproof.runs.run import resume, start
 from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary
 
 EVERY = 3

@@ -34,12 +34,12 @@ from hailproof.metrics.intervals import (
 from hailproof.metrics.rates import mean
 from hailproof.runs.config import load_config
 from hailproof.runs.files import as_json, make_folder, read_json, replacing
+from hailproof.runs.header import versions_of
 from hailproof.runs.learned import Learned, learned
 from hailproof.runs.lines import late_evaluations
-from hailproof.runs.measure import LAST_ROUNDS
-from hailproof.runs.run import versions_of
 from hailproof.runs.settle import Settled, settle
 from hailproof.runs.store import read_rounds
+from hailproof.runs.words import LAST_ROUNDS
 
 FORMAT = 2
 """Version of what the keys of a cell mean; 1, which named none, had other intervals, no tests, and the last round's
