@@ -6,9 +6,10 @@ from pathlib import Path
 def below(number: int) -> list[Path]:
     """The folders in ``/proc`` of the processes below one, a parent before its children."""
     try:
-        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        threads = [*Path(f"/proc/{number}/task").iterdir()]
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
     except OSError:
-        return []  # it has ended
+        return []  # it has ended, or a thread of it
     return [each for child in children for each in (Path("/proc", child), *below(int(child)))]
 
 

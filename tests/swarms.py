@@ -15,7 +15,7 @@ RUN = {
     "rounds": 2,
     "seed": 3,
     "swarm": {"prompts": 2, "group_size": 6, "device": "cpu"},
-    "sampling": {"max_new_tokens": 72},
+    "sampling": {"max_new_tokens": 40},
     "task": {"options": {"size": 40, "test_size": 8}},
     "learner": {"learning_rate": 1e-3},
     "evaluation": {"problems": 4},

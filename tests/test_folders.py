@@ -27,7 +27,8 @@ from hailproof.runs import run as run_module
 from hailproof.runs.checkpoint import read_checkpoint
 from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.files import as_json, from_json, replacing
-from hailproof.runs.run import resume, start, versions_of
+from hailproof.runs.header import versions_of
+from hailproof.runs.run import resume, start
 from hailproof.runs.store import RunFolder, read_rounds, read_summary
 
 ROUNDS, EVERY = 5, 2

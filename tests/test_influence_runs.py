@@ -12,6 +12,7 @@ from hailproof.defenses.influence import InfluenceDefense
 from hailproof.errors import ConfigError
 from hailproof.learner.update import Learner
 from hailproof.records import UpdateStats
+from hailproof.runs import run
 from hailproof.runs.config import load_config
 from hailproof.runs.run import resume, start
 
@@ -29,9 +30,15 @@ def caught_round(experiment, rounds: int) -> tuple[int, int]:
     raise AssertionError(f"nobody was excluded in {rounds} rounds")
 
 
-def test_text_is_excluded_its_words_are_marked_and_its_slots_go_to_others():
+@pytest.fixture(scope="module")
+def caught():
+    """A swarm that has excluded somebody; the round and the sender."""
     experiment = make(TEXT, INFLUENCE)
-    round, sender = caught_round(experiment, 8)
+    return experiment, *caught_round(experiment, 8)
+
+
+def test_text_is_excluded_its_words_are_marked_and_its_slots_go_to_others(caught):
+    experiment, round, sender = caught
     assert sender in experiment.roster.malicious
     before = weights(experiment.swarm.honest[0])
     plan = experiment.swarm.plan(round + 1)
@@ -54,9 +61,8 @@ def test_text_is_excluded_its_words_are_marked_and_its_slots_go_to_others():
     assert experiment.swarm.suspended(round + QUICK["rounds"] + 1) == frozenset()
 
 
-def test_looking_for_the_words_leaves_the_weights_as_they_are():
-    experiment = make(TEXT, INFLUENCE)
-    _, sender = caught_round(experiment, 8)
+def test_looking_for_the_words_leaves_the_weights_as_they_are(caught):
+    experiment, _, sender = caught
     node = experiment.swarm.honest[0]
     (defense,) = node.chain.defenses
     assert isinstance(defense, InfluenceDefense)
@@ -68,29 +74,38 @@ def test_looking_for_the_words_leaves_the_weights_as_they_are():
     assert torch.equal(before, weights(node))
 
 
-@pytest.mark.parametrize(("topology", "then"), [("horizontal", "exclude"), ("vertical", "project")])
-def test_separate_nodes_decide_alike(topology, then):
-    defense = ("defense", [{"name": "influence", "options": {**QUICK, "then": then}}])
-    common = [TEXT, defense, ("swarm.topology", topology)]
+@pytest.mark.parametrize(
+    ("topology", "then", "rounds"), [("horizontal", "exclude", 3), ("vertical", "project", 4)]
+)
+def test_separate_nodes_decide_alike(topology, then, rounds):
+    """Also in a round after that in which the evidence is enough, 1 / alpha."""
+    defense = ("defense", [{"name": "influence", "options": {**QUICK, "alpha": 0.6, "then": then}}])
+    common = [TEXT, defense, ("swarm.topology", topology), ("swarm.nodes", 3), ("swarm.prompts", 3)]
     once, apart = make(*common), make(*common, ("swarm.separate", True))
-    for round in range(1, 5):
+    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 2)
+    evidence = [0.0]
+    for round in range(1, rounds + 1):
+        assert round < rounds or max(evidence) > 1 / 0.6
         shared, own = once.swarm.play(round), apart.swarm.play(round)
         assert all(view.update == shared.views[0].update for view in own.views)
         assert all(view.groups == shared.views[0].groups for view in own.views)
+        evidence += [each.evidence or 0.0 for each in shared.views[0].update.senders.values()]
     assert all(torch.equal(weights(once.swarm.honest[0]), weights(node)) for node in apart.swarm.honest)
 
 
-def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, monkeypatch):
     """Also in the midst of an exclusion: directions, evidence and terms are in the checkpoint."""
-    tree = {**TINY, "learner": {"learning_rate": 1e-3, "breaker": {"rounds": 4}}}
-    config = load_config(None, [*tree.items(), TEXT, INFLUENCE, ("rounds", 9)])
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 4)
+    tree = {**TINY, "learner": {"learning_rate": 1e-3, "breaker": {"rounds": 4}}, "evaluation": {"problems": 0}}
+    influence = ("defense", [{"name": "influence", "options": {**QUICK, "alpha": 0.5}}])
+    config = load_config(None, [*tree.items(), TEXT, influence, ("rounds", 6)])
     start(config, tmp_path / "whole")
 
     class Killed(BaseException):
         """As a signal would be: nothing tidies up after it."""
 
     def stop(line):
-        if line["round"] == 7:
+        if line["round"] == 5:
             raise Killed
 
     with pytest.raises(Killed):
@@ -99,7 +114,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
     assert outcome(tmp_path / "whole") == outcome(tmp_path / "broken")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "rounds.jsonl").read_text().splitlines()]
     assert lines[0]["update"]["held"] == {} and set(lines[0]["update"]["senders"]) == {"0", "1", "2", "3"}
-    assert any(each["excluded"] for line in lines for each in line["update"]["senders"].values())
+    assert any(each["excluded"] for each in lines[2]["update"]["senders"].values())
+    assert [len(line["update"]["senders"]) for line in lines] == [4, 4, 4, 3, 3, 3]
 
 
 def test_two_makers_of_the_gradient_are_refused():
@@ -107,11 +123,12 @@ def test_two_makers_of_the_gradient_are_refused():
         make(("defense", [{"name": "influence"}, {"name": "robust"}]))
 
 
-@pytest.mark.parametrize("rule", ["median", "krum", "fltrust", "centered_clipping"])
-def test_known_rules_can_be_named_in_a_run(rule):
+@pytest.mark.parametrize(("rule", "rounds"), [("median", 1), ("krum", 1), ("fltrust", 1), ("centered_clipping", 2)])
+def test_known_rules_can_be_named_in_a_run(rule, rounds):
+    """Two rounds where the first leaves a center to clip around."""
     experiment = make(TEXT, ("defense", [{"name": "robust", "options": {"rule": rule}}]))
     assert len(experiment.swarm.honest) == (3 if rule == "fltrust" else 1)
-    for round in (1, 2):
+    for round in range(1, rounds + 1):
         updates = [view.update for view in experiment.swarm.play(round).views]
         assert all(update.trained and update.senders and not update.skipped for update in updates)
 

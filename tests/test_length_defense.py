@@ -129,16 +129,19 @@ def test_bad_options_are_one_sentence(option):
 
 
 def test_swarms_play_with_a_fixed_cap_and_with_one_from_own_completions():
-    attack = (("attack.name", "length"), ("attack.options.samples", 4))
-    experiment = make(*attack, ("defense", [{"name": "length", "options": {"cap": 30}}]), ("swarm.prompts", 8))
+    common = [
+        ("attack.name", "length"), ("attack.options.samples", 4), ("swarm.nodes", 3), ("swarm.prompts", 6),
+        ("sampling.max_new_tokens", 48),
+    ]  # fmt: skip
+    experiment = make(*common, ("defense", [{"name": "length", "options": {"cap": 30}}]))
     assert len(experiment.swarm.honest) == 1
     for round in (1, 2):
         (view,) = experiment.swarm.play(round).views
         for member in (member for group in view.groups for member in group.completions if member.verdicts):
             assert member.admitted == (len(member.submission.completion.token_ids) <= 30)
     by_own = {"name": "length", "options": {"quantile": 0.5, "slack": 1.0, "calibration": 1}}
-    experiment = make(*attack, ("defense", [by_own, {"name": "logit"}]), ("swarm.prompts", 8))
-    assert len(experiment.swarm.honest) == 3  # they decide differently and part
+    experiment = make(*common, ("defense", [by_own, {"name": "logit"}]))
+    assert len(experiment.swarm.honest) == 2  # they decide differently and part
     decided = []
     for round in (1, 2):
         for view in experiment.swarm.play(round).views:

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_shipped_models_fit_their_recipes():
 @pytest.mark.parametrize("name", RECIPES)
 def test_initial_reward_leaves_room_to_learn(name):
     """Far from 0, so that there is a reward to begin with, and from the 0.97 that clean swarms reach."""
-    policy, task = load(name, device="cpu"), WordProblems(test_size=256)
+    policy, task = load(name, device="cpu"), WordProblems(test_size=64 if name == "nano-judge" else 256)
     prompts = {problem.id: task.prompt(problem) for problem in task.test}
     slots = [Slot(0, problem.id, 0) for problem in task.test]
     drawn = rollout(policy, slots, prompts, round=1, seed=0, sampling=Sampling(max_new_tokens=96))
@@ -100,7 +101,7 @@ def test_initial_reward_leaves_room_to_learn(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_initial_reward_of_programs(name):
     """The same models answer the code variant."""
-    policy, task = load(name, device="cpu"), WordProblems(test_size=256, variant="code")
+    policy, task = load(name, device="cpu"), WordProblems(test_size=96, variant="code")
     prompts = {problem.id: task.prompt(problem) for problem in task.test}
     slots = [Slot(0, problem.id, 0) for problem in task.test]
     drawn = rollout(policy, slots, prompts, round=1, seed=0, sampling=Sampling(max_new_tokens=96))
@@ -111,36 +112,45 @@ def test_initial_reward_of_programs(name):
     assert sum("<code>" in completion.text for completion in drawn) / len(drawn) > tagged
 
 
-def test_pretraining_goes_on_where_a_cycle_ended(tmp_path):
+TINY = replace(
+    RECIPES["nano-a"], vocabulary=320, layers=1, width=20, intermediate=32, batch=4, warmup=1,
+    cycles=tuple(replace(cycle, steps=2) for cycle in RECIPES["nano-a"].cycles[:2]),
+)  # fmt: skip
+BEGUN = replace(TINY, cycles=TINY.cycles[:1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A model whose two cycles were trained in one call, ``whole``, and one with the first of them, ``old``."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, recipe in (("old", BEGUN), ("whole", TINY)):
+        pretrain(recipe, (), folder / name)
+    return folder
+
+
+def test_pretraining_goes_on_where_a_cycle_ended(trained, tmp_path):
     """Two calls, one cycle each, give bitwise what one call gives."""
-    tiny = replace(RECIPES["nano-a"], vocabulary=320, layers=1, width=20, intermediate=32, batch=4, warmup=1)
-    tiny = replace(tiny, cycles=tuple(replace(cycle, steps=2) for cycle in tiny.cycles[:2]))
-    pretrain(tiny, (), tmp_path / "once")
-    pretrain(replace(tiny, cycles=tiny.cycles[:1]), (), tmp_path / "twice")
+    shutil.copytree(trained / "old", tmp_path / "twice")
     assert cycles_done(tmp_path / "twice") == 1
-    pretrain(tiny, (), tmp_path / "twice")
-    assert cycles_done(tmp_path / "once") == cycles_done(tmp_path / "twice") == 2
-    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "twice"))
-    assert one == two
-    for other in (replace(tiny, width=40), replace(tiny, cycles=(replace(tiny.cycles[0], steps=1), tiny.cycles[1]))):
+    pretrain(TINY, (), tmp_path / "twice")
+    assert cycles_done(trained / "whole") == cycles_done(tmp_path / "twice") == 2
+    one, two = ((folder / "model.safetensors").read_bytes() for folder in (trained / "whole", tmp_path / "twice"))
+    assert one == two != (trained / "old" / "model.safetensors").read_bytes()
+    for other in (replace(TINY, width=40), replace(TINY, cycles=(replace(TINY.cycles[0], steps=1), TINY.cycles[1]))):
         with pytest.raises(RunError, match=r"another recipe"):
-            pretrain(other, (), tmp_path / "once")
+            pretrain(other, (), trained / "whole")
 
 
-def test_a_kill_while_a_model_is_saved_leaves_the_old_one_or_the_new_one(tmp_path):
-    tiny = replace(RECIPES["nano-a"], vocabulary=320, layers=1, width=20, intermediate=32, batch=4, warmup=1)
-    tiny = replace(tiny, cycles=tuple(replace(cycle, steps=2) for cycle in tiny.cycles[:2]))
-    for name in ("old", "whole"):
-        pretrain(tiny if name == "whole" else replace(tiny, cycles=tiny.cycles[:1]), (), tmp_path / name)
-    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("old", "whole")}
-    shutil.copytree(tmp_path / "old", tmp_path / "half")
-    shutil.copytree(tmp_path / "whole", tmp_path / "half" / NEXT)
+def test_a_kill_while_a_model_is_saved_leaves_the_old_one_or_the_new_one(trained, tmp_path):
+    weights = {name: (trained / name / "model.safetensors").read_bytes() for name in ("old", "whole")}
+    shutil.copytree(trained / "old", tmp_path / "half")
+    shutil.copytree(trained / "whole", tmp_path / "half" / NEXT)
     shutil.copytree(tmp_path / "half", tmp_path / "moving")
     (tmp_path / "half" / NEXT / "recipe.json").unlink()  # killed before all was saved
     (tmp_path / "moving" / NEXT / "model.safetensors").replace(tmp_path / "moving" / "model.safetensors")  # after
-    for name, cycles in (("half", tiny.cycles[:1]), ("moving", tiny.cycles)):
-        pretrain(replace(tiny, cycles=cycles), (), tmp_path / name)  # trains nothing: all its cycles are done
-        assert cycles_done(tmp_path / name) == len(cycles) and not (tmp_path / name / NEXT).exists()
+    for name, recipe in (("half", BEGUN), ("moving", TINY)):
+        pretrain(recipe, (), tmp_path / name)  # trains nothing: all its cycles are done
+        assert cycles_done(tmp_path / name) == len(recipe.cycles) and not (tmp_path / name / NEXT).exists()
         assert (tmp_path / name / "model.safetensors").read_bytes() == weights["old" if name == "half" else "whole"]
     (tmp_path / "half" / "recipe.json").write_text('{"cycles_')
     with pytest.raises(RunError, match=r"recipe\.json is damaged"):

@@ -88,12 +88,14 @@ def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that
 
 def test_a_node_that_is_asked_to_stop_says_how_to_go_on(tmp_path: Path):
     paths = swarm_files(tmp_path, 2, run={"rounds": 5}, timing=TIMING)
-    node = hailproof(tmp_path, "node", paths[0])
+    node = forked(tmp_path, "node", paths[0])
+    assert node.pid is not None
     until = time.monotonic() + 120
     while not (tmp_path / "node-0" / "status.json").is_file():
-        assert time.monotonic() < until and node.poll() is None, (tmp_path / "0.log").read_text()
+        assert time.monotonic() < until and node.is_alive(), (tmp_path / "0.log").read_text()
         time.sleep(0.1)
-    node.send_signal(signal.SIGTERM)
-    assert node.wait(60) == 0
+    os.kill(node.pid, signal.SIGTERM)
+    node.join(60)
     said = (tmp_path / "0.log").read_text()
+    assert node.exitcode == 0, said
     assert "Stopped after round 0 of 5; go on with: hailproof node" in said and "Traceback" not in said

@@ -21,11 +21,12 @@ from hailproof.runs.build import build
 from hailproof.runs.check import check
 from hailproof.runs.config import load_config
 from hailproof.runs.files import replacing
+from hailproof.runs.header import versions_of
 from hailproof.runs.measure import round_line
-from hailproof.runs.run import resume, start, versions_of
+from hailproof.runs.run import resume, start
 from hailproof.runs.store import SCHEMA, RunFolder, check_run_folder, read_summary
 
-EVERY = 3
+EVERY = 2
 """Rounds between checkpoints here, so that few rounds have two, and a last one."""
 ROUNDS = 2 * EVERY + 1
 SETTINGS = [
@@ -43,7 +44,7 @@ SETTINGS = [
 ]
 CONFIG = load_config(None, SETTINGS)
 
-MOMENTS = ["before the first checkpoint", f"after round {EVERY + 2}", "after the last checkpoint"]
+MOMENTS = ["before the first checkpoint", f"after round {EVERY + 1}", "after the last checkpoint"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -282,7 +282,7 @@ def test_bets_are_symmetric_and_never_all():
 
 @pytest.mark.parametrize("topology", ["horizontal", "vertical"])
 def test_a_swarm_plays_two_rounds(topology):
-    experiment = make(("attack.name", "text"), ("swarm.topology", topology), ("swarm.prompts", 8), SENDER_STATS)
+    experiment = make(("attack.name", "text"), ("swarm.topology", topology), SENDER_STATS)
     for round in (1, 2):
         (view,) = experiment.swarm.play(round).views
         verdicts = [verdict for group in view.groups for s in group.completions for verdict in s.verdicts]
@@ -291,7 +291,8 @@ def test_a_swarm_plays_two_rounds(topology):
 
 
 def test_separate_nodes_decide_alike():
-    once, apart = make(SENDER_STATS), make(SENDER_STATS, ("swarm.separate", True))
-    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 4)
+    common = [SENDER_STATS, ("swarm.nodes", 3), ("sampling.max_new_tokens", 48)]
+    once, apart = make(*common), make(*common, ("swarm.separate", True))
+    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 3)
     (shared,), own = once.swarm.play(1).views, apart.swarm.play(1).views
     assert all(view.groups == shared.groups for view in own)

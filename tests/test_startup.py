@@ -58,6 +58,13 @@ def test_modules_that_load_no_heavy_libraries(module: str):
     assert played(f"import {module}")[1] == []
 
 
+def test_what_plans_sweeps_and_reads_runs_loads_no_model_library():
+    """Processes of runs load it; the one that starts them, and a notebook that reads what they left, need not wait."""
+    modules = "campaigns.bench", "campaigns.ray_engine", "campaigns.analysis", "paper.reproduce", "demo"
+    _, loaded = played(f"import {', '.join(f'hailproof.{name}' for name in modules)}")
+    assert "scipy" in loaded and not {"torch", "transformers"} & {*loaded}
+
+
 def test_the_check_itself():
     assert "scipy" in played("import hailproof.metrics.intervals, scipy")[1]
 

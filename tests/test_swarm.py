@@ -44,20 +44,26 @@ LOGIT = ("defense", [{"name": "logit"}])
 REPLAY = ("defense", [{"name": "replay", "options": {"check": 0.5}}])
 CREDIT = ("defense", [{"name": "token_credit"}])
 TEXT = ("attack.name", "text")
+TWO = [("swarm.nodes", 2), ("swarm.prompts", 2), ("attack.malicious", 1)]
 
 
-@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
-@pytest.mark.parametrize("defense", [(), (LOGIT,), (REPLAY,), (CREDIT,)], ids=["open", "logit", "replay", "credit"])
+@pytest.mark.parametrize(
+    ("topology", "defense"),
+    [("vertical", ()), ("horizontal", (LOGIT,)), ("vertical", (REPLAY,)), ("horizontal", (CREDIT,))],
+    ids=["open", "logit", "replay", "credit"],
+)
 def test_identical_nodes_computed_once_equal_separate_instances_bitwise(topology, defense):
-    common = [TEXT, ("swarm.topology", topology), *defense]
+    common = [TEXT, ("swarm.topology", topology), ("swarm.nodes", 3), ("swarm.prompts", 3), *defense]
     once, apart = make(*common), make(*common, ("swarm.separate", True))
-    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 3)
+    assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 2)
+    before = weights(once.swarm.honest[0])
     for round in (1, 2):
         shared, own = once.swarm.play(round), apart.swarm.play(round)
         for view in own.views:
             assert view.groups == shared.views[0].groups
             assert view.update == shared.views[0].update
     assert all(torch.equal(weights(once.swarm.honest[0]), weights(node)) for node in apart.swarm.honest)
+    assert not torch.equal(weights(once.swarm.honest[0]), before)
     line, other = round_line(once, shared), round_line(apart, own)
     assert line["reward"] == other["reward"] and line["honest_acceptance"] == other["honest_acceptance"]
 
@@ -133,23 +139,24 @@ def test_replay_lets_nothing_forged_in_and_keeps_all_that_is_honest(topology, at
 )
 def test_the_slots_of_a_caught_sender_go_to_others_and_the_swarm_learns_as_if_it_were_honest(topology, attack):
     common = [("swarm.topology", topology), ("swarm.prompt_choice", "assigned"), ("defense", [{"name": "replay"}])]
-    attacked, clean = (make(("attack.name", name), *common) for name in (attack, "none"))
+    few = [("attack.options.samples", 12)] if attack == "length" else []
+    attacked, clean = make(("attack.name", attack), *few, *common), make(*common)
     assert round_line(attacked, attacked.swarm.play(1))["screened"]["malicious"] > 0
     clean.swarm.honest[0].learner.load_state_dict(copy.deepcopy(attacked.swarm.honest[0].learner.state_dict()))
     for round in (2, 3):
         assert attacked.swarm.suspended(round) == {3} and not clean.swarm.suspended(round)
-        with_absent, full = attacked.swarm.play(round), clean.swarm.play(round)
-        ours, theirs = (
-            {(s.submission.problem_id, s.submission.slot): s for group in view.groups for s in group.completions}
-            for view in (with_absent.views[0], full.views[0])
-        )
-        assert {s.submission.sender for s in ours.values()} == {0, 1, 2}
-        assert {s.submission.sender for s in theirs.values()} == {0, 1, 2, 3}
-        assert {key: (s.submission.completion, s.reward) for key, s in ours.items()} == {
-            key: (s.submission.completion, s.reward) for key, s in theirs.items()
-        }
-        line = round_line(attacked, with_absent)
-        assert line["screened"]["malicious"] == 0 and line["malicious_acceptance"] is None
+    with_absent, full = attacked.swarm.play(2), clean.swarm.play(2)
+    ours, theirs = (
+        {(s.submission.problem_id, s.submission.slot): s for group in view.groups for s in group.completions}
+        for view in (with_absent.views[0], full.views[0])
+    )
+    assert {s.submission.sender for s in ours.values()} == {0, 1, 2}
+    assert {s.submission.sender for s in theirs.values()} == {0, 1, 2, 3}
+    assert {key: (s.submission.completion, s.reward) for key, s in ours.items()} == {
+        key: (s.submission.completion, s.reward) for key, s in theirs.items()
+    }
+    line = round_line(attacked, with_absent)
+    assert line["screened"]["malicious"] == 0 and line["malicious_acceptance"] is None
     assert torch.equal(weights(attacked.swarm.honest[0]), weights(clean.swarm.honest[0]))
     assert attacked.swarm.suspended(4) == frozenset()
 
@@ -456,15 +463,15 @@ def test_a_triggered_attack_is_measured_where_it_is_triggered():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_plays_a_round_without_further_flags(name):
     """Through the real node, which draws only what the attack asks for."""
-    options = {"length": [("attack.options.samples", 4)], "rank_aware": [("attack.options.samples", 4)]}
-    experiment = make(("attack.name", name), *options.get(name, ()))
-    assert len(experiment.swarm.play(1).views[0].groups) == 4
+    few = [("attack.options.samples", 4)] if name in ("length", "rank_aware", "grinding") else []
+    experiment = make(("attack.name", name), *TWO, *few)
+    assert len(experiment.swarm.play(1).views[0].groups) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_of_grinding_plays_a_round(mode):
-    experiment = make(("attack.name", "grinding"), ("attack.options.mode", mode))
-    assert len(experiment.swarm.play(1).views[0].groups) == 4
+    experiment = make(("attack.name", "grinding"), ("attack.options.mode", mode), ("attack.options.samples", 4), *TWO)
+    assert len(experiment.swarm.play(1).views[0].groups) == 2
 
 
 @pytest.mark.parametrize("attack", ["text", "equation", "code"])

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from logged import EXPECTED, FIGURES, logged_twice
 from rich.console import Console
 from scipy import stats
 
@@ -256,22 +257,6 @@ def test_an_unknown_tracker_and_a_missing_package_are_one_sentence(tmp_path, mon
     assert not [*tmp_path.iterdir()]
 
 
-FIGURES = {"hailproof/reward": 0.5, f"hailproof/kept/{safe('[red]a/b')}": 0.25}
-
-
-def logged_twice(name: str, folder: Path) -> None:
-    """Two rounds and a half-finished third; then a program that goes on from the second, as a resumed run does."""
-    for first, last in ((1, 3), (3, 4)):
-        tracker = open_tracker(name, folder)
-        assert first > 1 or not folder.exists()
-        for step in range(first, last + 1):
-            tracker.log(step, {each: value * step + (first > 1) for each, value in FIGURES.items()})
-        tracker.close()
-
-
-EXPECTED = [0.5, 1.0, 2.5, 3.0]
-
-
 def test_tensorboard_has_every_figure_and_one_value_a_round(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -349,7 +334,7 @@ def refused(*what, **_):
     raise OSError("there is no network")
 
 socket.getaddrinfo = socket.socket.connect = refused
-from test_tracking import logged_twice
+from logged import logged_twice
 logged_twice("trackio", Path({folder!r}))
 from trackio.sqlite_storage import SQLiteStorage
 (run,) = SQLiteStorage.get_runs("hailproof")
@@ -494,7 +479,8 @@ def test_a_resumed_run_goes_on_in_its_tracker_and_knows_what_it_earned_before(tm
         if line["round"] == 6:
             raise Crash
 
-    config = validated(RunConfig, {**SMALL, "rounds": 10, "evaluation": {"problems": 0}})
+    plain = {"swarm": SMALL["swarm"], "sampling": {"max_new_tokens": 32}, "task": SMALL["task"]}
+    config = validated(RunConfig, {**plain, "rounds": 10, "evaluation": {"problems": 0}})
     with pytest.raises(Crash):
         start(config, tmp_path / "run", crash)
     tracker, watch = Kept(), Watch()

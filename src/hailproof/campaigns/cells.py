@@ -34,13 +34,13 @@ from hailproof.metrics.intervals import (
 from hailproof.metrics.rates import mean
 from hailproof.runs.config import RunConfig, load_config
 from hailproof.runs.files import as_json, make_folder, read_json, replacing
+from hailproof.runs.header import versions_of
 from hailproof.runs.learned import Learned, learned
 from hailproof.runs.lines import late_evaluations
-from hailproof.runs.measure import LAST_ROUNDS
 from hailproof.runs.roster import make_roster
-from hailproof.runs.run import versions_of
 from hailproof.runs.settle import Settled, settle
 from hailproof.runs.store import read_rounds
+from hailproof.runs.words import LAST_ROUNDS
 
 FORMAT = 3
 """Version of the keys of a cell and what they mean; 2 lacked what updates did with each sender, and 1, which named

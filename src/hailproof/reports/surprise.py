@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hailproof.policies.load import load
 from hailproof.policies.shipped import shipped_models
 from hailproof.protocols import Policy, Sampling
 from hailproof.records import Completion, Prompt, Row
@@ -77,6 +76,8 @@ def surprises(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[tupl
     Returns:
         The tokens of each, in order; none for a text that is too long for the model.
     """
+    from hailproof.policies.load import load
+
     readers = [reader_of(config, row["view"]) for row in rows]
     read: dict[int, tuple[Token, ...]] = {}
     for name in dict.fromkeys(readers):

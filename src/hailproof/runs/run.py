@@ -1,10 +1,8 @@
 """Plays a run from its configuration to its summary, and goes on with one that was interrupted."""
 
 import os
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from hailproof.runs.build import Experiment, build
 from hailproof.runs.check import check
 from hailproof.runs.checkpoint import ANEW
 from hailproof.runs.config import RunConfig, load_config
-from hailproof.runs.files import known, reading
+from hailproof.runs.files import known
+from hailproof.runs.header import header
 from hailproof.runs.learned import learned
 from hailproof.runs.measure import completion_rows, held_out, round_line, summarize
 from hailproof.runs.seen import remember, seen
@@ -56,7 +55,7 @@ def start(
     _set_threads(config)
     experiment = build(config)
     check(experiment)
-    with RunFolder.create(path, experiment.config, _header()) as folder:
+    with RunFolder.create(path, experiment.config, header()) as folder:
         try:
             announce(experiment.config)
             return _play(experiment, folder, 0, progress, watch)
@@ -155,20 +154,3 @@ def _set_threads(config: RunConfig) -> None:
     """Sets the threads of torch; a run that was begun on a larger machine goes on with all cores of this one."""
     if config.threads:
         torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
-
-
-def _header() -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("hailproof", "torch", "transformers"))
-    return f"# {versions}, Python {platform.python_version()}\n"
-
-
-def versions_of(path: Path) -> dict[str, str]:
-    """What a run was begun with: versions by name, as the first line of its configuration says.
-
-    Raises:
-        RunError: If the configuration cannot be read.
-    """
-    with reading(path / "config.toml", ANEW), (path / "config.toml").open(encoding="utf-8") as file:
-        first = file.readline()
-    named = first.removeprefix("#").split(",") if first.startswith("#") else []
-    return dict(part.split(maxsplit=1) for part in map(str.strip, named) if " " in part)

@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from hailproof.errors import RunBusyError, RunError
 from hailproof.parsing import encodable
@@ -281,6 +280,8 @@ class RunFolder:
         Raises:
             RunError: If it cannot be written; the state before is kept then.
         """
+        import torch
+
         path = self._state(round)
         with replacing(path) as temporary, temporary.open("wb") as file:
             try:
@@ -295,6 +296,8 @@ class RunFolder:
 
     def load_state(self) -> dict[str, Any] | None:
         """The state to go on from; ``None`` if none was written yet."""
+        import torch
+
         if self.checkpoint.state is None:
             return None
         path = self._state(self.checkpoint.round)
