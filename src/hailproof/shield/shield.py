@@ -26,7 +26,7 @@ from hailproof.shield import memory
 from hailproof.shield.batch import MAX_CHARACTERS, NAME, Batch, Reader
 from hailproof.shield.chains import Named, advice, chain_of, flat, notes_of, variant_of
 from hailproof.shield.results import Screened, ScreenedRow, Sender
-from hailproof.shield.rows import Text, sender_of
+from hailproof.shield.rows import Text, round_of, sender_of, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -205,14 +205,14 @@ class Shield:
             finished: ``[N]`` whether each ended by itself; by default whether its ids end with an end token.
             missing: By sender, how many completions that it owed did not come.
             beacon: Public randomness that nobody knew before all had sent.
-            round: Number of the batch; by default one more than that of the last.
+            round: Number of the batch, from 1, larger in each call; by default one more than that of the last. What is
+                left out are rounds in which nothing came. A batch that is screened in parts needs no numbers: each
+                part is a round.
 
         Raises:
             ConfigError: If the arguments do not fit together, or something is missing that the chain was promised.
         """
-        number = self.round + 1 if round is None else round
-        if type(number) is not int or number < 0:
-            raise ConfigError(f"round is {number!r}; give a whole number, larger in each call.")
+        number = self.round + 1 if round is None else round_of(round, self.round)
         batch = Batch.of(
             self._reader,
             prompts=prompts,
@@ -417,7 +417,9 @@ class Shield:
         before = self.chain.state()
         try:
             senders = {sender_of("senders", name): number for number, name in enumerate(state["senders"])}
-            round = int(state["round"])
+            round = whole(state["round"])
+            if round is None or round < 0:
+                raise ValueError(f"{state['round']!r:.80} is no number of a round")
             self.chain.restore({name: memory.from_plain(saved) for name, saved in state["defenses"].items()})
         except Exception as error:  # a defense of somebody else's may raise anything on what it did not write
             self.chain.restore(before)
