@@ -467,7 +467,7 @@ def test_rounds_only_rise(tmp_path):
 
 def test_a_round_that_is_refused_changes_nothing(read):
     shield = Shield(("sender_stats", {"statistics": ["phrases"]}), brings=["senders", "groups"])
-    given = {"completions": [RIGHT, WRONG], "senders": ["a", "b"], "groups": ["g", "g"]}
+    given: dict[str, Any] = {"completions": [RIGHT, WRONG], "senders": ["a", "b"], "groups": ["g", "g"]}
     shield.screen(**given, round=2)
     before = shield.state()
     with pytest.raises(ConfigError, match="round is 2"):
