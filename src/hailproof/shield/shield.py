@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, final, get_args
 
 from hailproof.consequences import consequence
 from hailproof.defenses.base import BaseDefense
@@ -186,7 +186,7 @@ class Shield:
         finished: Iterable[bool] | None = None,
         missing: Mapping[Sender, int] | None = None,
         beacon: int | None = None,
-        round: int | None = None,
+        round: SupportsIndex | None = None,
     ) -> Screened:
         """Screens a batch of N completions.
 
