@@ -9,11 +9,40 @@ from typing import Any
 import pytest
 import torch
 
+from hailproof.defenses.base import BaseDefense
 from hailproof.errors import ConfigError, RunError
 from hailproof.integrations import genrl, openrlhf, prime_rl, slime, verifiers, verl
+from hailproof.integrations.seams import recentered
+from hailproof.protocols import Effect
+from hailproof.records import Verdict
 from hailproof.shield import Shield
 
 RIGHT, WRONG = "so 2 + 2 = 4", "so 2 + 2 = 5"
+
+
+class Told(BaseDefense):
+    """Does to a completion what its text says: ``weight=0.25``, ``mute=0`` (a token), or ``reject``."""
+
+    name = "told"
+    gives: frozenset[Effect] = frozenset({"weights", "masks"})
+
+    def screen(self, evidence):
+        """One verdict a completion."""
+        return [self._told(submission.completion.text.strip()) for submission in evidence.submissions]
+
+    def _told(self, text: str) -> Verdict:
+        if "reject" in text:
+            return Verdict(self.name, "reject", "told to")
+        said = dict(each.split("=") for each in text.split() if "=" in each)
+        muted = tuple(int(each) for each in said.get("mute", "").split(",") if each)
+        return Verdict(self.name, "accept", "told to", weight=float(said.get("weight", "1")), muted=muted)
+
+
+class Quiet(Told):
+    """Does not say what it gives."""
+
+    name = "quiet"
+    gives: frozenset[Effect] = frozenset()
 
 
 def payload(actions: Any, question: str = "2 + 2?") -> Any:
@@ -318,9 +347,277 @@ def test_prime_rl_mutes_tokens(base_policy):
     credit = [each for part in muted.nodes[1:] for each in part.advantages]
     (row,) = shield.screen(prompts=["2 + 2?"], prompt_ids=[[9, 1, 9]], completion_ids=[ids], rewards=[1.0])
     assert muted.ok and row.mask is not None and 0 in row.mask
-    assert credit == [0.5 * kept for kept in row.mask]
+    share = sum(row.mask) / len(row.mask)  # rewards 1 and 0, counted for share and 1
+    assert credit == pytest.approx([(1 - share / (share + 1)) * kept for kept in row.mask])
 
 
 def test_prime_rl_refuses_losses_without_advantages():
     with pytest.raises(ConfigError, match="GRPO trains by the loss 'ce', which goes by no advantages"):
         prime_rl.shielded(GRPO, Shield("equations"))("ce")
+
+
+def scored(*arguments: Any, **answers: Any) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda shield, **more: genrl.kept(shield, {}, **more), "genrl cannot weigh rows as told asks, or mute tokens"),
+        (lambda shield, **more: verifiers.leave_out(shield, [], **more), "verifiers cannot weigh rows as told asks"),
+        (lambda shield, **more: openrlhf.shielded(shield, scored, **more), "reward function of OpenRLHF cannot weigh"),
+        (lambda shield, **more: openrlhf.executor(object, shield, **more), "OpenRLHF cannot weigh rows as told asks; "),
+        (lambda shield, **more: verl.shielded(shield, scored, **more), "A score function of verl cannot weigh rows"),
+        (lambda shield, **more: verl.reward_manager(Manager, shield, **more), "A reward manager of verl cannot weigh"),
+        (lambda shield, **more: verl.replay_buffer(Buffer, shield, **more), "verl without its trainer cannot weigh"),
+    ],
+)
+def test_what_a_trainer_cannot_do_is_said_when_it_is_built(build, says, base_policy):
+    tokenizer = base_policy.codec.tokenizer
+    with pytest.raises(ConfigError, match=says):
+        build(Shield(Told(), tokenizer=tokenizer))
+    build(Shield(Told(), tokenizer=tokenizer), coarse=True)
+    build(Shield("equations", tokenizer=tokenizer))
+
+
+def test_what_defenses_give_is_known_before_they_speak(base_policy):
+    model, tokenizer = base_policy.model, base_policy.codec.tokenizer
+    chain = Shield("heterogeneous", "token_credit", "sender_stats", model=model, tokenizer=tokenizer,
+                   brings={"senders"}).chain  # fmt: skip
+    assert chain.that_give("weights") == ("influence", "sender_stats")
+    assert chain.that_give("masks") == ("equations", "token_credit")
+    assert Shield("equations", "imports").chain.that_give("masks") == ()
+
+
+def test_rows_that_cannot_be_weighed_are_left_out():
+    answers = ["weight=0.4", "weight=0.6", "weight=1"]
+    states = {answer: {0: [payload(answer)]} for answer in answers}
+    assert [*genrl.kept(Shield(Told()), states, coarse=True)] == answers[1:]
+    assert [*genrl.kept(Shield(Quiet()), states)] == answers[2:]  # nobody said that it weighs: nothing is ignored
+
+    traces = [trace(answer) for answer in answers]
+    verifiers.leave_out(Shield(Quiet()), traces)
+    assert [each.ok for each in traces] == [False, False, True]
+    score = verl.shielded(Shield(Told()), scored, instead=-1.0, coarse=True)
+    assert [score("d", answer, "4")["score"] for answer in answers] == [-1.0, 1.0, 1.0]
+    reward = openrlhf.shielded(Shield(Quiet()), lambda queries, prompts, labels: [1.0], instead=-1.0)
+    assert [reward([answer], [""], [""])["rewards"].item() for answer in answers] == [-1.0, -1.0, 1.0]
+
+
+def test_advantages_are_taken_relative_to_the_mean_by_shares():
+    assert recentered([0.5, -0.25, -0.25], [1, 1, 1]) == [0.5, -0.25, -0.25]
+    # rewards 1, 0, 0 with shares 1/3, 1, 2/3: the mean is 1/6 where it was 1/3
+    assert recentered([2 / 3, -1 / 3, -1 / 3], [1 / 3, 1, 2 / 3]) == pytest.approx([5 / 6, -1 / 6, -1 / 6])
+    assert recentered([1.0, 0.0], [0.5, 1]) == [1.0, 0.0]  # not relative to a mean: rewards as they are
+    assert recentered([0.5, -0.5], [0, 0]) == [0.5, -0.5]
+
+
+def test_prime_rl_weighs_credit_and_the_place_in_the_baseline():
+    half, muted, zero = (rollout(float(each == "weight=0.5"), node(each, [2, 3]))
+                         for each in ("weight=0.5", "mute=1", "weight=1"))  # fmt: skip
+    muted.nodes[1].loss_weights = {"rl": [0.0, 0.2, 0.2], "ce": [0.1, 0.1, 0.1]}
+    half.nodes[1].loss_weights = {"rl": [0.0, 0.2, 0.2], "ce": [0.1, 0.1, 0.1]}
+    asyncio.run(prime_rl.shielded(GRPO, Shield(Told(), brings=["ids"]))().score_group(group(half, muted, zero)))
+    # rewards 1, 0, 0 with shares 1/2, 1/2, 1: the mean is 1/4
+    assert half.nodes[1].advantages == pytest.approx([0.5 * 0.75] * 2)
+    assert muted.nodes[1].advantages == pytest.approx([-0.25, 0.0])
+    assert zero.nodes[1].advantages == pytest.approx([-0.25] * 2)
+    assert half.nodes[1].loss_weights == {"rl": [0.0, 0.2, 0.2], "ce": pytest.approx([0.05] * 3)}
+    assert muted.nodes[1].loss_weights == {"rl": [0.0, 0.2, 0.0], "ce": [0.1, 0.1, 0.0]}
+    assert half.nodes[0].loss_weights == {"ce": [0.05, 0.05]} and zero.nodes[1].loss_weights == {"ce": [0.1] * 3}
+
+
+def test_prime_rl_leaves_other_credit_where_it_is():
+    class ByToken(GRPO):
+        async def score_group(self, episodes):
+            for each in episodes:
+                each.traces[0].nodes[1].advantages = [0.5, -0.5]
+
+    first, second = rollout(1.0, node("weight=0.5", [2, 3])), rollout(0.0, node("weight=1", [2, 3]))
+    asyncio.run(prime_rl.shielded(ByToken, Shield(Told()))().score_group(group(first, second)))
+    assert first.nodes[1].advantages == [0.25, -0.25] and second.nodes[1].advantages == [0.5, -0.5]
+
+
+def test_slime_weighs_what_it_returns():
+    args = SimpleNamespace(custom_reward_post_process_path="my_hooks.post_process")
+    told = [("weight=0.5", 1.0), ("mute=0,1", 0.0), ("weight=1", 0.0), ("reject", 1.0)]
+    samples = [Sample(answer, reward, tokens=[1, 2, 3, 4], response_length=4) for answer, reward in told]
+    slime.sample_filter_of(Shield(Told(), brings=["ids"]))(args, [samples])
+    assert samples[1].loss_mask == [0, 0, 1, 1] and [each.remove_sample for each in samples] == [False] * 3 + [True]
+    raw, final = slime.post_process_of(scale=False)(args, samples)
+    assert raw == [1.0, 0.0, 0.0, 1.0] and final == pytest.approx([0.5 * 0.75, -0.25, -0.25, 0.0])
+    _, scaled = slime.post_process_of()(args, samples)
+    assert scaled[0] / scaled[2] == pytest.approx(-1.5) and abs(scaled[2]) > 0.25
+
+
+def test_slime_without_its_second_hook_weighs_nothing():
+    with pytest.raises(ConfigError, match="slime weighs no rows by itself, as told asks; name what"):
+        slime.sample_filter_of(Shield(Told()))(SimpleNamespace(), [])
+    samples = [Sample("weight=0.9"), Sample("weight=1")]
+    slime.sample_filter_of(Shield(Quiet()))(SimpleNamespace(), samples)
+    assert [each.remove_sample for each in samples] == [True, False]
+
+
+class Executor:
+    """As ``openrlhf.utils.agent.SingleTurnAgentExecutor``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def execute(self, prompt: str, label: Any, hf_tokenizer: Any, reward: Any = 1.0) -> dict[str, Any]:
+        tokens = [9, 9, 1, 2, 3, 8, 4, 5]  # two of the prompt, three of one turn, a tool's, two of another turn
+        return {"prompt": prompt, "reward": reward, "scores": reward, "observation_tokens": tokens,
+                "action_ranges": [(2, 5), (6, 8)], "extra_logs": {"mine": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "ranges", "reward"),
+    [
+        ("weight=1", [(2, 5), (6, 8)], 1.0),
+        ("mute=1", [(2, 3), (4, 5), (6, 8)], 1.0),
+        ("mute=2,3", [(2, 4), (7, 8)], 1.0),
+        ("mute=0,1,2,3,4", [], -1.0),
+        ("reject", [], -1.0),
+        ("weight=0.4", [], -1.0),
+    ],
+)
+def test_openrlhf_executor_lets_only_learned_tokens_be_actions(told, ranges, reward):
+    asked = []
+
+    class Tokenizer:
+        def decode(self, ids, skip_special_tokens):
+            asked.append(ids)
+            return told
+
+    made = openrlhf.executor(Executor, Shield(Told(), brings=["ids"]), "rewards.py", instead=-1.0, coarse=True)()
+    said = asyncio.run(made.execute("2 + 2?", "4", hf_tokenizer=Tokenizer()))
+    assert made.url == "rewards.py" and asked == [[1, 2, 3, 4, 5]]
+    assert (said["action_ranges"], said["reward"]) == (ranges, reward)
+    assert said["extra_logs"] == {"mine": 1, "hailproof_left_out": float(not ranges)}
+    unscored = asyncio.run(made.execute("2 + 2?", "4", hf_tokenizer=Tokenizer(), reward=None))
+    assert (unscored["action_ranges"], unscored["reward"]) == ([], -1.0)
+
+
+def test_openrlhf_refuses_what_compares_rows():
+    shield = Shield("reward_outlier", brings=["groups"])
+    for build in (lambda: openrlhf.shielded(shield, scored), lambda: openrlhf.executor(Executor, shield)):
+        with pytest.raises(ConfigError, match="OpenRLHF scores one answer at a time, without groups; choose other"):
+            build()
+
+
+class Store(dict[str, dict[str, Any]]):
+    """As the module ``transfer_queue``, with fields by key; nested tensors come out."""
+
+    def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, Any]:
+        found = {name: [self[key][name] for key in keys] for name in select_fields}
+        return {name: torch.nested.as_nested_tensor(rows, layout=torch.jagged) if isinstance(rows[0], torch.Tensor)
+                else rows for name, rows in found.items()}  # fmt: skip
+
+    def kv_batch_put(self, keys: list[str], partition_id: str, fields: dict[str, Any]) -> None:
+        for name, rows in fields.items():
+            for key, row in zip(keys, rows.unbind(), strict=True):
+                self[key][name] = row
+
+    def kv_clear(self, keys: list[str], partition_id: str) -> None:
+        for key in keys:
+            del self[key]
+
+
+def stored(monkeypatch: pytest.MonkeyPatch, rewards: dict[str, float]) -> Store:
+    """A queue with a rollout of two tokens and a tool's between them for each key."""
+    store = Store()
+    for key, reward in rewards.items():
+        store[key] = {"prompts": torch.tensor([7, 7]), "responses": torch.tensor([20, 8, 21]), "sender": key[0],
+                      "response_mask": torch.tensor([1, 0, 1]), "loss_mask": torch.tensor([1, 0, 1]),
+                      "rm_scores": torch.tensor([0.0, 0.0, reward])}  # fmt: skip
+    monkeypatch.setitem(sys.modules, "transfer_queue", store)
+    tensordict = SimpleNamespace(TensorDict=lambda fields, batch_size: fields)
+    monkeypatch.setitem(sys.modules, "tensordict", tensordict)
+    return store
+
+
+class Asked(Told):
+    """Says of each row what a table says of its place in the batch."""
+
+    def __init__(self, *said: str) -> None:
+        super().__init__()
+        self.said, self.seen = said, []
+
+    def screen(self, evidence):
+        """One verdict a completion."""
+        self.seen = [(each.problem_id, each.sender, each.completion.token_ids) for each in evidence.submissions]
+        return [self._told(text) for text in self.said]
+
+
+class Trainer:
+    """As ``verl.trainer.ppo.v1.PPOTrainer``: GRPO without a deviation, on every row of its batch."""
+
+    def __init__(self, replay_buffer: Any) -> None:
+        self.replay_buffer = replay_buffer
+
+    def _compute_advantage(self, batch: Meta, metrics: dict[str, Any]) -> Meta:
+        store: Any = sys.modules["transfer_queue"]
+        for group in {key.rsplit("_", 2)[0] for key in batch.keys}:
+            rows = [store[key] for key in batch.keys if key.startswith(group)]
+            mean = sum(float(each["rm_scores"].sum()) for each in rows) / len(rows)
+            for each in rows:
+                each["advantages"] = (float(each["rm_scores"].sum()) - mean) * each["response_mask"]
+        return batch
+
+
+def test_verl_replay_buffer_screens_mutes_and_weighs(monkeypatch, base_policy):
+    store = stored(monkeypatch, {"a_0_0": 1.0, "a_1_0": 0.0, "a_2_0": 0.0, "b_0_0": 1.0, "b_1_0": 0.0, "b_2_0": 1.0})
+    told = Asked("weight=0.5", "mute=1", "weight=1", "weight=1", "weight=1", "reject")
+
+    class Mine(Trainer):
+        pass
+
+    shield = Shield(told, tokenizer=base_policy.codec.tokenizer, brings=["ids", "groups", "senders"])
+    buffer = verl.replay_buffer(Buffer, shield, Mine, sender="sender")([*store])
+    verl.replay_buffer(Buffer, shield, Mine)  # the user's file is imported twice: it must not weigh twice
+    batch, metrics = buffer.sample(1, "train", 2)
+    assert [group for group, *_ in told.seen] == [*"aaabbb"] and [ids for *_, ids in told.seen] == [(20, 21)] * 6
+    assert [sender for _, sender, _ in told.seen] == [0, 0, 0, 1, 1, 1]
+    assert batch.keys == ["a_0_0", "a_1_0", "a_2_0", "b_0_0", "b_1_0"] and "b_2_0" not in store
+    assert metrics["training/hailproof_left_out"] == 1 and metrics["training/hailproof/rejected/told"] == 1 / 6
+    assert store["a_1_0"]["response_mask"].tolist() == store["a_1_0"]["loss_mask"].tolist() == [1, 0, 0]
+    assert store["a_0_0"]["response_mask"].tolist() == [1, 0, 1]
+
+    padded = Meta([*batch.keys, "p_0_0"], [*batch.tags, {}])  # verl fills the batch up with padding
+    store["p_0_0"] = {**store["a_2_0"], "rm_scores": torch.zeros(3)}
+    Mine(buffer)._compute_advantage(padded, {})
+    found = {key: row["advantages"].tolist() for key, row in store.items()}
+    assert found["a_0_0"] == pytest.approx([0.375, 0, 0.375])  # 1 less a mean by shares of 1/4, times its weight
+    assert found["a_1_0"] == pytest.approx([-0.25, 0, 0]) and found["a_2_0"] == pytest.approx([-0.25, 0, -0.25])
+    assert found["b_0_0"] == pytest.approx([0.5, 0, 0.5]) and found["p_0_0"] == [0, 0, 0]
+
+
+def test_verl_sessions_of_several_outputs_are_one_row_of_the_baseline(monkeypatch, base_policy):
+    store = stored(monkeypatch, {"a_0_0": 1.0, "a_0_1": 1.0, "a_1_0": 0.0})
+
+    class Mine(Trainer):
+        def _compute_advantage(self, batch, metrics):
+            for key in batch.keys:
+                store[key]["advantages"] = (0.5 if key.startswith("a_0") else -0.5) * store[key]["response_mask"]
+            return batch
+
+    shield = Shield(Asked("mute=0", "weight=1", "weight=1"), tokenizer=base_policy.codec.tokenizer)
+    buffer = verl.replay_buffer(Buffer, shield, Mine)([*store])
+    batch, _ = buffer.sample(1, "train", 2)
+    Mine(buffer)._compute_advantage(batch, {})
+    # shares 3/4 and 1: the mean of 0.5 and -0.5 is -1/14
+    assert store["a_0_0"]["advantages"].tolist() == pytest.approx([0, 0, 0.5 + 1 / 14])
+    assert store["a_0_1"]["advantages"].tolist() == pytest.approx([0.5 + 1 / 14, 0, 0.5 + 1 / 14])
+    assert store["a_1_0"]["advantages"].tolist() == pytest.approx([-0.5 + 1 / 14, 0, -0.5 + 1 / 14])
+
+
+def test_verl_replay_buffer_is_refused_what_it_cannot_do(monkeypatch, base_policy):
+    for build in (lambda: verl.replay_buffer(Buffer, trainer=Trainer), lambda: verl.replay_buffer(Buffer, sender="s")):
+        with pytest.raises(ConfigError, match="A replay buffer without a shield reads verdicts only"):
+            build()
+    with pytest.raises(ConfigError, match="verl's queue holds ids, which the shield cannot read"):
+        verl.replay_buffer(Buffer, Shield("equations"))
+    store = stored(monkeypatch, {"a_0_0": 1.0})
+    shield = Shield(Asked("reject"), tokenizer=base_policy.codec.tokenizer)
+    with pytest.raises(RunError, match=r"all 1 rollouts .* of the first the shield says: told: told to"):
+        verl.replay_buffer(Buffer, shield, coarse=True)([*store]).sample(1, "train", 1)

@@ -15,7 +15,8 @@ import pytest
 from processes import runs_below
 from test_cli import SMALL, call
 
-from hailproof import cli, demo
+from hailproof import demo
+from hailproof.cli import campaigns, models, runs
 
 INTERRUPTED = [
     ("bench", "give the same command again: runs that are finished are kept"),
@@ -40,7 +41,9 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tmp_path, line, advice):
     for folder in ("begun", "be gun"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.toml").touch()
-    monkeypatch.setattr(cli, "progress_of" if line.startswith("resume") else "quiet_libraries", interrupt)
+    command = line.split()[0]
+    home = {"bench": campaigns, "reproduce": campaigns, "pretrain": models}.get(command, runs)
+    monkeypatch.setattr(home, "progress_of" if command == "resume" else "quiet_libraries", interrupt)
     status, _, said = call(monkeypatch, capsys, *shlex.split(line))
     assert status == 130
     assert said.startswith(f"hailproof: stopped; {advice}") and said.count("\n") == 1

@@ -1,6 +1,7 @@
 """What is published: wheel and sdist, built from this tree, offline, and a run of the installed wheel."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,18 @@ def run(*command: object, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_workflows_run_actions_of_known_commits():
+    used = [
+        line.split("uses:")[1].strip()
+        for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    foreign = [each for each in used if not each.startswith("./")]
+    loose = [each for each in foreign if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each)]
+    assert len(foreign) >= 7 and not loose
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,14 @@ def test_a_model_without_a_tokenizer_or_of_another_kind(read):
         ({"completions": [RIGHT], "groups": [None]}, "groups[0] is None"),
         ({"completions": [RIGHT], "slot_keys": [-1]}, "slot_keys[0] is -1"),
         ({"completions": [RIGHT], "finished": [1]}, "finished[0] is 1; give True or False"),
-        ({"completions": [RIGHT], "round": -1}, "round is -1"),
+        ({"completions": [RIGHT], "round": -1}, "round is -1, and rounds are counted from 1; give a larger number"),
+        ({"completions": [RIGHT], "round": 0}, "round is 0, and rounds are counted from 1; give a larger number"),
+        ({"completions": [RIGHT], "round": True}, "round is True; give a whole number, or leave it out"),
+        ({"completions": [RIGHT], "round": 2.0}, "round is 2.0; give a whole number"),
+        ({"completions": [RIGHT], "round": "2"}, "round is '2'; give a whole number"),
+        ({"completions": [RIGHT], "round": np.bool_(True)}, "give a whole number"),
+        ({"completions": [RIGHT], "round": np.array([2])}, "give a whole number"),
+        ({"completions": [RIGHT], "round": torch.tensor(2.0)}, "give a whole number"),
     ],
 )
 def test_a_caller_s_mistake_raises(given, sentence):
@@ -437,6 +444,37 @@ def test_replay_through_a_shield_and_its_memory(read, base_policy, tmp_path):
     assert again.round == 2 and again.suspended == {"mallory"}
 
 
+def test_rounds_only_rise(tmp_path):
+    shield = Shield("equations")
+    # in rounds 2, 5, 6 and 8 nothing came
+    for given, number in ((None, 1), (3, 3), (None, 4), (np.int64(7), 7), (torch.tensor(9), 9)):
+        assert shield.screen(completions=[RIGHT], round=given).round == shield.round == number
+        assert type(shield.round) is int
+    for again in (9, np.int32(5), 1):
+        with pytest.raises(ConfigError, match=f"round is {again}, and the last one was 9; give a larger number, leave"):
+            shield.screen(completions=[WRONG], round=again)
+    shield.save(tmp_path / "state.json")
+    shield.screen(completions=[RIGHT], round=40)
+    shield.load(tmp_path / "state.json")  # back to the checkpoint: rounds go on from there
+    assert shield.screen(completions=[RIGHT], round=10).round == 10
+    early = Shield("equations")
+    early.screen(completions=[RIGHT])
+    early.load(tmp_path / "state.json")
+    with pytest.raises(ConfigError, match="the last one was 9"):
+        early.screen(completions=[RIGHT], round=2)
+    assert early.screen(completions=[RIGHT]).round == 10
+
+
+def test_a_round_that_is_refused_changes_nothing(read):
+    shield = Shield(("sender_stats", {"statistics": ["phrases"]}), brings=["senders", "groups"])
+    given: dict[str, Any] = {"completions": [RIGHT, WRONG], "senders": ["a", "b"], "groups": ["g", "g"]}
+    shield.screen(**given, round=2)
+    before = shield.state()
+    with pytest.raises(ConfigError, match="round is 2"):
+        shield.screen(**given, round=2)
+    assert shield.state() == before
+
+
 def test_a_state_of_something_else_is_refused(read, tmp_path):
     shield = Shield("equations")
     shield.screen(completions=[RIGHT], senders=["a"])
@@ -446,6 +484,9 @@ def test_a_state_of_something_else_is_refused(read, tmp_path):
         ({**state, "version": 2}, "no state of a shield"),
         ({**state, "defenses": {"imports": {}}}, "the chain imports; build that one, not equations"),
         ({**state, "round": "x"}, "damaged"),
+        ({**state, "round": -1}, "damaged"),
+        ({**state, "round": 2.5}, "damaged"),
+        ({**state, "round": True}, "damaged"),
         ({**state, "senders": None}, "damaged"),
     ]:
         with pytest.raises(ConfigError, match=sentence):

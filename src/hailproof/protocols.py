@@ -61,6 +61,11 @@ slot's randomness. ``senders``: who sent each completion. ``groups``: which comp
 """
 
 
+Effect = Literal["weights", "masks"]
+"""What a defense may ask of a trainer besides leaving completions out: to weigh them, or to mute some of their tokens.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
     """One completion to be drawn: the prompt, and the key that all its randomness is derived from."""

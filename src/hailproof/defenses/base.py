@@ -8,7 +8,7 @@ import numpy as np
 
 from hailproof.errors import ConfigError
 from hailproof.parsing import sentence_borders
-from hailproof.protocols import Admission, Evidence, Need, Variant
+from hailproof.protocols import Admission, Effect, Evidence, Need, Variant
 from hailproof.records import Span, Verdict
 
 
@@ -30,6 +30,8 @@ class BaseDefense(ABC):
     needs: frozenset[Need] = frozenset()
     needs_by: ClassVar[Mapping[Need, str]] = {}
     """The option that decides whether it needs something, where one does, for messages."""
+    gives: frozenset[Effect] = frozenset()
+    """What its verdicts may ask for besides a rejection; a trainer that cannot do it refuses the defense."""
     before_rewards: bool = False
     variants: tuple[Variant, ...] = ("math", "code")
     """The kinds of answers in which it finds something to read."""

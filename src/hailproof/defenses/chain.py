@@ -8,7 +8,7 @@ from typing import Any, Literal, final, get_args
 from hailproof.defenses.base import BaseDefense, failure
 from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Defense, Need
+from hailproof.protocols import Admission, Defense, Effect, Need
 from hailproof.records import Decision, Verdict
 
 Stage = Literal["all", "before_rewards", "after_rewards"]
@@ -67,6 +67,10 @@ class Chain:
     def needs(self) -> frozenset[Need]:
         """What its defenses need besides texts and rewards."""
         return frozenset[Need]().union(*(defense.needs for defense in self.defenses))
+
+    def that_give(self, effect: Effect) -> tuple[str, ...]:
+        """Names of the defenses whose verdicts may ask for weights, or for masks."""
+        return tuple(defense.name for defense in self.defenses if effect in getattr(defense, "gives", ()))
 
     @property
     def aggregation(self) -> Any:

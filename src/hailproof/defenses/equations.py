@@ -31,7 +31,7 @@ import numpy as np
 from hailproof.arithmetic import MAX_CHARACTERS, Equation, equations
 from hailproof.defenses.base import TextDefense, in_sentences_with, token_starts
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence, Need
+from hailproof.protocols import Admission, Effect, Evidence, Need
 from hailproof.records import Span, Verdict
 
 Unit = Literal["completion", "sentence"]
@@ -60,6 +60,7 @@ class EquationsDefense(TextDefense):
             raise ConfigError(f"Defense option unit = {unit} is unknown; use completion or sentence.")
         self.unit: Unit = unit
         self.needs: frozenset[Need] = frozenset({"tokens", "model"} if unit == "sentence" else ())
+        self.gives: frozenset[Effect] = frozenset({"masks"} if unit == "sentence" else ())
 
     def screen(self, evidence: Evidence) -> list[Verdict]:
         """One verdict a completion; its score is the number of wrong equations."""

@@ -46,7 +46,7 @@ from hailproof.defenses.base import BaseDefense, token_spans
 from hailproof.defenses.betting import trust
 from hailproof.defenses.drift import KEPT, DriftTest
 from hailproof.errors import ConfigError
-from hailproof.protocols import Evidence, Need
+from hailproof.protocols import Effect, Evidence, Need
 from hailproof.records import SenderUpdate, Span, Verdict
 
 Then = Literal["exclude", "project", "weigh"]
@@ -107,6 +107,7 @@ class InfluenceDefense(BaseDefense):
 
     name = "influence"
     needs = frozenset[Need]({"senders", "groups", "tokens", "model"})
+    gives: frozenset[Effect] = frozenset({"weights"})
 
     def __init__(
         self,

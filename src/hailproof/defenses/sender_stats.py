@@ -41,7 +41,7 @@ from hailproof.defenses.base import BaseDefense
 from hailproof.defenses.betting import Gambler, advantage_in_rank, evidence_against, trust
 from hailproof.defenses.phrases import Counts, marked, phrases, remembered
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Evidence, Need
+from hailproof.protocols import Admission, Effect, Evidence, Need
 from hailproof.records import Verdict
 from hailproof.seeds import derive
 
@@ -66,6 +66,7 @@ class SenderStatsDefense(BaseDefense):
     """
 
     name = "sender_stats"
+    gives: frozenset[Effect] = frozenset({"weights"})
 
     def __init__(
         self,

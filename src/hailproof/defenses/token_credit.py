@@ -37,7 +37,7 @@ import numpy as np
 
 from hailproof.defenses.base import RewardedDefense, in_sentences_with, token_spans
 from hailproof.errors import ConfigError
-from hailproof.protocols import Evidence, Need
+from hailproof.protocols import Effect, Evidence, Need
 from hailproof.records import Verdict
 
 THRESHOLD = 1e-2
@@ -55,6 +55,7 @@ class TokenCreditDefense(RewardedDefense):
     """
 
     name = "token_credit"
+    gives: frozenset[Effect] = frozenset({"masks"})
     needs_by: ClassVar[Mapping[Need, str]] = {"anchor": "rule"}
 
     def __init__(self, threshold: float = THRESHOLD, rule: Rule = "either", unit: Unit = "sentence") -> None:

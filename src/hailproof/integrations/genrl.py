@@ -6,26 +6,32 @@
 
 and name ``Manager`` as the ``_target_`` of the data manager in Hydra. This is a true drop: what is left out is neither
 rewarded nor in any baseline. genrl takes a payload's answers as one group of a fixed size, so a payload with one
-rejected answer goes as a whole. It has no way to mute tokens.
+rejected answer goes as a whole. It can neither weigh answers nor mute tokens, so that a shield whose verdicts may ask
+for that is refused.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from hailproof.integrations.seams import LEAST_WEIGHT, reason_of
+from hailproof.integrations.seams import check, reason_of
 from hailproof.shield import Shield
 
 QUESTIONS = ("question", "prompt", "proposal_question")
 
 
-def kept(shield: Shield, swarm_states: Mapping[Any, Any], least_weight: float = LEAST_WEIGHT) -> dict[Any, Any]:
+def kept(shield: Shield, swarm_states: Mapping[Any, Any], coarse: bool = False) -> dict[Any, Any]:
     """What a shield leaves of what came from the swarm: agents, to batches, to lists of payloads.
 
     Args:
         shield: The shield. Senders are the agents' names, groups the batches, each answer counts as rewarded.
         swarm_states: As the backend gathered it. What has not this form is left out.
-        least_weight: A sender that has earned less is left out.
+        coarse: Whether a payload is left out for an answer with muted tokens or a weight below 0.5, and answers that
+            weigh more count fully.
+
+    Raises:
+        ConfigError: If verdicts of the shield may ask for weights or muted tokens, unless ``coarse`` is set.
     """
+    check(shield, "genrl", weighs=False, mutes=False, coarse=coarse)
     found = [
         (agent, batch, payload)
         for agent, batches in swarm_states.items() if isinstance(batches, Mapping)
@@ -39,7 +45,10 @@ def kept(shield: Shield, swarm_states: Mapping[Any, Any], least_weight: float = 
         senders=[str(found[place][0]) for place, _ in rows],
         groups=[str(found[place][1]) for place, _ in rows],
     )
-    refused = {place for (place, _), row in zip(rows, result, strict=True) if reason_of(row, False, least_weight)}
+    refused = {
+        place for (place, _), row in zip(rows, result, strict=True)
+        if reason_of(row, weighs=False, mutes=False, coarse=coarse)
+    }  # fmt: skip
     states: dict[Any, Any] = {}
     for place, (agent, batch, payload) in enumerate(found):
         if place not in refused:

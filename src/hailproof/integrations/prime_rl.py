@@ -10,27 +10,30 @@ the place of the one that it extends, with the same options.
 A rejected trace ends with an error, and algorithms of prime-rl leave such traces out of their baseline. The train sink
 chose its traces before credit is assigned, though, and would send a rejected trace on without credit. It therefore gets
 a credit of zero and loses its other loss streams: the sink takes tokens of zero credit out of the loss and out of its
-denominator. A sink with ``constant_trainer_batch_size = false`` leaves them in the denominator. Muted tokens get a
-credit of zero in the same way, and their row stays in the baseline.
+denominator. A sink with ``constant_trainer_batch_size = false`` leaves them in the denominator.
+
+Muted tokens get a credit of zero in the same way. Weights multiply the credit of a trace, and its other loss streams. A
+trace counts in the baseline for what is learned from it: where the credit of a group sums to zero and is the same for
+all tokens of a trace, it is taken relative to the mean by shares.
 
 The orchestrator holds no weights. A defense that reads with a model reads the one that you give, as it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 from hailproof.errors import ConfigError
-from hailproof.integrations.seams import LEAST_WEIGHT, reason_of
+from hailproof.integrations.seams import reason_of, recentered, share
 from hailproof.integrations.verifiers import fail, screened
 from hailproof.shield import Shield
-from hailproof.shield.results import Sender
+from hailproof.shield.results import ScreenedRow, Sender
 
 
 def shielded(
     algorithm: type,
     shield: Shield,
     sender: Callable[[Any], Sender] | None = None,
-    least_weight: float = LEAST_WEIGHT,
 ) -> type:
     """A subclass of an ``Algorithm`` whose ``score_group`` is shielded.
 
@@ -39,7 +42,6 @@ def shielded(
         shield: The shield. It gets the ids of what was sampled, and reads them if it has a tokenizer; where traces have
             turns, build it with ``multi_turn=True``.
         sender: Says who sent a trace.
-        least_weight: A trace that weighs less is left out; the others count fully.
 
     Raises:
         ConfigError: When the algorithm is made, if its loss does not go by advantages.
@@ -60,14 +62,16 @@ def shielded(
             ids = [[token for node in _sampled(trace) for token in _chosen(node)] for trace in traces]
             result = screened(shield, traces, sender, ids, [_asked(trace) for trace in traces])
             for trace, row in zip(traces, result, strict=True):
-                fail(trace, reason_of(row, True, least_weight))
-            if any(trace.ok for trace in traces):
+                fail(trace, reason_of(row, weighs=True, mutes=True))
+            kept = [(trace, row) for trace, row in zip(traces, result, strict=True) if trace.ok]
+            if kept:
                 await super().score_group(episodes)
-            for trace, row in zip(traces, result, strict=True):
+            _recenter(kept)
+            for trace, row in kept:
+                _weigh(trace, row)
+            for trace in traces:
                 if not trace.ok:
                     _silence(trace)
-                elif row.muted and row.mask is not None:
-                    _mute(trace, row.mask)
 
     Shielded.__name__ = Shielded.__qualname__ = f"Shielded{algorithm.__name__}"
     return Shielded
@@ -106,11 +110,35 @@ def _silence(trace: Any) -> None:
             node.advantages = [0.0] * sum(node.mask)
 
 
-def _mute(trace: Any, mask: tuple[int, ...]) -> None:
-    """Takes the credit from muted tokens; ``mask`` goes over the sampled tokens of all nodes."""
-    start = 0
-    for node in _sampled(trace):
-        end = start + sum(node.mask)
+def _recenter(kept: Sequence[tuple[Any, ScreenedRow]]) -> None:
+    """Lets traces count in the baseline for what is learned from them, where each has one credit for all its tokens."""
+    credit = [{each for node in _sampled(trace) for each in node.advantages or ()} for trace, _ in kept]
+    if any(len(values) != 1 for values in credit):
+        return
+    before = [value for (value,) in credit]
+    for (trace, _), value in zip(kept, recentered(before, [share(row) for _, row in kept]), strict=True):
+        for node in _sampled(trace):
+            node.advantages = [value] * sum(node.mask)
+
+
+def _weigh(trace: Any, row: ScreenedRow) -> None:
+    """Multiplies credit and loss streams of a trace by its weight, and takes out its muted tokens.
+
+    The trainer multiplies the stream ``rl`` with the credit and divides by its sum, so it is muted, and not weighed.
+    """
+    if row.weight == 1 and not row.muted:
+        return
+    learned = repeat(1) if row.mask is None else iter(row.mask)
+    for node in trace.nodes:
+        kept = [next(learned) if sampled else 1 for sampled in node.mask]
         if node.advantages is not None:
-            node.advantages = [each * kept for each, kept in zip(node.advantages, mask[start:end], strict=True)]
-        start = end
+            credit = iter(node.advantages)
+            node.advantages = [
+                next(credit) * row.weight * one for one, sampled in zip(kept, node.mask, strict=True) if sampled
+            ]
+        if node.loss_weights is not None:
+            known = {"rl": 1.0}
+            node.loss_weights = {
+                name: [each * one * known.get(name, row.weight) for each, one in zip(stream, kept, strict=True)]
+                for name, stream in node.loss_weights.items()
+            }

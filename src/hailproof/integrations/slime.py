@@ -7,30 +7,46 @@
 
 The filter alone zeroes the loss of a sample and leaves its reward in the baseline. ``post_process_of`` makes the drop a
 true one: group-normalized rewards without the removed samples, which get 0. Muted tokens are zeros in ``loss_mask``.
+
+Weights are noted in ``metadata`` and multiply what ``post_process_of`` returns, which slime's group-relative estimators
+take for advantages. There a sample also counts in its group's baseline for what is learned from it. The filter alone
+can do neither, so that a shield whose verdicts may ask for weights needs both.
+
+The process of these hooks holds no weights. A defense that reads with a model reads the one that you give, as it is.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from statistics import fmean, stdev
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from hailproof.integrations.seams import LEAST_WEIGHT, reason_of
+from hailproof.errors import ConfigError
+from hailproof.integrations.seams import reason_of, share
+from hailproof.learner.advantages import advantages
 from hailproof.shield import Shield
 from hailproof.shield.rows import reward_of
 
+NOTED = "hailproof"
+"""Key of a sample's ``metadata`` with what it counts for: ``weight`` in the update, ``share`` in the baseline."""
 
-def sample_filter_of(
-    shield: Shield, sender: str = "sender", least_weight: float = LEAST_WEIGHT
-) -> Callable[[Any, Any], None]:
+
+def sample_filter_of(shield: Shield, sender: str = "sender") -> Callable[[Any, Any], None]:
     """A rollout sample filter.
+
+    It raises ``ConfigError`` at its first call if verdicts of the shield may ask for weights and slime's arguments name
+    no reward post-processor. Without one, a sample that weighs less than 1 is removed.
 
     Args:
         shield: The shield.
         sender: Key of a sample's ``metadata`` that says who sent it.
-        least_weight: A sample that weighs less is removed.
     """
 
     def filtered(args: Any, samples: Any) -> None:
+        weighs = getattr(args, "custom_reward_post_process_path", None) is not None
+        names = shield.chain.that_give("weights")
+        if names and not weighs:
+            raise ConfigError(
+                f"slime weighs no rows by itself, as {' and '.join(names)} asks; name what "
+                "hailproof.integrations.slime.post_process_of returns in --custom-reward-post-process-path."
+            )
         rows = list(_flat(samples))
         if not rows:
             return
@@ -44,9 +60,12 @@ def sample_filter_of(
             senders=None if None in senders else senders,
         )
         for sample, row in zip(rows, result, strict=True):
-            if reason_of(row, True, least_weight):
+            if reason_of(row, weighs=weighs, mutes=True):
                 sample.remove_sample = True
-            elif row.muted and row.mask is not None:
+                continue
+            noted = {"weight": row.weight, "share": share(row)}
+            sample.metadata = {**(sample.metadata or {}), NOTED: noted}
+            if row.muted and row.mask is not None:
                 before = sample.loss_mask or [1] * len(row.mask)
                 sample.loss_mask = [one * other for one, other in zip(before, row.mask, strict=True)]
 
@@ -54,7 +73,7 @@ def sample_filter_of(
 
 
 def post_process_of(scale: bool = True) -> Callable[[Any, Any], tuple[list[float], list[float]]]:
-    """A reward post-processor: raw rewards, and rewards less their group's mean, without removed samples.
+    """A reward post-processor: raw rewards, and weighed rewards less their group's mean, without removed samples.
 
     Args:
         scale: Whether they are divided by the group's standard deviation.
@@ -63,22 +82,25 @@ def post_process_of(scale: bool = True) -> Callable[[Any, Any], tuple[list[float
     def processed(args: Any, samples: Any) -> tuple[list[float], list[float]]:
         rows = list(_flat(samples))
         raw = [_reward(args, each) or 0.0 for each in rows]
-        groups: dict[Any, list[float]] = {}
-        for sample, reward in zip(rows, raw, strict=True):
+        final = [0.0] * len(rows)
+        groups: dict[Any, list[int]] = {}
+        for place, sample in enumerate(rows):
             if not sample.remove_sample:
-                groups.setdefault(sample.group_index, []).append(reward)
-        return raw, [
-            0.0 if sample.remove_sample else _advantage(reward, groups[sample.group_index], scale)
-            for sample, reward in zip(rows, raw, strict=True)
-        ]
+                groups.setdefault(sample.group_index, []).append(place)
+        for places in groups.values():
+            rewards, shares = [raw[place] for place in places], [_noted(rows[place], "share") for place in places]
+            (values,) = advantages([rewards], "group" if scale else "none", [shares])
+            for place, value in zip(places, values, strict=True):
+                final[place] = value * _noted(rows[place], "weight")
+        return raw, final
 
     return processed
 
 
-def _advantage(reward: float, group: Sequence[float], scale: bool) -> float:
-    deviation = stdev(group) if len(group) > 1 else 0.0
-    difference = reward - fmean(group)
-    return difference / (deviation + 1e-6) if scale and not math.isclose(deviation, 0.0) else difference
+def _noted(sample: Any, what: str) -> float:
+    """What a sample counts for; 1 if nobody screened it."""
+    noted = sample.metadata.get(NOTED) if isinstance(sample.metadata, dict) else None
+    return 1.0 if noted is None else noted[what]
 
 
 def _flat(samples: Iterable[Any]) -> Iterator[Any]:

@@ -29,7 +29,7 @@ from types import MethodType
 from typing import Any, final
 
 from hailproof.errors import ConfigError
-from hailproof.integrations.seams import LEAST_WEIGHT, REASON, unfit
+from hailproof.integrations.seams import LEAST_WEIGHT, REASON, share, unfit
 from hailproof.learner.advantages import advantages
 from hailproof.parsing import printable
 from hailproof.records import Verdict
@@ -150,25 +150,19 @@ def with_advantages(
     found = output.get("advantages")
     if found is None or found.dim() != 1 or len(found) != len(rows):
         return output
-    if all(row.left_out or _share(row) == row.weight == 1 for row in rows):
+    if all(row.left_out or share(row) == row.weight == 1 for row in rows):
         return output
     anew = found * found.new_tensor([row.weight for row in rows])
     if len(rows) % group_size == 0 and scale in ("group", "none"):
         for first in range(0, len(rows), group_size):
             kept = [place for place in range(first, first + group_size) if not rows[place].left_out]
-            shares = [_share(rows[place]) for place in kept]
-            if any(share != 1 for share in shares):
+            shares = [share(rows[place]) for place in kept]
+            if any(each != 1 for each in shares):
                 rewards = [rows[place].reward or 0.0 for place in kept]
                 values = advantages([rewards], scale, [shares])[0]  # pyright: ignore[reportArgumentType]
                 for place, value in zip(kept, values, strict=True):
                     anew[place] = value * rows[place].weight
     return {**output, "advantages": anew}
-
-
-def _share(row: ScreenedRow) -> float:
-    """What a row counts for in its group's baseline: its place there, times the share of its tokens that is kept."""
-    kept = 1 - row.muted / len(row.mask) if row.mask else 1.0
-    return row.place * kept
 
 
 def with_masks(output: dict[str, Any], rows: Sequence[ScreenedRow], accelerator: Any) -> dict[str, Any]:

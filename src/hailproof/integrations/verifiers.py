@@ -5,15 +5,15 @@
             leave_out(shield, episode.traces)
 
 prime-rl takes traces with an error out of the baseline and of the batch if they had it when the episode arrived: a true
-drop. To see whole groups, and to mute tokens, use ``hailproof.integrations.prime_rl``; a trace that needs muting is
-left out here.
+drop. A trace has no place for a weight or for muted tokens here, so that a shield whose verdicts may ask for that is
+refused. To see whole groups, to weigh traces and to mute tokens, use ``hailproof.integrations.prime_rl``.
 """
 
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hailproof.integrations.seams import LEAST_WEIGHT, reason_of
+from hailproof.integrations.seams import check, reason_of
 from hailproof.shield import Screened, Shield
 from hailproof.shield.results import Sender
 
@@ -25,7 +25,7 @@ def leave_out(
     shield: Shield,
     traces: Sequence[Any],
     sender: Callable[[Any], Sender] | None = None,
-    least_weight: float = LEAST_WEIGHT,
+    coarse: bool = False,
 ) -> Screened:
     """Screens traces and marks those that are rejected, in place.
 
@@ -33,14 +33,19 @@ def leave_out(
         shield: The shield. What it reads of a trace is what the model wrote, turn by turn.
         traces: Traces of one group, or of several; equal prompts make a group.
         sender: Says who sent a trace.
-        least_weight: A trace that weighs less is left out.
+        coarse: Whether a trace with muted tokens or a weight below 0.5 is left out, and one that weighs more counts
+            fully.
 
     Returns:
         What was said of each.
+
+    Raises:
+        ConfigError: If verdicts of the shield may ask for weights or muted tokens, unless ``coarse`` is set.
     """
+    check(shield, "verifiers", weighs=False, mutes=False, coarse=coarse)
     result = screened(shield, traces, sender)
     for trace, row in zip(traces, result, strict=True):
-        fail(trace, reason_of(row, False, least_weight))
+        fail(trace, reason_of(row, weighs=False, mutes=False, coarse=coarse))
     return result
 
 

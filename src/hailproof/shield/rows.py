@@ -180,6 +180,36 @@ def reward_of(name: str, value: Any) -> float | None:
     return number if abs(number) <= LARGEST_REWARD else None
 
 
+def whole(value: Any) -> int | None:
+    """A whole number, of Python or of an array or tensor; ``None`` if it is none, as ``True`` is none."""
+    scalar = getattr(value, "item", None)
+    found = scalar() if scalar is not None and getattr(value, "ndim", 0) == 0 else value
+    return found if type(found) is int else None
+
+
+def round_of(value: Any, last: int) -> int:
+    """The number of a batch.
+
+    Args:
+        value: As the caller gives it.
+        last: The number of the last batch; 0 before the first.
+
+    Raises:
+        ConfigError: If it is no whole number, or none after the last: defenses that remember senders count rounds, and
+            would count one twice.
+    """
+    number = whole(value)
+    if number is None:
+        raise ConfigError(f"round is {value!r:.80}; give a whole number, or leave it out.")
+    if number <= last:
+        seen = f"the last one was {last}" if last else "rounds are counted from 1"
+        raise ConfigError(
+            f"round is {number}, and {seen}; give a larger number, leave it out, or load the state that was saved with "
+            "your checkpoint."
+        )
+    return number
+
+
 def sender_of(name: str, value: Any) -> Sender:
     """A sender's name.
 

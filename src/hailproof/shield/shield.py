@@ -8,31 +8,23 @@ What a chain lacks is said when the shield is built. A caller's mistake raises `
 is a verdict.
 """
 
-import math
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, final, get_args
 
-from hailproof.consequences import consequence
-from hailproof.defenses.base import BaseDefense
-from hailproof.defenses.chain import Screening
-from hailproof.defenses.evidence import Received
 from hailproof.errors import ConfigError
-from hailproof.protocols import Admission, Codec, Need, Sampling, Variant
-from hailproof.records import Completion, Prompt, Row, Submission
+from hailproof.protocols import Sampling, Variant
 from hailproof.shield import memory
-from hailproof.shield.batch import MAX_CHARACTERS, NAME, Batch, Reader
-from hailproof.shield.chains import Named, advice, chain_of, flat, notes_of, variant_of
-from hailproof.shield.results import Screened, ScreenedRow, Sender
-from hailproof.shield.rows import Text, sender_of
+from hailproof.shield.asking import asked, evidence_of, rows_of
+from hailproof.shield.batch import MAX_CHARACTERS, Batch, Reader
+from hailproof.shield.building import anchored, check_needs, check_sampling, readers, sender_passes
+from hailproof.shield.chains import Named, chain_of, flat, notes_of, variant_of
+from hailproof.shield.results import Screened, Sender
+from hailproof.shield.rows import Text, round_of, sender_of, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hailproof.policies.causal_lm import CausalLM
-    from hailproof.shield.senders import SenderPasses
     from hailproof.tracking import Tracker
     from hailproof.tracking.live import LiveView
     from hailproof.tracking.watch import Watch
@@ -42,6 +34,7 @@ Brings = Literal["ids", "senders", "groups", "keys"]
 
 VERSION = 1
 """Of the form of a saved state."""
+
 
 @final
 class Shield:
@@ -96,10 +89,17 @@ class Shield:
             raise ConfigError(f"max_characters = {max_characters} reads nothing; give at least 1.")
         self.own = None if own is None else sender_of("own", own)
         self.variant: Variant = variant_of(self.chain, variant)
-        self._check_needs(model, tokenizer, anchor)
-        self._check_sampling(sampling)
+        check_needs(
+            self.chain,
+            model=model,
+            tokenizer=tokenizer,
+            anchor=anchor,
+            brings=self.brings,
+            knows_itself=self.own is not None,
+        )
+        check_sampling(self.chain, sampling)
         self.sampling = sampling or Sampling()
-        self.policy, self.codec = _readers(model, tokenizer)
+        self.policy, self.codec = readers(model, tokenizer)
         self._reader = Reader(
             policy=self.policy,
             codec=self.codec,
@@ -107,70 +107,13 @@ class Shield:
             multi_turn=multi_turn,
             max_characters=max_characters,
         )
-        self._passes = self._sender_passes(model)
-        self.anchor = self._anchored(anchor, tokenizer, nobody_trains=isinstance(model, str))
+        self._passes = sender_passes(self.chain, self.policy, model)
+        self.anchor = anchored(self.chain, self.policy, anchor, tokenizer, nobody_trains=isinstance(model, str))
         self.round = 0
         self.guarded: Any = None
         self._watch: Watch | None = None
         self.notes = tuple(notes_of(named))
         self._senders: dict[Sender, int] = {}
-
-    def _check_needs(self, model: Any, tokenizer: Any, anchor: Any) -> None:
-        if model is not None and tokenizer is None and not isinstance(model, str) and not hasattr(model, "codec"):
-            raise ConfigError("model is given without its tokenizer; give tokenizer= too.")
-        read = model is not None
-        has: dict[Need, bool] = {
-            "model": read,
-            "anchor": read or anchor is not None,
-            "tokens": read or tokenizer is not None or "ids" in self.brings,
-            "own": self.own is not None and "senders" in self.brings,
-            "senders": "senders" in self.brings,
-            "groups": "groups" in self.brings or read,  # a model needs prompts, and equal prompts make a group
-            "keys": "keys" in self.brings,
-        }
-        for defense in self.chain.defenses:
-            lacking: list[Need] = sorted(need for need in defense.needs if not has.get(need))
-            if lacking:
-                raise ConfigError(f"Defense {defense.name} needs {' and '.join(lacking)}; {advice(lacking)}.")
-
-    def _check_sampling(self, sampling: Sampling | None) -> None:
-        for defense in self.chain.defenses:
-            if sampling is None and getattr(defense, "reads_sampling", False):
-                raise ConfigError(
-                    f"Defense {defense.name} checks how completions are drawn; give sampling=Sampling(temperature, "
-                    "top_k, top_p, max_new_tokens) with the trainer's own settings."
-                )
-            if sampling is not None and isinstance(defense, BaseDefense):
-                defense.check_limit(sampling.max_new_tokens)
-
-    def _sender_passes(self, model: Any) -> "SenderPasses | None":
-        """What looks at the gradients of senders, if a defense asks for that."""
-        defense = self.chain.aggregation
-        if defense is None or self.policy is None:
-            return None
-        if not getattr(defense, "weighs", False):
-            raise ConfigError(
-                f"Defense {defense.name}, as it is built here, replaces the gradient of an update, which only a node "
-                "of hailproof can do; choose influence, which weighs senders."
-            )
-        if isinstance(model, str):
-            raise ConfigError(
-                f"Defense {defense.name} looks at what senders do to a model in training, but {model!r} is only a "
-                "name; give the model that the trainer trains."
-            )
-        from hailproof.shield.senders import SenderPasses
-
-        return SenderPasses(self.policy, defense.name, defense)
-
-    def _anchored(self, anchor: Any, tokenizer: Any, nobody_trains: bool) -> "CausalLM | None":
-        if "anchor" not in self.chain.needs:
-            return None
-        from hailproof.shield.models import frozen_copy, policy_of
-
-        if anchor is not None:
-            return policy_of(anchor, tokenizer)
-        assert self.policy is not None
-        return self.policy if nobody_trains else frozen_copy(self.policy)
 
     def screen(
         self,
@@ -186,7 +129,7 @@ class Shield:
         finished: Iterable[bool] | None = None,
         missing: Mapping[Sender, int] | None = None,
         beacon: int | None = None,
-        round: int | None = None,
+        round: SupportsIndex | None = None,
     ) -> Screened:
         """Screens a batch of N completions.
 
@@ -205,14 +148,14 @@ class Shield:
             finished: ``[N]`` whether each ended by itself; by default whether its ids end with an end token.
             missing: By sender, how many completions that it owed did not come.
             beacon: Public randomness that nobody knew before all had sent.
-            round: Number of the batch; by default one more than that of the last.
+            round: Number of the batch, from 1, larger in each call; by default one more than that of the last. What is
+                left out are rounds in which nothing came. A batch that is screened in parts needs no numbers: each
+                part is a round.
 
         Raises:
             ConfigError: If the arguments do not fit together, or something is missing that the chain was promised.
         """
-        number = self.round + 1 if round is None else round
-        if type(number) is not int or number < 0:
-            raise ConfigError(f"round is {number!r}; give a whole number, larger in each call.")
+        number = self.round + 1 if round is None else round_of(round, self.round)
         batch = Batch.of(
             self._reader,
             prompts=prompts,
@@ -227,9 +170,24 @@ class Shield:
         )
         self._check_brought(batch)
         owed = {self._number(sender_of("missing", name)): count for name, count in (missing or {}).items()}
-        screening = self._ask(batch, number, owed, beacon)
+        self._move_anchor()
+        evidence = evidence_of(
+            batch,
+            round=number,
+            number=self._number,
+            sampling=self.sampling,
+            variant=self.variant,
+            policy=self.policy,
+            anchor=self.anchor,
+            own=self.own,
+            missing=owed,
+            beacon=beacon,
+        )
+        screening = asked(self.chain, evidence, self._passes)
         self.round = number
-        result = Screened(number, self._rows(batch, screening), self.suspended(), screening.seconds)
+        bounding = None if self._passes is None else self._passes.name
+        rows = rows_of(batch, screening, self.chain.admissions, bounding)
+        result = Screened(number, rows, self.suspended(), screening.seconds)
         if self._watch is not None:
             names = tuple(defense.name for defense in self.chain.defenses)
             self._watch.see(result.seen(() if rewards is None else batch.rewards, self.own, names))
@@ -282,87 +240,12 @@ class Shield:
             if not has[need]:
                 raise ConfigError(f"The shield was built with brings={{{need!r}}}; give {called.get(need, need)}.")
 
-    def _ask(self, batch: Batch, round: int, missing: Mapping[int, int], beacon: int | None) -> Screening:
-        """Asks the chain about the rows that can be read; the verdicts are of those, in their order."""
+    def _move_anchor(self) -> None:
+        """Brings the anchor to where the model is: trainers move a model after it was made."""
         if self.anchor is not None and self.policy is not None:
             device = self.policy.model.device
-            if self.anchor.model.device != device:  # trainers move a model after it was made
+            if self.anchor.model.device != device:
                 self.anchor.model.to(device)  # pyright: ignore[reportArgumentType] - the library's decorator hides self
-        rows = [batch.rows[index] for index in batch.asked]
-        slots: Counter[str] = Counter()
-        submissions: list[Submission] = []
-        for index in batch.asked:
-            row, group = batch.rows[index], batch.label(index)
-            sender = index if batch.senders is None else self._number(batch.senders[index])
-            completion = Completion(row.text, row.token_ids or (), row.finished)
-            submissions.append(Submission(round, sender, group, slots[group], completion))
-            slots[group] += 1
-        made_up: dict[Need, bool] = {"senders": batch.senders is None, "groups": batch.groups is None}
-        evidence = Received(
-            round=round,
-            sampling=self.sampling,
-            variant=self.variant,
-            prompts=[Prompt(batch.label(i), batch.prompts[i].system, batch.prompts[i].user) for i in batch.asked],
-            submissions=submissions,
-            earned=[batch.rewards[index] or 0.0 for index in batch.asked],
-            slot_keys=None if batch.keys is None else [batch.keys[index] for index in batch.asked],
-            model=self.policy,
-            own=frozenset() if self.own is None else frozenset({self._number(self.own)}),
-            missing=missing,
-            frozen=self.anchor,
-            beacon=beacon,
-            read=None if None in [row.token_ids for row in rows]
-            else [Row(row.prompt_ids, row.token_ids or ()) for row in rows],
-            made_up=frozenset(need for need, so in made_up.items() if so),
-        )  # fmt: skip
-        if not batch.asked:
-            return Screening([])
-        if self._passes is not None:
-            self._passes.bind()  # a state that was just loaded may ask for marks, which move the weights a little
-        screening = self.chain.screen(evidence)
-        return screening if self._passes is None else self._weighed(self._passes, evidence, screening)
-
-    def _weighed(self, passes: "SenderPasses", evidence: Received, screening: Screening) -> Screening:
-        """Verdicts with what each sender counts for after a look at what it does to the weights."""
-        from hailproof.shield.senders import groups_of, verdict_on
-
-        started = time.perf_counter()
-        updates = passes.look(groups_of(evidence, screening.verdicts, self.chain.admissions), evidence.round)
-        said = {sender: verdict_on(passes.name, update) for sender, update in updates.items()}
-        verdicts = [
-            (*spoken, verdict) if (verdict := said.get(submission.sender)) is not None else spoken
-            for submission, spoken in zip(evidence.submissions, screening.verdicts, strict=True)
-        ]
-        taken = screening.seconds.get(passes.name, 0.0) + time.perf_counter() - started
-        return Screening(verdicts, {**screening.seconds, passes.name: taken})
-
-    def _rows(self, batch: Batch, screening: Screening) -> tuple[ScreenedRow, ...]:
-        """What becomes of each row."""
-        admissions: dict[str, Admission] = {**self.chain.admissions, NAME: "drop"}
-        spoken = {**batch.faults, **dict(zip(batch.asked, screening.verdicts, strict=True))}
-        bounding = None if self._passes is None else self._passes.name
-        result: list[ScreenedRow] = []
-        for index, row in enumerate(batch.rows):
-            reward = batch.rewards[index]
-            fate = consequence(reward, spoken[index], admissions)
-            bound = math.prod(each.weight for each in spoken[index] if each.defense == bounding)
-            left, mask = fate.reward is None, None
-            if row.token_ids is not None:
-                mask = tuple(int(not left and token not in fate.muted) for token in range(len(row.token_ids)))
-            result.append(
-                ScreenedRow(
-                    reward=fate.reward,
-                    weight=0.0 if left else fate.weight,
-                    mask=mask,
-                    verdicts=spoken[index],
-                    text=row.text,
-                    token_ids=row.token_ids,
-                    sender=None if batch.senders is None else batch.senders[index],
-                    group=batch.label(index),
-                    place=0.0 if left or not bound else fate.weight / bound,
-                )
-            )
-        return tuple(result)
 
     def _number(self, sender: Sender) -> int:
         """The number that a sender has in records; the same in all rounds."""
@@ -417,7 +300,9 @@ class Shield:
         before = self.chain.state()
         try:
             senders = {sender_of("senders", name): number for number, name in enumerate(state["senders"])}
-            round = int(state["round"])
+            round = whole(state["round"])
+            if round is None or round < 0:
+                raise ValueError(f"{state['round']!r:.80} is no number of a round")
             self.chain.restore({name: memory.from_plain(saved) for name, saved in state["defenses"].items()})
         except Exception as error:  # a defense of somebody else's may raise anything on what it did not write
             self.chain.restore(before)
@@ -443,15 +328,3 @@ class Shield:
     def __repr__(self) -> str:
         reader = "" if self.policy is None else f", model={self.policy.name!r}"
         return f"Shield({', '.join(repr(each.name) for each in self.chain.defenses)}{reader}, round={self.round})"
-
-
-def _readers(model: Any, tokenizer: Any) -> "tuple[CausalLM | None, Codec | None]":
-    """What reads tokens: a policy with its codec, a codec alone, or nothing."""
-    if model is None and tokenizer is None:
-        return None, None
-    from hailproof.shield.models import codec_of, policy_of  # loads torch, which many chains do without
-
-    if model is None:
-        return None, codec_of(tokenizer)
-    policy = policy_of(model, tokenizer)
-    return policy, policy.codec
