@@ -16,10 +16,12 @@ from stores import KINDS, opened_stores, served
 
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange import LocalExchange
+from hailproof.exchange.deciding import Gathered, majority
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.relay import RelayStore
-from hailproof.exchange.rounds import Gathered, StoreExchange, Timing, Unavailable, majority
+from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
+from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.records import Completion, Submission
 from hailproof.service.relay import Buckets, Quotas, Relay
@@ -166,7 +168,7 @@ class Script:
         """What the honest nodes take, and the refusals that the first of them counts."""
         found = together([lambda n=n, w=w: n.gather(1, completions(w)) for w, n in enumerate(self.honest)])
         for node, each in zip(self.honest, found, strict=True):
-            node._count_late(1)
+            node._reader.count_late(1)
             assert each.decision == found[0].decision and each.beacon == found[0].beacon
         return found, self.honest[0].gate.refused
 

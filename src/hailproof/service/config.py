@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from hailproof.errors import ConfigError
 from hailproof.exchange.gate import Limits
-from hailproof.exchange.rounds import Timing
+from hailproof.exchange.timing import Timing
 from hailproof.identity import parse_key
 from hailproof.runs.config import AttackConfig, RunConfig, read_toml
 from hailproof.settings import Count, Natural, Section, validated
@@ -24,7 +24,7 @@ _TIMING = Timing()
 
 
 class TimingConfig(Section):
-    """Seconds that each phase of a round has at most; ``exchange.rounds.Timing`` says what each is for."""
+    """Seconds that each phase of a round has at most; ``exchange.timing.Timing`` says what each is for."""
 
     commit: Seconds = _TIMING.commit
     reveal: Seconds = _TIMING.reveal

@@ -17,8 +17,9 @@ from typing import Any, final
 import torch
 
 from hailproof.errors import ConfigError, RunBusyError, RunError
+from hailproof.exchange.deciding import Gathered, majority
 from hailproof.exchange.gate import Gate
-from hailproof.exchange.rounds import Gathered, Stopped, StoreExchange, Unavailable, majority
+from hailproof.exchange.rounds import Stopped, StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore
 from hailproof.identity import Identity
 from hailproof.records import NodeRound, Submission
