@@ -146,7 +146,7 @@ def test_a_round_over_every_store_gathers_what_the_local_exchange_does(opened: C
     states = [State(each.decision, bytes(32), bytes(32), 1000 + who) for who, each in enumerate(gathered)]
     agreed = together([lambda n=n, s=s: n.agree(1, s) for n, s in zip(nodes, states, strict=True)])
     for who, found in enumerate(agreed):  # of whoever was done before all inventories came, nobody needs to wait for it
-        assert found.items() <= dict(enumerate(states)).items() and who in found and len(found) >= nodes[who].quorum
+        assert found.items() <= dict(enumerate(states)).items() and who in found and len(found) >= nodes[who].quorum(1)
     assert nodes[0].finished(1) and nodes[0].latest() == 1 and not nodes[0].finished(2)
     assert sum(sum(node.gate.refused.values()) for node in nodes) == 0
 
@@ -348,7 +348,7 @@ def test_inventories_end_early_only_if_none_that_is_missing_could_change_anythin
     for who, listed in enumerate(lists):
         entries = [Entry(KEYS["ab".index(letter)], bytes(32), bytes(32)) for letter in listed]
         node.store.put(*frame(who, "seen", encoded(Seen(tuple(sorted(entries, key=lambda entry: entry.sender))))))
-    assert node._settled(node.look(1, "seen")) == settled
+    assert node._settled(1, node.look(1, "seen")) == settled
 
 
 def test_a_node_that_comes_back_says_what_it_said_before(tmp_path: Path):

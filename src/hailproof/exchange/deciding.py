@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -20,7 +20,7 @@ class Gathered:
         entries: Whose batches count, in the order of their keys.
         submissions: What is in them, in the order of problem, slot and sender.
         beacon: Randomness that nobody knew before all were bound.
-        decision: Hash of the entries.
+        decision: Hash of the entries, and of the strangers that are welcome.
         stalled: Seconds beyond the deadline for which a quorum of inventories was waited for.
     """
 
@@ -32,13 +32,13 @@ class Gathered:
     stalled: float
 
 
-def quorum_of(members: Collection[bytes]) -> int:
-    """How many members are more than half of them."""
-    return len(members) // 2 + 1
+def _support(inventories: Iterable[Seen]) -> Counter[Entry | bytes]:
+    """How many inventories list a batch, or are for a stranger."""
+    return Counter(each for inventory in inventories for each in (*inventory.entries, *inventory.welcome))
 
 
 def settled(inventories: Collection[Seen], missing: int, quorum: int) -> bool:
-    """Whether the inventories that are still missing cannot change whose batches count.
+    """Whether the inventories that are still missing cannot change whose batches count, nor who is welcome.
 
     Then it is the same for every node, whichever inventories it has seen.
 
@@ -47,21 +47,23 @@ def settled(inventories: Collection[Seen], missing: int, quorum: int) -> bool:
         missing: Members of whom there is none, nor the proof that they signed two.
         quorum: Members that are more than half of all.
     """
-    support = Counter(entry for inventory in inventories for entry in inventory.entries)
+    support = _support(inventories)
     return missing < quorum and all(
         count >= quorum or count + missing < quorum for count in support.values()
     )
 
 
-def decided(inventories: Iterable[Seen], quorum: int) -> tuple[Entry, ...]:
-    """Whose batches count: those that a quorum lists, in the order of their keys."""
-    support = Counter(entry for inventory in inventories for entry in inventory.entries)
-    return tuple(sorted((entry for entry in support if support[entry] >= quorum), key=lambda each: each.sender))
+def decided(inventories: Collection[Seen], quorum: int) -> Seen:
+    """Whose batches count, and who is welcome: what a quorum lists, in the order of their keys."""
+    support = _support(inventories)
+    listed = [each for each in support if support[each] >= quorum]
+    entries = sorted((each for each in listed if isinstance(each, Entry)), key=lambda each: each.sender)
+    return Seen(tuple(entries), tuple(sorted(each for each in listed if isinstance(each, bytes))))
 
 
-def decision_of(entries: Sequence[Entry]) -> bytes:
+def decision_of(decision: Seen) -> bytes:
     """The hash that names a decision."""
-    return hashlib.sha256(encoded(Seen(tuple(entries)))).digest()
+    return hashlib.sha256(encoded(decision)).digest()
 
 
 def beacon_of(swarm: str, round: int, entries: Iterable[Entry]) -> int:

@@ -28,19 +28,18 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import final
 
-from hailproof.errors import StoreError
-from hailproof.exchange.deciding import Gathered, beacon_of, decided, decision_of, quorum_of, settled
+from hailproof.exchange.admission import Floor, Roll, Rolls
+from hailproof.exchange.deciding import Gathered, decided, decision_of, settled
 from hailproof.exchange.gate import Gate
 from hailproof.exchange.reading import Box, Reader
 from hailproof.exchange.sending import Failures, Sender
+from hailproof.exchange.standing import Standing
 from hailproof.exchange.stores import Store
 from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.records import Submission
-from hailproof.wire import Batch, Commit, Entry, Phase, Seal, Seen, State, batch_of, encoded, submissions_of
-
-ROUNDS_LOOKED_AT = 64
-"""Rounds that are looked at, from the last one down, to find where the swarm stands."""
+from hailproof.seeds import derive
+from hailproof.wire import Batch, Commit, Entry, Join, Phase, Seal, Seen, State, batch_of, encoded, submissions_of
 
 
 class Stopped(Exception):
@@ -58,7 +57,8 @@ class StoreExchange:
     Args:
         store: Where frames lie; it may fail and come back.
         identity: The node's key.
-        members: Public keys of all nodes; a node's index is its place among them.
+        members: Public keys of all nodes; a node's index is its place among them. Or the rolls, where strangers may
+            become members.
         swarm: The swarm's id.
         timing: Deadlines.
         gate: Lets frames in; its allow-list must be the members.
@@ -67,13 +67,14 @@ class StoreExchange:
         sleep: Waits for some seconds.
         stopping: Whether the node is asked to stop.
         tell: Called with what is being waited for.
+        admits: Whether this node is for a stranger that asks to join; it must not take long.
     """
 
     def __init__(
         self,
         store: Store,
         identity: Identity,
-        members: Sequence[bytes],
+        members: Sequence[bytes] | Rolls,
         swarm: str,
         timing: Timing,
         gate: Gate,
@@ -82,15 +83,17 @@ class StoreExchange:
         sleep: Callable[[float], None] = time.sleep,
         stopping: Callable[[], bool] = lambda: False,
         tell: Callable[[str], None] = lambda phase: None,
+        admits: Callable[[bytes], bool] = lambda key: True,
     ) -> None:
         self.store, self.identity, self.swarm, self.timing, self.gate = store, identity, swarm, timing, gate
-        self.members = tuple(members)
-        self.index = {key: index for index, key in enumerate(self.members)}
-        self.quorum = quorum_of(self.members)
+        self.rolls = members if isinstance(members, Rolls) else Rolls(members)
         self.failures = Failures()
         self.bytes: Counter[str] = Counter()
         self._sender = Sender(store, identity, swarm, journal, gate.limits, self.failures, self.bytes)
-        self._reader = Reader(store, self.members, swarm, gate, self.failures, self.bytes)
+        self._reader = Reader(store, self.rolls, swarm, gate, self.failures, self.bytes)
+        self._standing = Standing(store, swarm, self.rolls, gate, self._reader, self.failures)
+        self._admits = admits
+        self._index: dict[bytes, int] = {}
         self._clock, self._sleep, self._stopping, self._tell = clock, sleep, stopping, tell
         self._beacons: dict[int, int] = {}
         self._starts: dict[int, float] = {}
@@ -131,7 +134,7 @@ class StoreExchange:
         pause = self.timing.poll
         while True:
             box = self.look(round, phase)
-            complete = self._settled(box) if awaited is None else box.senders.issuperset(awaited)
+            complete = self._settled(round, box) if awaited is None else box.senders.issuperset(awaited)
             if complete and len(box.payloads) >= enough:
                 break
             now = self._clock()
@@ -156,7 +159,7 @@ class StoreExchange:
         if round not in self._starts:
             times = sorted(state.closed for state in self.look(round - 1, "state").payloads.values())
             now = self._clock()
-            known = times[(len(times) - 1) // 2] / 1000 if len(times) >= self.quorum else now
+            known = times[(len(times) - 1) // 2] / 1000 if len(times) >= self.quorum(round - 1) else now
             self._starts = {round: min(known, now)}
         return self._starts[round]
 
@@ -167,35 +170,43 @@ class StoreExchange:
             The first states by index; of all members, or of at least a quorum.
         """
         self.say(0, "state", encoded(state))
-        box, _ = self._gather(0, "state", self._clock() + self.timing.lobby, self.members, self.quorum)
+        floor = self.floor(0)
+        box, _ = self._gather(0, "state", self._clock() + self.timing.lobby, floor.heard, floor.quorum)
         times = sorted(each.closed / 1000 for each in box.payloads.values())
-        complete = len(times) == len(self.members)
-        start = times[-1] if complete else times[self.quorum - 1] + self.timing.lobby
+        complete = len(times) == len(floor.heard)
+        start = times[-1] if complete else times[floor.quorum - 1] + self.timing.lobby
         self._starts = {1: min(start, self._clock())}
         return self._by_index(box)
 
     def waited(self) -> bool:
         """Whether this node has waited for the others before, and a quorum was there: then it need not do so again."""
-        return self._sender.has_said(0, "state") and len(self.look(0, "state").payloads) >= self.quorum
+        return self._sender.has_said(0, "state") and len(self.look(0, "state").payloads) >= self.quorum(0)
 
-    def gather(self, round: int, submissions: Sequence[Submission] | None) -> Gathered:
+    def gather(
+        self, round: int, submissions: Sequence[Submission] | None, honest: Collection[bytes] = ()
+    ) -> Gathered:
         """Sends the own submissions of a round and returns what all are to learn from.
 
         Args:
             round: The round.
             submissions: The own ones; ``None`` to follow a round without taking part.
+            honest: Strangers on trial whose batch of the round before was honest.
 
         Raises:
             Stopped: If the node is asked to stop meanwhile.
-            Unavailable: If a batch that was decided on cannot be had.
+            Unavailable: If a batch that was decided on cannot be had, or it is not known who is heard.
         """
-        start, timing = self.start_of(round), self.timing
+        floor, start, timing = self.floor(round), self.start_of(round), self.timing
+        heard = floor.heard_set
         due = {each.name: start + timing.until(each.name) for each in fields(timing)}
         own = self._commit(round, submissions, due["commit"])
-        commits, _ = self._gather(round, "commit", due["commit"], self.members)
+        commits, _ = self._gather(round, "commit", due["commit"], heard)
+        if own is not None and floor.trials:
+            now = self._clock()  # strangers have half as long again as the members took, so that they delay little
+            self._gather(round, "commit", min(due["commit"], now + max(now - start, 0) / 2), {*heard, *floor.trials})
         if own is not None:
             self.say(round, "reveal", own)
-        bound = set(commits.payloads)
+        bound = heard & set(commits.payloads)
         reveals, _ = self._gather(round, "reveal", due["reveal"], bound)
         if own is not None:
             self.say(round, "seal", encoded(Seal(self._nonce(round))))
@@ -205,8 +216,8 @@ class StoreExchange:
             for key in sorted(bound & set(reveals.payloads) & set(seals.payloads))
         )
         if submissions is not None:
-            self.say(round, "seen", encoded(Seen(entries)))
-        seen, stalled = self._gather(round, "seen", due["seen"], None, self.quorum)
+            self.say(round, "seen", encoded(Seen(entries, self._welcome(round, floor, honest))))
+        seen, stalled = self._gather(round, "seen", due["seen"], None, floor.quorum)
         return self._decided(round, seen, stalled)
 
     def _commit(self, round: int, submissions: Sequence[Submission] | None, deadline: float) -> bytes | None:
@@ -224,19 +235,21 @@ class StoreExchange:
         """The own nonce of a round, which only the key's owner can know; the same after a restart."""
         return self.identity.secret("nonce", self.swarm, round)
 
-    def _settled(self, seen: Box) -> bool:
-        """Whether the inventories that are still missing cannot change whose batches count."""
-        return settled(seen.payloads.values(), len(self.members) - len(seen.senders), self.quorum)
+    def _settled(self, round: int, seen: Box) -> bool:
+        """Whether the inventories that are still missing cannot change what is decided."""
+        floor = self.floor(round)
+        return settled(seen.payloads.values(), len(floor.heard) - len(seen.senders), floor.quorum)
 
     def _decided(self, round: int, seen: Box, stalled: float) -> Gathered:
         """What the inventories decide, with the batches."""
-        entries = decided(seen.payloads.values(), self.quorum)
+        decision = decided(seen.payloads.values(), self.quorum(round))
         submissions: list[Submission] = []
-        for entry in entries:
+        for entry in decision.entries:
             submissions += submissions_of(self._batch(round, entry), round, self.index[entry.sender])
         submissions.sort(key=lambda each: (each.problem_id, each.slot, each.sender))
-        self._beacons = {round: beacon_of(self.swarm, round, entries)}
-        return Gathered(round, entries, tuple(submissions), self._beacons[round], decision_of(entries), stalled)
+        self._beacons = {round: self._standing.close(round, decision)}
+        name = decision_of(decision)
+        return Gathered(round, decision.entries, tuple(submissions), self._beacons[round], name, stalled)
 
     def _batch(self, round: int, entry: Entry) -> Batch:
         """A batch that was decided on; this node may have seen it late, or not yet."""
@@ -257,8 +270,10 @@ class StoreExchange:
             state: What the node holds.
             followed: Whether the round is long over; else the others have some time to speak, however late it is.
         """
-        self.say(round, "state", encoded(state))
-        awaited = self._reader.box(round, "seen").senders | {self.identity.key}
+        awaited = set(self._reader.box(round, "seen").senders)
+        if self.identity.key in self.floor(round).heard_set:
+            self.say(round, "state", encoded(state))
+            awaited.add(self.identity.key)
         deadline = self.start_of(round) + self.timing.until("state")
         if not followed:
             deadline = max(deadline, self._clock() + self.timing.seen)
@@ -270,11 +285,77 @@ class StoreExchange:
     def _by_index(self, box: Box) -> dict[int, State]:
         return {self.index[key]: payload for key, payload in box.payloads.items()}
 
+    # -- strangers
+
+    def ask(self, round: int) -> None:
+        """Says in a round that this node wants to be a member."""
+        self.say(round, "join", encoded(Join()))
+
+    def offer(self, round: int, submissions: Sequence[Submission]) -> None:
+        """Shows the batch by which this node, on trial, pays for a round; nobody learns from it.
+
+        Nobody could gain by copying it, so that all of it is shown at once, the commitment at the end: who sees that
+        can have the rest.
+        """
+        batch, nonce = encoded(batch_of(submissions)), self._nonce(round)
+        self.say(round, "reveal", batch)
+        self.say(round, "seal", encoded(Seal(nonce)))
+        commit = Commit(len(batch), hashlib.sha256(batch).digest(), hashlib.sha256(nonce).digest())
+        self.say(round, "commit", encoded(commit))
+
+    def offered(self, round: int) -> dict[bytes, list[Submission]]:
+        """What strangers on trial have shown in a round that was gathered, by key; senders are numbered from 0."""
+        found = {}
+        boxes = [self._reader.box(round, phase) for phase in ("commit", "reveal", "seal")]
+        for number, key in enumerate(self.floor(round).trials):
+            if all(key in box.payloads for box in boxes):
+                found[key] = submissions_of(boxes[1].payloads[key], round, number)
+        return found
+
+    def _welcome(self, round: int, floor: Floor, honest: Collection[bytes]) -> tuple[bytes, ...]:
+        """The strangers that this node is for in its inventory of a round."""
+        admission = self.rolls.admission
+        if admission is None:
+            return ()
+        roll = self.rolls.after(round - 1)
+        known = {*floor.heard, *floor.trials, *(roll.members if roll else ())}
+        asking = [key for key in self._reader.joins(round) if key not in known and self._admits(key)]
+        asking.sort(key=lambda key: derive(roll.beacon if roll else 0, "admission", key.hex()))
+        return tuple(sorted({*(set(honest) & set(floor.trials)), *asking[: admission.places]}))
+
     # -- where the swarm stands, and checkpoints
+
+    def floor(self, round: int) -> Floor:
+        """Who may speak in a round.
+
+        Raises:
+            Unavailable: If that is not known.
+        """
+        floor = self.rolls.floor(round)
+        if floor is None:
+            raise Unavailable(f"who is heard in round {round}")
+        return floor
+
+    def quorum(self, round: int) -> int:
+        """How many are more than half of those who are heard in a round.
+
+        Raises:
+            Unavailable: If who is heard is not known.
+        """
+        return self.floor(round).quorum
+
+    @property
+    def index(self) -> dict[bytes, int]:
+        """The index of each member, by key; it keeps it for ever."""
+        members = self.rolls.latest.members
+        if len(self._index) != len(members):
+            self._index = {key: index for index, key in enumerate(members)}
+        return self._index
 
     def finished(self, round: int) -> bool:
         """Whether a quorum of members says that it closed a round."""
-        return len(self.look(round, "state").payloads) >= self.quorum
+        self._sender.send()
+        return self._standing.finished(round)
 
     def states(self, round: int) -> dict[int, State]:
         """What members say that they hold after a round, by index."""
@@ -282,13 +363,13 @@ class StoreExchange:
 
     def latest(self) -> int:
         """The last round that a quorum closed, as far as can be seen; 0 if there is none."""
-        try:
-            parts = self.store.parts(f"{self.swarm}/", 100_000)
-        except StoreError as error:
-            self.failures.note(error)
-            return 0
-        numbers = sorted((int(part) for part in parts if part.isdecimal() and len(part) == 8), reverse=True)
-        return next((number for number in numbers[:ROUNDS_LOOKED_AT] if number and self.finished(number)), 0)
+        self._sender.send()
+        return self._standing.latest()
+
+    def restore(self, roll: Roll) -> None:
+        """Takes up who belonged to the swarm after a round, from a checkpoint."""
+        self.rolls.add(roll)
+        self._standing.admit()
 
     def wanted(self, round: int) -> bool:
         """Whether a member asks for a checkpoint of a round."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from hailproof import registry
@@ -128,6 +128,23 @@ class Participant:
     node: HonestNode
     malicious: MaliciousNode | None
     problems: Mapping[str, Problem]
+
+    def seated(self, index: int, seats: tuple[int, ...]) -> "Participant":
+        """The same node in a round in which others have slots.
+
+        Args:
+            index: Its own index.
+            seats: The nodes that have slots in the round.
+
+        Raises:
+            ConfigError: If there are more of them than the run deals slots to.
+        """
+        if self.node.nodes == (index,) and self.node.planner.present == seats:
+            return self
+        planner = replace(self.node.planner, seats=seats)
+        node = replace(self.node, nodes=(index,), planner=planner)
+        malicious = None if self.malicious is None else replace(self.malicious, node=index, planner=planner)
+        return replace(self, node=node, malicious=malicious)
 
 
 def shared(config: RunConfig) -> RunConfig:

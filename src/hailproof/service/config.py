@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hailproof.errors import ConfigError
+from hailproof.exchange.admission import Admission, Rolls
 from hailproof.exchange.gate import Limits
 from hailproof.exchange.timing import Timing
 from hailproof.identity import parse_key
@@ -19,6 +20,8 @@ from hailproof.settings import Count, Natural, Section, validated
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
 _MACHINE = ("threads", "name")
 """Keys of the run that may differ from machine to machine, beside ``swarm.device``."""
+MOST_MEMBERS = 10_000
+MOST_PLACES = 64
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 _TIMING = Timing()
 
@@ -46,19 +49,46 @@ class LimitsConfig(Section):
     checkpoint: Count = Limits().checkpoint
 
 
+class AdmissionConfig(Section):
+    """How strangers become members (``exchange.admission``); without seats nobody does.
+
+    Attributes:
+        seats: Strangers that can become members, all together, beside the members of the file.
+        rounds: Honest rounds that a stranger pays before it is heard.
+        places: Strangers that pay at the same time; without a fee, those that become members in one round.
+        hook: ``module:function(public_key, genesis) -> bool``, asked before a stranger may begin to pay; with
+            ``rounds = 0`` its answer, as a majority of the members gets it, is enough.
+    """
+
+    seats: Natural = 0
+    rounds: Annotated[int, Field(ge=0, le=10_000)] = 0
+    places: Annotated[int, Field(ge=1, le=MOST_PLACES)] = 4
+    hook: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+
+    @model_validator(mode="after")
+    def _costs_something(self) -> "AdmissionConfig":
+        if self.seats and not self.rounds and not self.hook:
+            raise ValueError("admission.seats lets strangers in for nothing; set admission.rounds, or a hook")
+        if not self.seats and (self.rounds or self.hook):
+            raise ValueError("admission has no seats, so that nobody can join; set admission.seats")
+        return self
+
+
 class SwarmFile(Section):
     """What all nodes of a swarm share, to the letter; its hash is part of the swarm's id.
 
     Attributes:
         name: What people call it.
         members: Public keys of all nodes, in the order of their indices: the allow-list.
+        admission: How strangers become members as well.
         run: Task, model, learner, defenses, rounds and seed.
         timing: Deadlines.
         limits: Sizes.
     """
 
     name: Annotated[str, Field(pattern=_NAME)] = "swarm"
-    members: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
+    members: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
+    admission: AdmissionConfig = AdmissionConfig()
     run: dict[str, Any] = Field(default_factory=dict)
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -80,17 +110,33 @@ class SwarmFile(Section):
         """The members' public keys."""
         return tuple(parse_key(member) for member in self.members)
 
+    @model_validator(mode="after")
+    def _are_not_too_many(self) -> "SwarmFile":
+        if self.most_members > MOST_MEMBERS:
+            raise ValueError(
+                f"{len(self.members)} members and {self.admission.seats} seats are more than {MOST_MEMBERS}; lower "
+                "admission.seats"
+            )
+        return self
+
+    @property
+    def most_members(self) -> int:
+        """Members that there may ever be."""
+        return len(self.members) + self.admission.seats
+
     def run_config(self) -> RunConfig:
         """The run as it is written, not yet settled.
 
         Raises:
-            ConfigError: If a key is wrong, or it has another number of nodes than there are members.
+            ConfigError: If a key is wrong, or it has another number of nodes than there are members and seats.
         """
-        tree = {**self.run, "swarm": {"nodes": len(self.members), **self.run.get("swarm", {})}}
+        tree = {**self.run, "swarm": {"nodes": self.most_members, **self.run.get("swarm", {})}}
         config = validated(RunConfig, tree)
-        if config.swarm.nodes != len(self.members):
+        if config.swarm.nodes != self.most_members:
+            seats = f" and {self.admission.seats} seats" if self.admission.seats else ""
             raise ConfigError(
-                f"run.swarm.nodes = {config.swarm.nodes}, but {len(self.members)} members are listed; leave it out."
+                f"run.swarm.nodes = {config.swarm.nodes}, but {len(self.members)} members are listed{seats}; leave it "
+                "out."
             )
         return config
 
@@ -102,12 +148,25 @@ class SwarmFile(Section):
             "run": run, "members": [key.hex() for key in self.keys],
             "timing": self.timing.model_dump(), "limits": self.limits.model_dump(),
         }  # fmt: skip
+        if self.admission.seats:
+            shared["admission"] = self.admission.model_dump()
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 
     def limits_of(self) -> Limits:
         """The sizes as gates take them."""
-        return Limits(self.limits.batch, self.limits.checkpoint, len(self.members))
+        welcomed = 2 * self.admission.places if self.admission.seats else 0
+        return Limits(self.limits.batch, self.limits.checkpoint, self.most_members + welcomed)
+
+    def rolls(self, seed: int) -> Rolls:
+        """Who belongs to the swarm before its first round.
+
+        Args:
+            seed: The seed of the run.
+        """
+        given = self.admission
+        admission = Admission(self.most_members, given.rounds, given.places) if given.seats else None
+        return Rolls(self.keys, admission, seed)
 
 
 class NodeConfig(Section):
