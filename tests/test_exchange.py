@@ -470,7 +470,8 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
             (name, data + b"x", "403, forged"),
             (name, data + bytes(9000), "413, oversized"),
             (batch, reveal + bytes(2000), "413, oversized"),
-            ("farm/1", data, "403, malformed"),
+            (f"{SWARM}/1", data, "403, malformed"),
+            ("farm/1", data, "403, wrong swarm"),
         ]:
             with pytest.raises(StoreError, match=said):
                 store.put(wrong, content)
@@ -483,13 +484,14 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
 def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
     name, data = frame(0, "seal", encoded(Seal(bytes(32))))
     second, more = frame(0, "commit", encoded(Commit(1, bytes(32), bytes(32))))
-    with served(Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=len(data) + 10, bytes_of_object=0)).app) as url:
+    little = Quotas(bytes_per_hour=len(data) + 10, bytes_of_object=0)
+    with served(Relay(MemoryStore(), gate(), quotas=little).app) as url:
         store = RelayStore(url)
         assert store.put(name, data) and not store.put(name, data)
         with pytest.raises(StoreError, match="429, over the quota"):
             store.put(second, more)
         store.close()
-    with served(Relay(MemoryStore(), gate(), Quotas(requests_per_second=0.01, burst=2)).app) as url:
+    with served(Relay(MemoryStore(), gate(), quotas=Quotas(requests_per_second=0.01, burst=2)).app) as url:
         store = RelayStore(url)
         assert store.get(name, 9) is None and store.names(f"{SWARM}/", 9) == []
         with pytest.raises(StoreError, match="429"):
@@ -500,7 +502,7 @@ def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
 def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once():
     name, data = frame(0, "reveal", bytes(4000))
     unsigned = data[:60] + bytes([data[60] ^ 1]) + data[61:]
-    relay = Relay(MemoryStore(), gate(), Quotas(bytes_at_once=5000))
+    relay = Relay(MemoryStore(), gate(), quotas=Quotas(bytes_at_once=5000))
 
     def sent(content: bytes, rest: int) -> str:
         """What the relay answers when the last bytes of a body are never sent."""
@@ -511,7 +513,7 @@ def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once
             return connection.recv(4000).decode()
 
     with served(relay.app) as url:
-        assert "403" in sent(unsigned, 3000).split("\r\n")[0] and relay.gate.refused == {"forged": 1}
+        assert "403" in sent(unsigned, 3000).split("\r\n")[0] and relay.gates[0].refused == {"forged": 1}
         assert "201" in sent(data, 0).split("\r\n")[0]
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as held:
@@ -536,7 +538,7 @@ def test_bodies_that_never_come_keep_nobody_out():
     name, data = frame(0, "reveal", bytes(4000))
     mine, small = frame(1, "seal", encoded(Seal(bytes(32))))
     slow = Quotas(uploads=2, uploads_of_key=1, seconds=0.5, bytes_per_second=1e9)
-    relay = Relay(MemoryStore(), gate(), slow)
+    relay = Relay(MemoryStore(), gate(), quotas=slow)
     with served(relay.app) as url:
         held = [upload(url, name, data, 0) for _ in range(8)]
         store = RelayStore(url)
@@ -552,7 +554,7 @@ def test_bodies_that_never_come_keep_nobody_out():
 
 
 def test_small_objects_take_of_the_quota_what_they_take_of_a_disk():
-    relay = Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=3 * 32 << 10))
+    relay = Relay(MemoryStore(), gate(), quotas=Quotas(bytes_per_hour=3 * 32 << 10))
     with served(relay.app) as url:
         store = RelayStore(url)
         for number in (1, 2, 3, 4):

@@ -1,6 +1,7 @@
 """What a node says, once for all: signed, kept in its journal, and sent until the store has it."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import final
 
 from hailproof.errors import StoreError
@@ -14,10 +15,18 @@ _MOST_KINDS = 100
 
 @final
 class Failures(Counter[str]):
-    """How often a store failed, by what it said; bounded, whatever a store says."""
+    """How often a store failed, by what it said; bounded, whatever a store says.
+
+    Attributes:
+        tell: Called with a sentence that comes for the first time.
+    """
+
+    tell: Callable[[str], None] = staticmethod(lambda said: None)
 
     def note(self, error: StoreError) -> None:
         """Counts a failure."""
+        if str(error) not in self:
+            self.tell(str(error))
         self[str(error)] += 1
         if len(self) > _MOST_KINDS:
             self.clear()

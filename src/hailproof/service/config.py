@@ -13,7 +13,7 @@ from hailproof.errors import ConfigError
 from hailproof.exchange.admission import Admission, Rolls
 from hailproof.exchange.gate import Limits
 from hailproof.exchange.timing import Timing
-from hailproof.identity import parse_key
+from hailproof.identity import is_placeholder, parse_key
 from hailproof.runs.config import AttackConfig, RunConfig, read_toml
 from hailproof.settings import Count, Natural, Section, validated
 
@@ -104,6 +104,19 @@ class SwarmFile(Section):
         if len({member.strip().lower() for member in members}) < len(members):
             raise ValueError("a key is listed twice among the members; list each node once")
         return members
+
+    def check_keys(self) -> None:
+        """Makes sure that the members are keys that somebody made.
+
+        Raises:
+            ConfigError: If one is the placeholder of an example.
+        """
+        for key in self.keys:
+            if is_placeholder(key):
+                raise ConfigError(
+                    f"The member {key.hex()} is a placeholder, not a key that somebody made; replace it by what "
+                    "'hailproof keygen' shows."
+                )
 
     @property
     def keys(self) -> tuple[bytes, ...]:

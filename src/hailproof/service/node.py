@@ -69,6 +69,7 @@ class NodeService:
             raise ConfigError(
                 f"The key {identity.name} is not among the swarm's members; add it to 'members' on every node."
             )
+        swarm.check_keys()
         run = shared(swarm.run_config())
         self._nobody = swarm.most_members
         self.index = swarm.keys.index(identity.key) if identity.key in swarm.keys else self._nobody
@@ -104,6 +105,7 @@ class NodeService:
             FolderStore(self.folder / "journal"), stopping=self.stopping.is_set, tell=self._waiting,
             admits=self._doorkeeper(swarm),
         )  # fmt: skip
+        self.exchange.failures.tell = lambda said: self.log("store_failed", error=said)
         self._honest: frozenset[bytes] = frozenset()
         self.round = 0
         self.equal: bool | None = None
