@@ -32,6 +32,8 @@ KEYS = [identity.key for identity in IDENTITIES]
 STRANGER = Identity.of_seed(b"s" * 32)
 SWARM = "farm-0123456789abcdef"
 LIMITS = Limits(batch=4096, checkpoint=8192, members=5)
+PATIENT = Timing(20, 20, 20, 20, 20, 20, 0.01)
+"""For rounds in which all speak, so that none of it passes, however busy the machine is."""
 FAST = Timing(commit=0.6, reveal=0.3, seal=0.3, seen=0.4, state=0.4, lobby=2.0, poll=0.01)
 
 
@@ -136,7 +138,7 @@ def together(tasks: list[Callable[[], object]]) -> list:
 
 
 def test_a_round_over_every_store_gathers_what_the_local_exchange_does(opened: Callable[[], Store], tmp_path: Path):
-    nodes = [exchange(who, opened(), tmp_path, timing=Timing(20, 20, 20, 20, 20, 20, 0.01)) for who in range(3)]
+    nodes = [exchange(who, opened(), tmp_path, timing=PATIENT) for who in range(3)]
     everything = [each for who in range(3) for each in completions(who)]
     gathered: list[Gathered] = together([lambda n=n, w=w: n.gather(1, completions(w)) for w, n in enumerate(nodes)])
     for each in gathered:

@@ -262,4 +262,4 @@ def test_a_commitment_of_a_stranger_is_no_request_to_join():
 
 def test_a_roll_in_a_file_is_plain(tmp_path: Path):
     save_roll(tmp_path / "a" / "roll.json", rolls_of().latest)
-    assert json.loads((tmp_path / "a" / "roll.json").read_text()) == [0, 7, [key.hex() for key in KEYS], [], 3]
+    assert json.loads((tmp_path / "a" / "roll.json").read_text()) == [0, 7, [key.hex() for key in KEYS], [], 3, 7]

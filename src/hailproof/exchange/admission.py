@@ -13,7 +13,8 @@ that all members see alike, and that costs it something:
 A member is for a stranger that asks unless an outside hook of the swarm's file says no. So a hook is asked on each
 machine, and may answer differently there: what decides is the majority of the inventories, which all nodes read alike
 (``deciding``). What has been decided is a :class:`Roll`, a pure function of the rolls before; it is part of every
-checkpoint, so that it survives a restart, and nodes that differ in it are seen to be apart.
+checkpoint, so that it survives a restart, and nodes that differ in it are seen to be apart. It also holds the beacon,
+which draws the next panel where only a panel of the members is heard (``panels``).
 
 Memory is bounded: so many seats, so many strangers on trial at once, each for so many rounds at the most. Who is on
 trial and asks again stays where it is; whose time is over begins anew with nothing paid. A key that is a member stays
@@ -27,6 +28,7 @@ from functools import cached_property
 from typing import Any, final
 
 from hailproof.errors import RunError
+from hailproof.exchange.panels import panel
 from hailproof.identity import KEY_BYTES
 from hailproof.seeds import derive
 
@@ -87,6 +89,7 @@ class Roll:
         members: Public keys, in the order of their indices; keys are added at the end, and none is ever taken away.
         trials: Strangers that pay their fee.
         earlier: Members that there were in the round itself.
+        earlier_beacon: The beacon of the round before, which drew the panel of the round itself.
     """
 
     round: int
@@ -94,6 +97,7 @@ class Roll:
     members: tuple[bytes, ...]
     trials: tuple[Trial, ...]
     earlier: int
+    earlier_beacon: int
 
     def after(self, admission: Admission | None, welcome: Collection[bytes], beacon: int) -> "Roll":
         """The roll after the next round.
@@ -103,9 +107,9 @@ class Roll:
             welcome: Keys that a majority of the inventories of that round is for.
             beacon: The beacon of that round; it draws lots among strangers if there are more of them than places.
         """
-        round, earlier = self.round + 1, len(self.members)
+        round, earlier = self.round + 1, (len(self.members), self.beacon)
         if admission is None:
-            return Roll(round, beacon, self.members, (), earlier)
+            return Roll(round, beacon, self.members, (), *earlier)
         listed = set(welcome) - set(self.members)
         trials = [
             replace(trial, paid=trial.paid + (trial.key in listed and round > trial.since + 1))
@@ -120,13 +124,14 @@ class Roll:
         strangers = listed - {trial.key for trial in trials}
         fresh = sorted(strangers, key=lambda key: derive(beacon, "admission", key.hex()))[: max(free, 0)]
         if admission.rounds == 0:
-            return Roll(round, beacon, members + tuple(fresh), (), earlier)
-        return Roll(round, beacon, members, (*staying, *(Trial(key, round) for key in fresh)), earlier)
+            return Roll(round, beacon, members + tuple(fresh), (), *earlier)
+        return Roll(round, beacon, members, (*staying, *(Trial(key, round) for key in fresh)), *earlier)
 
     def plain(self) -> list[Any]:
         """The roll in plain types, for a checkpoint."""
         trials = [[trial.key.hex(), trial.since, trial.paid] for trial in self.trials]
-        return [self.round, self.beacon, [key.hex() for key in self.members], trials, self.earlier]
+        members = [key.hex() for key in self.members]
+        return [self.round, self.beacon, members, trials, self.earlier, self.earlier_beacon]
 
     @classmethod
     def of_plain(cls, tree: Any) -> "Roll":
@@ -136,10 +141,10 @@ class Roll:
             RunError: If it is damaged.
         """
         try:
-            round, beacon, members, trials, earlier = tree
+            round, beacon, members, trials, earlier, earlier_beacon = tree
             keys = tuple(bytes.fromhex(key) for key in members)
             paying = tuple(Trial(bytes.fromhex(key), int(since), int(paid)) for key, since, paid in trials)
-            roll = cls(int(round), int(beacon), keys, paying, int(earlier))
+            roll = cls(int(round), int(beacon), keys, paying, int(earlier), int(earlier_beacon))
         except (TypeError, ValueError) as error:
             raise RunError(f"A list of members cannot be read ({error!s:.200}); use another one.") from error
         if any(len(key) != KEY_BYTES for key in (*keys, *(trial.key for trial in paying))):
@@ -179,19 +184,22 @@ class Rolls:
         founders: Public keys of the swarm's file, in the order of their indices.
         admission: How strangers become members; ``None``: not at all.
         seed: The seed of the run.
+        panel: Members that are heard in a round, drawn by the beacon of the round before; 0: all.
     """
 
-    def __init__(self, founders: Sequence[bytes], admission: Admission | None = None, seed: int = 0) -> None:
-        self.admission = admission
+    def __init__(
+        self, founders: Sequence[bytes], admission: Admission | None = None, seed: int = 0, panel: int = 0
+    ) -> None:
+        self.admission, self.panel = admission, panel
         self._all = Floor(tuple(founders))
-        self.latest = Roll(0, seed, self._all.heard, (), len(self._all.heard))
+        self.latest = Roll(0, seed, self._all.heard, (), len(self._all.heard), seed)
         self._known: OrderedDict[int, Roll] = OrderedDict({0: self.latest})
         self._floors: dict[int, Floor] = {}
 
     @property
     def fixed(self) -> bool:
         """Whether the same are heard in every round."""
-        return self.admission is None
+        return self.admission is None and not 0 < self.panel < len(self._all.heard)
 
     def floor(self, round: int) -> Floor | None:
         """Who may speak in a round; ``None`` if that is not known (yet, or any more)."""
@@ -200,10 +208,14 @@ class Rolls:
         if round not in self._floors:
             before, after = self._known.get(round - 1), self._known.get(round)
             if before is not None:
-                self._floors[round] = Floor(before.members, tuple(trial.key for trial in before.trials))
+                heard = self._drawn(before.members, before.beacon, round)
+                self._floors[round] = Floor(heard, tuple(trial.key for trial in before.trials))
             elif after is not None:
-                self._floors[round] = Floor(after.members[: after.earlier])
+                self._floors[round] = Floor(self._drawn(after.members[: after.earlier], after.earlier_beacon, round))
         return self._floors.get(round)
+
+    def _drawn(self, members: tuple[bytes, ...], beacon: int, round: int) -> tuple[bytes, ...]:
+        return panel(members, self.panel, beacon, round) if self.panel else members
 
     def after(self, round: int) -> Roll | None:
         """The roll after a round; ``None`` if it is not known."""

@@ -183,7 +183,11 @@ class StoreExchange:
         return self._sender.has_said(0, "state") and len(self.look(0, "state").payloads) >= self.quorum(0)
 
     def gather(
-        self, round: int, submissions: Sequence[Submission] | None, honest: Collection[bytes] = ()
+        self,
+        round: int,
+        submissions: Sequence[Submission] | None,
+        honest: Collection[bytes] = (),
+        followed: bool = False,
     ) -> Gathered:
         """Sends the own submissions of a round and returns what all are to learn from.
 
@@ -191,6 +195,7 @@ class StoreExchange:
             round: The round.
             submissions: The own ones; ``None`` to follow a round without taking part.
             honest: Strangers on trial whose batch of the round before was honest.
+            followed: Whether the round is long over, so that strangers need no time to speak.
 
         Raises:
             Stopped: If the node is asked to stop meanwhile.
@@ -201,7 +206,7 @@ class StoreExchange:
         due = {each.name: start + timing.until(each.name) for each in fields(timing)}
         own = self._commit(round, submissions, due["commit"])
         commits, _ = self._gather(round, "commit", due["commit"], heard)
-        if own is not None and floor.trials:
+        if floor.trials and not followed:
             now = self._clock()  # strangers have half as long again as the members took, so that they delay little
             self._gather(round, "commit", min(due["commit"], now + max(now - start, 0) / 2), {*heard, *floor.trials})
         if own is not None:

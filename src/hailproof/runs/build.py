@@ -169,7 +169,7 @@ def build_participant(
 
     Args:
         config: What :func:`shared` gave, perhaps with another device or number of threads.
-        index: The node's place among the members.
+        index: The node's place among the members; of more of them than slots are dealt to, all take the same model.
         private_seed: Of the randomness that is its own.
         attack: What it does instead of sending what it should; ``None`` for an honest node.
 
@@ -180,7 +180,7 @@ def build_participant(
     task, sampling = settled.task(), config.sampling.build()
     planner, rewarder, chain = Planner(_rules(config), task.train), Rewarder(task), _chain(config)
     _check_chain(chain, config)
-    policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index])
+    policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index % config.swarm.nodes])
     node = _honest(
         config, (index,), policy, chain,
         planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,

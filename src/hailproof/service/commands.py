@@ -65,7 +65,10 @@ def node(
 def _lived(service: Any, files: Any, check: bool) -> int | None:
     """Runs a node until its end; ``None`` if it was only to be checked."""
     if check:
-        _say(f"Swarm {service.swarm_id}: this is node {service.index} of {len(files.swarm.members)}.")
+        who = f"node {service.index}" if service.heard else "a stranger that would ask to join"
+        _say(f"Swarm {service.swarm_id}: this is {who}; {len(files.swarm.members)} members are listed.")
+        if files.swarm.panel:
+            _say(_panel_said(len(files.swarm.members), files.swarm.panel))
         service.store.close()
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,6 +83,17 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
     finally:
         if stop_metrics:
             stop_metrics()
+
+
+def _panel_said(members: int, size: int) -> str:
+    """How likely a panel is captured, if a third of the members is malicious."""
+    from hailproof.exchange.panels import captured
+
+    risk = captured(members, members // 3, size)
+    return (
+        f"Each round is decided by {size} of them; if {members // 3} were malicious, they would decide one round in "
+        f"{1 / risk:.3g}." if risk else f"Each round is decided by {size} of them; {members // 3} could decide none."
+    )
 
 
 def _doing(service: Any = None) -> str:

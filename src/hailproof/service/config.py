@@ -81,6 +81,8 @@ class SwarmFile(Section):
         name: What people call it.
         members: Public keys of all nodes, in the order of their indices: the allow-list.
         admission: How strangers become members as well.
+        panel: Members that send and list in a round, an odd number, drawn anew for each round and the same for all
+            nodes; 0: all members do.
         run: Task, model, learner, defenses, rounds and seed.
         timing: Deadlines.
         limits: Sizes.
@@ -89,6 +91,7 @@ class SwarmFile(Section):
     name: Annotated[str, Field(pattern=_NAME)] = "swarm"
     members: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
     admission: AdmissionConfig = AdmissionConfig()
+    panel: Natural = 0
     run: dict[str, Any] = Field(default_factory=dict)
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -130,7 +133,16 @@ class SwarmFile(Section):
                 f"{len(self.members)} members and {self.admission.seats} seats are more than {MOST_MEMBERS}; lower "
                 "admission.seats"
             )
+        if self.panel and (self.panel % 2 == 0 or self.panel > self.most_members):
+            raise ValueError(
+                f"panel = {self.panel} is no odd number of at most {self.most_members} members; give one, or none"
+            )
         return self
+
+    @property
+    def dealt(self) -> int:
+        """Members that the slots of a round are dealt to."""
+        return self.panel or self.most_members
 
     @property
     def most_members(self) -> int:
@@ -141,16 +153,14 @@ class SwarmFile(Section):
         """The run as it is written, not yet settled.
 
         Raises:
-            ConfigError: If a key is wrong, or it has another number of nodes than there are members and seats.
+            ConfigError: If a key is wrong, or it has another number of nodes than slots are dealt to.
         """
-        tree = {**self.run, "swarm": {"nodes": self.most_members, **self.run.get("swarm", {})}}
+        tree = {**self.run, "swarm": {"nodes": self.dealt, **self.run.get("swarm", {})}}
         config = validated(RunConfig, tree)
-        if config.swarm.nodes != self.most_members:
+        if config.swarm.nodes != self.dealt:
             seats = f" and {self.admission.seats} seats" if self.admission.seats else ""
-            raise ConfigError(
-                f"run.swarm.nodes = {config.swarm.nodes}, but {len(self.members)} members are listed{seats}; leave it "
-                "out."
-            )
+            found = f"the panel has {self.panel}" if self.panel else f"{len(self.members)} members are listed{seats}"
+            raise ConfigError(f"run.swarm.nodes = {config.swarm.nodes}, but {found}; leave it out.")
         return config
 
     def id_of(self, settled: RunConfig) -> str:
@@ -163,6 +173,8 @@ class SwarmFile(Section):
         }  # fmt: skip
         if self.admission.seats:
             shared["admission"] = self.admission.model_dump()
+        if self.panel:
+            shared["panel"] = self.panel
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 
@@ -179,7 +191,7 @@ class SwarmFile(Section):
         """
         given = self.admission
         admission = Admission(self.most_members, given.rounds, given.places) if given.seats else None
-        return Rolls(self.keys, admission, seed)
+        return Rolls(self.keys, admission, seed, self.panel)
 
 
 class NodeConfig(Section):

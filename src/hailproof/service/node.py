@@ -88,12 +88,12 @@ class NodeService:
             torch.set_num_threads(node.threads)
         private = int.from_bytes(identity.secret("private", self.swarm_id)[:8], "big") >> 1
         self.participant: Participant = build_participant(
-            run.model_copy(update=machine), self.index % self._nobody, private, node.attack
+            run.model_copy(update=machine), self.index, private, node.attack
         )
-        if swarm.admission.seats and not self._compares:
+        if (swarm.admission.seats or swarm.panel) and not self._compares:
             raise ConfigError(
-                "Strangers can join where all nodes hold the same weights, since their work is checked with them; "
-                "leave admission.seats out, or use one model and swarm.sharing = all."
+                "Strangers can join, and panels be drawn, where all nodes hold the same weights, which can be compared "
+                "and taken up; leave admission and panel out, or use one model and swarm.sharing = all."
             )
         self.settings = node
         self.rounds = run.rounds
@@ -278,9 +278,9 @@ class NodeService:
         if not followed and not self.heard:
             self._pay(round, floor)
         produced = time.perf_counter()
-        gathered = self.exchange.gather(round, submissions, self._honest)
+        gathered = self.exchange.gather(round, submissions, self._honest, followed)
         exchanged = time.perf_counter()
-        self._honest = frozenset() if submissions is None else self._judged(round, gathered)
+        self._honest = frozenset() if followed else self._judged(round, gathered)
         view = self._learn(round, gathered)
         learned = time.perf_counter()
         own = self._state(round, gathered.decision)
@@ -319,7 +319,12 @@ class NodeService:
             self.exchange.ask(round)
 
     def _judged(self, round: int, gathered: Gathered) -> frozenset[bytes]:
-        """The strangers whose work of a round was honest, judged with the weights that it was drawn with."""
+        """The strangers whose work of a round was honest, judged with the weights that it was drawn with.
+
+        Whoever is not asked in the next round need not judge.
+        """
+        if self.exchange.identity.key not in self.exchange.floor(round + 1).heard:
+            return frozenset()
         node, offered = self.participant.node, self.exchange.offered(round)
         return frozenset(key for key, batch in offered.items() if is_honest(node, round, key, batch, gathered.beacon))
 
