@@ -40,8 +40,9 @@ from synthetic import GROUP, PROMPTS, completion
 
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import panel
-from hailproof.exchange.rounds import Stopped, StoreExchange, Timing
+from hailproof.exchange.rounds import Stopped, StoreExchange
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
+from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.records import Problem, Slot, Submission
 from hailproof.topology import Planner, Rules, reassigned

@@ -16,10 +16,12 @@ from stores import KINDS, opened_stores, served
 
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange import LocalExchange
+from hailproof.exchange.deciding import Gathered, majority
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.relay import RelayStore
-from hailproof.exchange.rounds import Gathered, StoreExchange, Timing, Unavailable, majority
+from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
+from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.records import Completion, Submission
 from hailproof.service.relay import Buckets, Quotas, Relay
@@ -30,6 +32,8 @@ KEYS = [identity.key for identity in IDENTITIES]
 STRANGER = Identity.of_seed(b"s" * 32)
 SWARM = "farm-0123456789abcdef"
 LIMITS = Limits(batch=4096, checkpoint=8192, members=5)
+PATIENT = Timing(20, 20, 20, 20, 20, 20, 0.01)
+"""For rounds in which all speak, so that none of it passes, however busy the machine is."""
 FAST = Timing(commit=0.6, reveal=0.3, seal=0.3, seen=0.4, state=0.4, lobby=2.0, poll=0.01)
 
 
@@ -134,7 +138,7 @@ def together(tasks: list[Callable[[], object]]) -> list:
 
 
 def test_a_round_over_every_store_gathers_what_the_local_exchange_does(opened: Callable[[], Store], tmp_path: Path):
-    nodes = [exchange(who, opened(), tmp_path, timing=Timing(20, 20, 20, 20, 20, 20, 0.01)) for who in range(3)]
+    nodes = [exchange(who, opened(), tmp_path, timing=PATIENT) for who in range(3)]
     everything = [each for who in range(3) for each in completions(who)]
     gathered: list[Gathered] = together([lambda n=n, w=w: n.gather(1, completions(w)) for w, n in enumerate(nodes)])
     for each in gathered:
@@ -144,7 +148,7 @@ def test_a_round_over_every_store_gathers_what_the_local_exchange_does(opened: C
     states = [State(each.decision, bytes(32), bytes(32), 1000 + who) for who, each in enumerate(gathered)]
     agreed = together([lambda n=n, s=s: n.agree(1, s) for n, s in zip(nodes, states, strict=True)])
     for who, found in enumerate(agreed):  # of whoever was done before all inventories came, nobody needs to wait for it
-        assert found.items() <= dict(enumerate(states)).items() and who in found and len(found) >= nodes[who].quorum
+        assert found.items() <= dict(enumerate(states)).items() and who in found and len(found) >= nodes[who].quorum(1)
     assert nodes[0].finished(1) and nodes[0].latest() == 1 and not nodes[0].finished(2)
     assert sum(sum(node.gate.refused.values()) for node in nodes) == 0
 
@@ -166,7 +170,7 @@ class Script:
         """What the honest nodes take, and the refusals that the first of them counts."""
         found = together([lambda n=n, w=w: n.gather(1, completions(w)) for w, n in enumerate(self.honest)])
         for node, each in zip(self.honest, found, strict=True):
-            node._count_late(1)
+            node._reader.count_late(1)
             assert each.decision == found[0].decision and each.beacon == found[0].beacon
         return found, self.honest[0].gate.refused
 
@@ -346,7 +350,7 @@ def test_inventories_end_early_only_if_none_that_is_missing_could_change_anythin
     for who, listed in enumerate(lists):
         entries = [Entry(KEYS["ab".index(letter)], bytes(32), bytes(32)) for letter in listed]
         node.store.put(*frame(who, "seen", encoded(Seen(tuple(sorted(entries, key=lambda entry: entry.sender))))))
-    assert node._settled(node.look(1, "seen")) == settled
+    assert node._settled(1, node.look(1, "seen")) == settled
 
 
 def test_a_node_that_comes_back_says_what_it_said_before(tmp_path: Path):
@@ -468,7 +472,8 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
             (name, data + b"x", "403, forged"),
             (name, data + bytes(9000), "413, oversized"),
             (batch, reveal + bytes(2000), "413, oversized"),
-            ("farm/1", data, "403, malformed"),
+            (f"{SWARM}/1", data, "403, malformed"),
+            ("farm/1", data, "403, wrong swarm"),
         ]:
             with pytest.raises(StoreError, match=said):
                 store.put(wrong, content)
@@ -481,13 +486,14 @@ def test_a_relay_keeps_only_what_its_owner_signed_for_that_place(tmp_path: Path)
 def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
     name, data = frame(0, "seal", encoded(Seal(bytes(32))))
     second, more = frame(0, "commit", encoded(Commit(1, bytes(32), bytes(32))))
-    with served(Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=len(data) + 10, bytes_of_object=0)).app) as url:
+    little = Quotas(bytes_per_hour=len(data) + 10, bytes_of_object=0)
+    with served(Relay(MemoryStore(), gate(), quotas=little).app) as url:
         store = RelayStore(url)
         assert store.put(name, data) and not store.put(name, data)
         with pytest.raises(StoreError, match="429, over the quota"):
             store.put(second, more)
         store.close()
-    with served(Relay(MemoryStore(), gate(), Quotas(requests_per_second=0.01, burst=2)).app) as url:
+    with served(Relay(MemoryStore(), gate(), quotas=Quotas(requests_per_second=0.01, burst=2)).app) as url:
         store = RelayStore(url)
         assert store.get(name, 9) is None and store.names(f"{SWARM}/", 9) == []
         with pytest.raises(StoreError, match="429"):
@@ -498,7 +504,7 @@ def test_a_relay_keeps_no_more_than_the_quotas(tmp_path: Path):
 def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once():
     name, data = frame(0, "reveal", bytes(4000))
     unsigned = data[:60] + bytes([data[60] ^ 1]) + data[61:]
-    relay = Relay(MemoryStore(), gate(), Quotas(bytes_at_once=5000))
+    relay = Relay(MemoryStore(), gate(), quotas=Quotas(bytes_at_once=5000))
 
     def sent(content: bytes, rest: int) -> str:
         """What the relay answers when the last bytes of a body are never sent."""
@@ -509,7 +515,7 @@ def test_a_relay_reads_no_body_whose_head_is_not_signed_and_not_too_many_at_once
             return connection.recv(4000).decode()
 
     with served(relay.app) as url:
-        assert "403" in sent(unsigned, 3000).split("\r\n")[0] and relay.gate.refused == {"forged": 1}
+        assert "403" in sent(unsigned, 3000).split("\r\n")[0] and relay.gates[0].refused == {"forged": 1}
         assert "201" in sent(data, 0).split("\r\n")[0]
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as held:
@@ -534,7 +540,7 @@ def test_bodies_that_never_come_keep_nobody_out():
     name, data = frame(0, "reveal", bytes(4000))
     mine, small = frame(1, "seal", encoded(Seal(bytes(32))))
     slow = Quotas(uploads=2, uploads_of_key=1, seconds=0.5, bytes_per_second=1e9)
-    relay = Relay(MemoryStore(), gate(), slow)
+    relay = Relay(MemoryStore(), gate(), quotas=slow)
     with served(relay.app) as url:
         held = [upload(url, name, data, 0) for _ in range(8)]
         store = RelayStore(url)
@@ -550,7 +556,7 @@ def test_bodies_that_never_come_keep_nobody_out():
 
 
 def test_small_objects_take_of_the_quota_what_they_take_of_a_disk():
-    relay = Relay(MemoryStore(), gate(), Quotas(bytes_per_hour=3 * 32 << 10))
+    relay = Relay(MemoryStore(), gate(), quotas=Quotas(bytes_per_hour=3 * 32 << 10))
     with served(relay.app) as url:
         store = RelayStore(url)
         for number in (1, 2, 3, 4):

@@ -10,7 +10,8 @@ import pytest
 from test_exchange import FAST, KEYS, LIMITS, SWARM, completions, exchange, frame, gate, together
 
 from hailproof.errors import PeerError, StoreError
-from hailproof.exchange.rounds import Gathered, StoreExchange, Unavailable
+from hailproof.exchange.deciding import Gathered
+from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import MemoryStore
 from hailproof.wire import REASONS, Commit, Phase, Place, Seal, Seen, State, batch_of, decoded, encoded
 

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +55,54 @@ from hailproof.tasks.word_problems import WordProblems
 
 SAMPLING = Sampling(max_new_tokens=48)
 UP = "model.layers.2.mlp.up_proj.weight"
+
+
+class Hub:
+    """A hub that answers one status, or raises, and counts how often it was asked."""
+
+    def __init__(self, answer: int | Exception) -> None:
+        self.answer, self.asked = answer, 0
+
+    def head(self, url: str, timeout: float) -> SimpleNamespace:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return SimpleNamespace(status_code=self.answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "said"),
+    [
+        ("nanoo-a", OSError("no route to host"), r"is 'nano-a' meant\?.*cannot be asked for it \(no route to host\)"),
+        ("some/model", OSError("no route to host"), r"no folder, and the hub cannot be asked"),
+        ("some/model", 404, "not on the hub; check the name"),
+        ("some/model", 401, "not on the hub; check the name"),
+        ("not a name", 200, "cannot be asked for it"),
+    ],
+)
+def test_a_name_of_no_model_fails_at_once(name: str, answer: int | Exception, said: str, monkeypatch):
+    """The library of the hub asks five times, for more than a minute."""
+    from hailproof.policies import hub
+
+    asked = Hub(answer)
+    monkeypatch.setattr(hub, "get_session", lambda: asked)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda name, file: None)
+    with pytest.raises(ModelError, match=said):
+        load(name, device="cpu")
+    assert asked.asked <= 2
+
+
+def test_the_hub_is_not_asked_where_that_is_forbidden_or_needless(monkeypatch):
+    from hailproof.policies import hub
+
+    monkeypatch.setattr(hub, "get_session", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    hub.check_hub("some/model")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda name, file: "/cache/config.json")
+    hub.check_hub("some/model")
+    load("nano-a", device="cpu")
 
 
 def received(sampling: Sampling, prompts, submissions, **more) -> Received:

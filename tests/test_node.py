@@ -319,3 +319,37 @@ def test_copies_for_one_slot_are_read_once(monkeypatch):
     copies = [replace(honest[0], completion=Completion(f"copy {index}", (), True)) for index in range(200)]
     view = node.consume(1, [*copies, *honest])
     assert len(read) == len(honest) and view.unread == {"sent twice": 200}
+
+
+@pytest.mark.parametrize("topology", ["horizontal", "vertical"])
+def test_seats_are_dealt_to_whoever_sits_on_them_and_empty_ones_to_the_others(topology):
+    problems = [Problem(f"p{index}", "", "1") for index in range(60)]
+    planner = Planner(Rules(3, topology, 6, 4, "free", 0), problems)
+    plan, vertical = planner.plan(5), topology == "vertical"
+    assert replace(planner, seats=(0, 1, 2)).plan(5) == plan
+    moved = replace(planner, seats=(4, 0, 9))
+    names = {0: 4, 1: 0, 2: 9}
+    assert moved.plan(5).slots == tuple(Slot(names[slot.node], slot.problem_id, slot.index) for slot in plan.slots)
+    owners = {problem.id: planner.owner(5, problem.id) for problem in problems}
+    assert all(moved.owner(5, name) == names[owner] for name, owner in owners.items() if owner is not None)
+    assert moved.picks(5, 9, lambda problem: True) == planner.picks(5, 2, lambda problem: True)
+    short = replace(planner, seats=(4, 0))
+    assert short.plan(5).slots == reassigned(
+        tuple(Slot(names[slot.node], slot.problem_id, slot.index) for slot in plan.slots), {9}, [4, 0], vertical, 5
+    )
+    assert {short.owner(5, problem.id) for problem in problems} == {4, 0, -3}
+    assert {slot.node for slot in short.plan(5, {4}).slots} == {0}
+    for seats in ((), (1, 1), (0, 1, 2, 3), (-1,)):
+        with pytest.raises(ConfigError, match="cannot take 3 seats"):
+            replace(planner, seats=seats)
+    with pytest.raises(ConfigError, match="Node 1 has no seat"):
+        moved.picks(5, 1, lambda problem: True)
+
+
+def test_nobody_is_suspended_where_all_who_have_a_seat_would_be():
+    node = node_of(REPLAY)
+    node.chain.restore({"replay": {"offenses": {3: 1}, "suspended_until": {3: 9}, "suspect_until": {3: 9}}})
+    planner = node.planner
+    assert node.suspended(2) == {3}
+    assert replace(node, planner=replace(planner, seats=(3,))).suspended(2) == frozenset()
+    assert replace(node, planner=replace(planner, seats=(3, 0))).suspended(2) == {3}

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -10,12 +11,20 @@ from pathlib import Path
 
 import pytest
 from loaded import script
+from swarms import Nodes, lines, swarm_files
+from test_exchange import PATIENT, SWARM, completions, together
 
 from hailproof.errors import ConfigError
+from hailproof.exchange.admission import Roll, Rolls
+from hailproof.exchange.deciding import Gathered
+from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import captured, panel, smallest
-from hailproof.exchange.stores import FolderStore
+from hailproof.exchange.rounds import StoreExchange
+from hailproof.exchange.stores import FolderStore, MemoryStore, Store
 from hailproof.identity import Identity
-from hailproof.wire import Place, Seen, decoded, encoded, opened, sealed
+from hailproof.service.config import SwarmFile
+from hailproof.settings import validated
+from hailproof.wire import Place, Seen, State, decoded, encoded, opened, sealed
 
 KEYS = tuple(bytes([number]) * 32 for number in range(50))
 
@@ -228,3 +237,111 @@ def test_the_figures_are_drawn(tmp_path: Path):
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 
+
+
+# -- a panel in the rounds of nodes
+
+SIX = [Identity.of_seed(bytes([number + 1]) * 32) for number in range(6)]
+SIX_KEYS = tuple(identity.key for identity in SIX)
+
+
+def test_the_rolls_say_who_is_on_the_panel_also_after_a_restart():
+    rolls = Rolls(KEYS, seed=7, panel=5)
+    roll = rolls.latest
+    assert not rolls.fixed and rolls.floor(0).heard == KEYS  # type: ignore
+    for round in range(1, 6):
+        beacon = 7 if round == 1 else 100 + round - 1
+        assert rolls.floor(round).heard == panel(KEYS, 5, beacon, round)  # type: ignore
+        roll = roll.after(None, (), 100 + round)
+        rolls.add(roll)
+    returned = Rolls(KEYS, seed=7, panel=5)
+    returned.add(Roll.of_plain(roll.plain()))
+    assert [returned.floor(round) for round in (5, 6)] == [rolls.floor(round) for round in (5, 6)]
+    assert returned.floor(4) is None
+    assert Rolls(KEYS, panel=51).fixed and Rolls(KEYS[:5], panel=5).fixed and Rolls(KEYS).fixed
+
+
+def exchange_of(who: int, store: Store, folder: Path) -> StoreExchange:
+    gate = Gate(Limits(batch=4096, members=6), SIX_KEYS, SWARM)
+    rolls = Rolls(SIX_KEYS, seed=7, panel=3)
+    return StoreExchange(store, SIX[who], rolls, SWARM, PATIENT, gate, FolderStore(folder / str(who)))
+
+
+def test_all_follow_the_panel_and_what_others_say_is_not_heard(tmp_path: Path):
+    store = MemoryStore()
+    nodes = [exchange_of(who, store, tmp_path) for who in range(6)]
+    liar = SIX[next(who for who in range(6) if SIX_KEYS[who] not in nodes[0].floor(1).heard)]
+    place = Place(SWARM, 1, "seen", liar.key)
+    lie = sealed(liar, place, encoded(Seen(())))
+    store.put(place.name(lie), lie)
+
+    def one(who: int, round: int) -> Gathered:
+        node = nodes[who]
+        gathered = node.gather(round, completions(who, round) if SIX_KEYS[who] in node.floor(round).heard else None)
+        node.agree(round, State(gathered.decision, bytes(32), bytes(32), int(time.time() * 1000)))
+        return gathered
+
+    panels = set()
+    for round in range(1, 4):
+        heard = {SIX_KEYS.index(key) for key in nodes[0].floor(round).heard}
+        panels.add(frozenset(heard))
+        found = together([lambda who=who, round=round: one(who, round) for who in range(6)])
+        assert {each.decision for each in found} == {found[0].decision} and {each.beacon for each in found}
+        assert {submission.sender for submission in found[0].submissions} == heard
+        for phase in ("commit", "state"):
+            spoken = {name.split("/")[3] for name in store.names(f"{SWARM}/{round:08d}/{phase}/", 99)}
+            assert spoken == {SIX_KEYS[who].hex() for who in heard}
+    assert len(panels) > 1 and nodes[0].gate.refused == {"not heard": 1}
+    late = exchange_of(5, store, tmp_path / "late")
+    assert late.latest() == 3 and late.rolls.latest == nodes[0].rolls.latest
+    assert late.quorum(3) == 2 and set(late.states(3)) == {SIX_KEYS.index(key) for key in nodes[0].floor(3).heard}
+
+
+@pytest.mark.parametrize("size", [2, 4, 7, 9])
+def test_panels_that_no_swarm_can_have_are_refused(size: int):
+    members = [identity.name for identity in SIX]
+    with pytest.raises(ConfigError, match="no odd number of at most 6"):
+        validated(SwarmFile, {"members": members, "panel": size})
+
+
+def test_the_file_says_how_large_the_panel_is():
+    members = [identity.name for identity in SIX]
+    file = validated(SwarmFile, {"members": members, "panel": 3})
+    assert file.run_config().swarm.nodes == 3 and file.rolls(7).panel == 3 and file.limits_of().members == 6
+    with pytest.raises(ConfigError, match="the panel has 3"):
+        validated(SwarmFile, {"members": members, "panel": 3, "run": {"swarm": {"nodes": 6}}}).run_config()
+    run = file.run_config()
+    assert len({validated(SwarmFile, {"members": members, "panel": size}).id_of(run) for size in (0, 3, 5)}) == 3
+
+
+@pytest.mark.slow
+def test_nodes_learn_from_the_panel_of_each_round_and_stay_equal(tmp_path: Path):
+    import tomli_w
+
+    from hailproof.runs.config import read_toml
+
+    paths = swarm_files(tmp_path, 4, run={"rounds": 4, "defense": [{"name": "replay"}]})
+    shared = read_toml(tmp_path / "swarm.toml")
+    (tmp_path / "swarm.toml").write_text(tomli_w.dumps({**shared, "panel": 3}))
+    nodes = Nodes()
+    for index, path in enumerate(paths):
+        nodes.start(index, path)
+    nodes.join(seconds=300)
+    said = [lines(tmp_path, index) for index in range(4)]
+    assert len({line["weights"] for node in said for line in node if line["round"] == 4}) == 1
+    for round in range(4):
+        sent = said[0][round]["sent"]
+        assert len(sent) == 3 and all(node[round]["sent"] == sent and node[round]["equal"] for node in said)
+        assert said[0][round]["missing"] == {} and {int(sender) for sender in said[0][round]["senders"]} <= set(sent)
+    assert len({tuple(line["sent"]) for line in said[0]}) > 1
+
+
+def test_a_swarm_whose_nodes_hold_different_weights_has_no_panel(tmp_path: Path):
+    from hailproof.service.config import load_node
+    from hailproof.service.node import NodeService
+
+    paths = swarm_files(tmp_path, 4)
+    text = "panel = 3\n" + (tmp_path / "swarm.toml").read_text()
+    (tmp_path / "swarm.toml").write_text(text.replace("[run.swarm]", '[run.swarm]\nmodels = ["nano-a", "nano-b"]'))
+    with pytest.raises(ConfigError, match="panels be drawn"):
+        NodeService(load_node(paths[0]))

@@ -28,7 +28,7 @@ from hailproof.service.metrics import serve
 from hailproof.service.open import open_store
 from hailproof.service.records import Log, Records
 from hailproof.service.relay import pruning
-from hailproof.service.status import find_status, read_status, rows_of, status_app
+from hailproof.service.status import find_status, hosts_of, read_status, rows_of, status_app
 from hailproof.settings import validated
 
 LAST = {
@@ -94,6 +94,47 @@ def test_the_page_refuses_other_hosts_and_shows_texts_as_text(tmp_path: Path):
             assert json.loads(events.readline().removeprefix(b"data: "))[0]["doing"] == HOSTILE
         with pytest.raises(urllib.error.HTTPError, match="400"):
             urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.example"}), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "good", "bad"),
+    [
+        ("127.0.0.1", [], ["127.0.0.1:80", "localhost", "[::1]:80"], ["10.0.0.5", "evil.example", "", "127.0.0.1.x"]),
+        ("10.0.0.5", [], ["10.0.0.5:8471", "localhost"], ["evil.example", "10.0.0.6"]),
+        ("fd00::5", [], ["[fd00::5]:80"], ["[fd00::6]:80", "fd00::5"]),
+        ("0.0.0.0", ["farm.lan"], ["farm.lan:80", "FARM.lan"], ["0.0.0.0", "evil.example", "x.farm.lan"]),
+        ("::1", ["farm.lan", "[fd00::7]"], ["farm.lan", "[fd00::7]", "localhost"], ["evil.example"]),
+    ],
+)
+def test_the_page_is_served_under_names_that_its_owner_knows(
+    address: str, named: list[str], good: list[str], bad: list[str], tmp_path: Path
+):
+    files = find_status([written(tmp_path / "a")])
+    with served(status_app(files, hosts=hosts_of(address, named))) as url:
+        for hosts, status in ((good, 200), (bad, 400)):
+            for host in hosts:
+                for path in ("/", "/events") if status == 400 else ("/",):
+                    request = urllib.request.Request(f"{url}{path}", headers={"Host": host})
+                    try:
+                        assert urllib.request.urlopen(request, timeout=5).status == status, host
+                    except urllib.error.HTTPError as error:
+                        assert error.code == status, host
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "give each with --allow-host"),
+        (["--host", "::"], "give each with --allow-host"),
+        (["--allow-host", "*"], "names no host"),
+        (["--allow-host", "*.farm.lan"], "names no host"),
+        (["--allow-host", "farm.lan:80"], "names no host"),
+        (["--allow-host", ""], "names no host"),
+    ],
+)
+def test_names_of_the_page_that_are_refused(arguments: list[str], said: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=said):
+        called("status", str(written(tmp_path / "a")), "--web", *arguments)
 
 
 class Enough(Exception):

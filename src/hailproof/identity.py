@@ -170,6 +170,14 @@ def parse_key(text: str) -> bytes:
     return key
 
 
+def is_placeholder(key: bytes) -> bool:
+    """Whether a public key was not made but written: of bytes that are nearly all the same, as in an example.
+
+    A key that is made at random is none, but for 1 in 10^36.
+    """
+    return len(set(key)) < 8
+
+
 @lru_cache(maxsize=4096)
 def _public(key: bytes) -> "Ed25519PublicKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -89,7 +89,7 @@ class HonestNode:
         Only where all honest nodes decide alike: else the plans of two nodes could differ.
         """
         wanted = self.chain.suspended(round) if self.decides_alike else frozenset()
-        return wanted if len(wanted) < self.planner.rules.nodes else frozenset()
+        return wanted if set(self.planner.present) - wanted else frozenset()
 
     def plan(self, round: int) -> Plan:
         """The plan of a round, from public state."""

@@ -68,13 +68,16 @@ class Planner:
     Args:
         rules: The rules of the swarm.
         problems: The train problems, the same for all nodes, in the same order.
+        seats: The nodes that have slots, at most ``rules.nodes``, where not all that belong to the swarm do; what
+            would be that of an empty seat goes to the others in turn. ``None``: the first ``rules.nodes``.
 
     Raises:
-        ConfigError: If the rules do not fit each other or the problems.
+        ConfigError: If the rules do not fit each other or the problems, or the seats.
     """
 
     rules: Rules
     problems: Sequence[Problem]
+    seats: tuple[int, ...] | None = None
     _index: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,12 +86,38 @@ class Planner:
                 f"A round takes {self.rules.prompts} prompts, but the task has {len(self.problems)}; lower "
                 "swarm.prompts."
             )
+        seats = self.present
+        if not seats or len(seats) > self.rules.nodes or len(set(seats)) < len(seats) or min(seats) < 0:
+            raise ConfigError(
+                f"{len(seats)} nodes cannot take {self.rules.nodes} seats; give each one seat, and at least one node."
+            )
         object.__setattr__(self, "_index", {problem.id: index for index, problem in enumerate(self.problems)})
 
     @property
     def chooses(self) -> bool:
         """Whether nodes choose their prompts."""
         return self.rules.topology == "vertical" and self.rules.prompt_choice == "free"
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The nodes that have slots."""
+        return tuple(range(self.rules.nodes)) if self.seats is None else self.seats
+
+    def _node(self, seat: int) -> int:
+        """The node on a seat; negative if it is empty."""
+        if self.seats is None:
+            return seat
+        return self.seats[seat] if seat < len(self.seats) else -1 - seat
+
+    def _seat(self, node: int) -> int:
+        """The seat of a node.
+
+        Raises:
+            ConfigError: If it has none.
+        """
+        if node not in self.present:
+            raise ConfigError(f"Node {node} has no seat in this round; ask for one of {len(self.present)} that do.")
+        return self.present.index(node)
 
     def plan(self, round: int, suspended: Collection[int] = ()) -> Plan:
         """The plan of a round; what suspended nodes would have had goes to the others, so that the round is full."""
@@ -101,13 +130,16 @@ class Planner:
             owned = self._dealt(round)
             slots = plan_vertical([[problem.id for problem in picked] for picked in owned], rules.group_size)
             chosen = [problem for picked in owned for problem in picked]
-        if suspended:
-            present = [node for node in range(rules.nodes) if node not in suspended]
-            slots = reassigned(slots, suspended, present, rules.topology == "vertical", offset=round)
+        if self.seats is not None:
+            slots = tuple(Slot(self._node(slot.node), slot.problem_id, slot.index) for slot in slots)
+        absent = {*suspended, *(self._node(seat) for seat in range(len(self.present), rules.nodes))}
+        if absent:
+            present = [node for node in self.present if node not in absent]
+            slots = reassigned(slots, absent, present, rules.topology == "vertical", offset=round)
         return Plan({problem.id: problem for problem in chosen}, slots)
 
     def _dealt(self, round: int) -> list[list[Problem]]:
-        """The problems of each node in a round of a vertical swarm: the first of its own in the public order."""
+        """The problems of each seat in a round of a vertical swarm: the first of its own in the public order."""
         counts = shares(self.rules.prompts, self.rules.nodes, offset=round)
         owned: list[list[Problem]] = [[] for _ in counts]
         for node, problem in self._ordered(round):
@@ -123,8 +155,9 @@ class Planner:
         Raises:
             ConfigError: If it wants too few of them.
         """
-        count = shares(self.rules.prompts, self.rules.nodes, offset=round)[node]
-        own = (problem for owner, problem in self._ordered(round) if owner == node and wants(problem))
+        seat = self._seat(node)
+        count = shares(self.rules.prompts, self.rules.nodes, offset=round)[seat]
+        own = (problem for owner, problem in self._ordered(round) if owner == seat and wants(problem))
         picked = list(itertools.islice(own, count))
         if len(picked) < count:
             raise ConfigError(
@@ -134,17 +167,20 @@ class Planner:
         return picked
 
     def _ordered(self, round: int) -> Iterator[tuple[int, Problem]]:
-        """All problems with their owners, in the public order of a round."""
+        """All problems with the seats that own them, in the public order of a round."""
         offset = derive(self.rules.seed, "round", round, "owners")
         for index in _shuffled(len(self.problems), random.Random(derive(self.rules.seed, "round", round, "problems"))):
             yield (index + offset) % self.rules.nodes, self.problems[index]
 
     def owner(self, round: int, problem_id: str) -> int | None:
-        """The node that a problem belongs to in a round of a vertical swarm; ``None`` if there is no such problem."""
+        """The node that a problem belongs to in a round of a vertical swarm.
+
+        ``None`` if there is no such problem; negative if nobody has the seat that it belongs to.
+        """
         index = self._index.get(problem_id)
         if index is None:
             return None
-        return (index + derive(self.rules.seed, "round", round, "owners")) % self.rules.nodes
+        return self._node((index + derive(self.rules.seed, "round", round, "owners")) % self.rules.nodes)
 
     def adopted(self, plan: Plan, round: int, received: Iterable[Submission]) -> Plan:
         """The plan with the prompts that its senders chose instead, as far as they were theirs to choose.

@@ -24,12 +24,12 @@ from hailproof.identity import KEY_BYTES, SIGNATURE_BYTES, Identity, is_signed
 from hailproof.parsing import encodable
 from hailproof.records import Completion, Submission
 
-Phase = Literal["commit", "reveal", "seal", "seen", "state", "checkpoint", "want"]
+Phase = Literal["commit", "reveal", "seal", "seen", "state", "checkpoint", "want", "join"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 Reason = Literal[
     "oversized", "malformed", "not on the allow-list", "forged", "wrong swarm", "wrong round", "wrong phase",
-    "replayed", "duplicated", "equivocating", "late", "not as committed",
+    "replayed", "duplicated", "equivocating", "late", "not as committed", "not heard",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why an envelope is refused; what is refused is counted by these."""
@@ -50,6 +50,7 @@ SwarmId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-
 MOST_ITEMS = 65536
 MOST_TOKENS = 65536
 MOST_CHARACTERS = 16 * MOST_TOKENS
+MOST_WELCOME = 256
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,10 +109,17 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     nonce: Digest
 
 
-class Seen(Struct, frozen=True, forbid_unknown_fields=True):
-    """A signed inventory of what a node saw of a round by the deadlines, by sender's key."""
+class Seen(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A signed inventory of what a node saw of a round by the deadlines.
+
+    Attributes:
+        entries: Whose commitment, batch and nonce were there, by sender's key.
+        welcome: Keys of strangers that the node is for: that they may try, or that their last batch was honest
+            (``exchange.admission``); in order.
+    """
 
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MOST_ITEMS)]
+    welcome: Annotated[tuple[Key, ...], Meta(max_length=MOST_WELCOME)] = ()
 
 
 class State(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,11 +142,15 @@ class Want(Struct, frozen=True, forbid_unknown_fields=True):
     """A request for a checkpoint of this round or a later one."""
 
 
+class Join(Struct, frozen=True, forbid_unknown_fields=True):
+    """That a stranger wants to become a member."""
+
+
 T = TypeVar("T")
 
 _HEADERS = msgspec.msgpack.Decoder(Header)
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (Batch, Commit, Seal, Seen, State, Want)
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Batch, Commit, Seal, Seen, State, Want, Join)
 }
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -13,6 +13,8 @@ from hailproof.wire import OVERHEAD, Envelope, Phase, Place, head_of, opened
 REMEMBERED = 50_000
 """Places whose frames a gate remembers, to know what is repeated; the oldest are forgotten first."""
 _ENTRY_BYTES = 128
+TRIAL_PHASES: frozenset[Phase] = frozenset({"commit", "reveal", "seal", "want", "join"})
+"""Where strangers on trial may speak; inventories, states and checkpoints are the members' alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Limits:
     Attributes:
         batch: Of one sender's completions of a round.
         checkpoint: Of weights, optimizer and what defenses remember.
-        members: Nodes of the swarm; inventories have an entry for each.
+        members: Nodes of the swarm, and strangers that inventories may welcome; each has an entry there.
     """
 
     batch: int = 8 << 20
@@ -43,24 +45,55 @@ class Gate:
         limits: The most bytes of each phase.
         allowed: Keys of those who may send; ``None``: anybody.
         swarm: The swarm's id; ``None``: any.
+        strangers: Whether anybody may say that it wants to join (``exchange.admission``).
 
     Attributes:
+        allowed: As above; :meth:`admit` changes it.
         refused: How many frames were refused, by reason.
         refused_of: The same by sender's name; only of senders who are on the list.
         proofs: By sender's name, the heads of two frames that prove that it said two things.
     """
 
-    def __init__(self, limits: Limits, allowed: Collection[bytes] | None = None, swarm: str | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        allowed: Collection[bytes] | None = None,
+        swarm: str | None = None,
+        strangers: bool = False,
+    ) -> None:
         self.limits = limits
-        self.allowed = None if allowed is None else frozenset(allowed)
-        self.swarm = swarm
-        self._names = frozenset(key.hex() for key in self.allowed or ())
+        self.swarm, self.strangers = swarm, strangers
+        self.allowed: frozenset[bytes] | None = None
+        self._known: frozenset[bytes] | None = None
+        self._names: frozenset[str] = frozenset()
+        if allowed is not None:
+            self.admit(allowed)
         self.refused: Counter[str] = Counter()
         self.refused_of: Counter[tuple[str, str]] = Counter()
         self.proofs: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
         self._heads: OrderedDict[Place, list[bytes]] = OrderedDict()
         self._taken: OrderedDict[bytes, Place] = OrderedDict()
         self._lock = threading.Lock()
+
+    def admit(self, allowed: Collection[bytes], trials: Collection[bytes] = ()) -> None:
+        """Says who may send from now on.
+
+        Args:
+            allowed: Keys of members.
+            trials: Keys of strangers on trial, who may not say everything.
+        """
+        members = frozenset(allowed)
+        self.allowed, self._known = members, members.union(trials)
+        if len(self._names) != len(members):
+            self._names = frozenset(key.hex() for key in members)
+
+    def signers(self, place: Place) -> Collection[bytes] | None:
+        """Keys that may have signed what lies in a place; ``None``: anybody's."""
+        return None if self._stranger(place) else self._known
+
+    def _stranger(self, place: Place) -> bool:
+        """Whether it is a place in which anybody may speak, of somebody who is not known."""
+        return self.strangers and place.phase == "join" and self._known is not None and place.sender not in self._known
 
     def limit(self, name: str) -> int:
         """The most bytes that the frame of a name may have.
@@ -100,7 +133,9 @@ class Gate:
         place, digest = Place.of_name(name)
         if self.swarm is not None and place.swarm != self.swarm:
             raise PeerError("wrong swarm", f"{name:.200} belongs to another swarm than {self.swarm}.")
-        if self.allowed is not None and place.sender not in self.allowed:
+        if self.allowed is None or place.sender in self.allowed or self._stranger(place):
+            return place, digest
+        if self._known is None or place.sender not in self._known or place.phase not in TRIAL_PHASES:
             raise PeerError("not on the allow-list", f"{place.sender.hex()} is not on the allow-list.")
         return place, digest
 
@@ -116,7 +151,9 @@ class Gate:
             raise PeerError(reason, f"{name:.200} was taken before, as {earlier.phase} of round {earlier.round}.")
         if found != digest:
             raise PeerError("forged", f"The content of {name:.200} is not what its name says.")
-        envelope = opened(data, limit, self.allowed, place)
+        envelope = opened(data, limit, self.signers(place), place)
+        if self._stranger(place):
+            return envelope  # else strangers could make it forget what members said
         with self._lock:
             heads = self._heads.setdefault(place, [])
             if head_of(data) in heads:

@@ -2,8 +2,11 @@
 
 In the protocol of ``rounds`` every member commits, and every member lists what all the others sent. With m members a
 node then reads m inventories of m entries each. A panel of k members, drawn by the beacon of the round before, does
-this instead: its members send and list, and everybody else follows. ``StoreExchange`` and ``Gate`` take the panel as
-their list of members, so that plan, checks and the rule of the majority stay the same code.
+this instead: its members send and list, and everybody else follows. In the plan, the checks and the rule of the
+majority the panel takes the place of the members, so that these stay the same code (``admission.Rolls``).
+
+All nodes draw the same panel, so that all learn from the same batches and stay equal. A panel of one's own would be a
+smaller download too, but then no two nodes would learn the same, and nothing that compares weights could be used.
 
 **What that costs.** The majority is now one of the sample. :func:`captured` says how likely dishonest members hold it.
 The panel is known once the beacon is, for about one round: whoever can bribe or stop chosen members meanwhile is not in

@@ -17,6 +17,7 @@ from hailproof.policies.checks import Loaded, check_files, check_tensors, first_
 from hailproof.policies.engine import TransformersEngine
 from hailproof.policies.extras import require
 from hailproof.policies.fetched import fetched_folder
+from hailproof.policies.hub import check_hub
 from hailproof.policies.lora import Lora, add_lora
 from hailproof.policies.shipped import shipped_models
 
@@ -117,6 +118,8 @@ def _found(name: str) -> _Source:
         raise ModelError(f"Model {name} is a file; give the folder that it lies in, or a .gguf file.")
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
         raise ModelError(f"Model {name}: there is no such folder; check the path.")
+    if not folder.exists():
+        check_hub(name)
     adapter = find_adapter_config_file(str(folder))
     if adapter is not None:
         return _on_its_base(name, str(folder), Path(adapter))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from hailproof import registry
@@ -129,6 +129,23 @@ class Participant:
     malicious: MaliciousNode | None
     problems: Mapping[str, Problem]
 
+    def seated(self, index: int, seats: tuple[int, ...]) -> "Participant":
+        """The same node in a round in which others have slots.
+
+        Args:
+            index: Its own index.
+            seats: The nodes that have slots in the round.
+
+        Raises:
+            ConfigError: If there are more of them than the run deals slots to.
+        """
+        if self.node.nodes == (index,) and self.node.planner.present == seats:
+            return self
+        planner = replace(self.node.planner, seats=seats)
+        node = replace(self.node, nodes=(index,), planner=planner)
+        malicious = None if self.malicious is None else replace(self.malicious, node=index, planner=planner)
+        return replace(self, node=node, malicious=malicious)
+
 
 def shared(config: RunConfig) -> RunConfig:
     """The settled form of a configuration that the nodes of a real swarm share: whose hash names the swarm.
@@ -152,7 +169,7 @@ def build_participant(
 
     Args:
         config: What :func:`shared` gave, perhaps with another device or number of threads.
-        index: The node's place among the members.
+        index: The node's place among the members; of more of them than slots are dealt to, all take the same model.
         private_seed: Of the randomness that is its own.
         attack: What it does instead of sending what it should; ``None`` for an honest node.
 
@@ -163,7 +180,7 @@ def build_participant(
     task, sampling = settled.task(), config.sampling.build()
     planner, rewarder, chain = Planner(_rules(config), task.train), Rewarder(task), _chain(config)
     _check_chain(chain, config)
-    policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index])
+    policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index % config.swarm.nodes])
     node = _honest(
         config, (index,), policy, chain,
         planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,

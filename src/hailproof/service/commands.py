@@ -65,7 +65,10 @@ def node(
 def _lived(service: Any, files: Any, check: bool) -> int | None:
     """Runs a node until its end; ``None`` if it was only to be checked."""
     if check:
-        _say(f"Swarm {service.swarm_id}: this is node {service.index} of {len(files.swarm.members)}.")
+        who = f"node {service.index}" if service.heard else "a stranger that would ask to join"
+        _say(f"Swarm {service.swarm_id}: this is {who}; {len(files.swarm.members)} members are listed.")
+        if files.swarm.panel:
+            _say(_panel_said(len(files.swarm.members), files.swarm.panel))
         service.store.close()
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,6 +83,17 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
     finally:
         if stop_metrics:
             stop_metrics()
+
+
+def _panel_said(members: int, size: int) -> str:
+    """How likely a panel is captured, if a third of the members is malicious."""
+    from hailproof.exchange.panels import captured
+
+    risk = captured(members, members // 3, size)
+    return (
+        f"Each round is decided by {size} of them; if {members // 3} were malicious, they would decide one round in "
+        f"{1 / risk:.3g}." if risk else f"Each round is decided by {size} of them; {members // 3} could decide none."
+    )
 
 
 def _doing(service: Any = None) -> str:
@@ -109,36 +123,40 @@ def relay(
     requests_per_second: Annotated[float, typer.Option(help="Of one address, in the mean.", min=0.1)] = 200.0,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, to serve HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+    swarm_id: Annotated[
+        list[str] | None,
+        typer.Option(help="The id of each file's swarm, as 'hailproof node --check' shows it; else it is worked out."),
+    ] = None,
 ) -> None:
     """Keep envelopes for swarms whose nodes cannot reach each other; it needs no trust."""
     from hailproof.errors import ConfigError
     from hailproof.service.config import load_swarm
 
     files = [load_swarm(path) for path in swarm]
+    for file in files:
+        file.check_keys()
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("HTTPS needs a certificate and its key; give both --tls-cert and --tls-key.")
     try:
         import uvicorn
 
         from hailproof.service.patience import CONNECTIONS, Patient
-        from hailproof.service.relay import Quotas, Relay, pruning
+        from hailproof.service.relay import Quotas, Relay, keeping_up, pruning
     except ImportError as error:
         raise ConfigError("The relay needs starlette and uvicorn; install 'hailproof[swarm]'.") from error
-    from hailproof.exchange.gate import Gate, Limits
     from hailproof.exchange.stores import FolderStore
+    from hailproof.service.relay_swarms import gates_of, ids_of, standings_of
 
-    limits = Limits(
-        max(file.limits.batch for file in files),
-        max(file.limits.checkpoint for file in files),
-        max(len(file.members) for file in files),
-    )
-    gate = Gate(limits, {key for file in files for key in file.keys})
-    store = FolderStore(folder)
+    ids = ids_of(files, swarm_id or ())
+    store, gates = FolderStore(folder), gates_of(files, ids)
+    standings = standings_of(store, folder, files, ids, gates)
     quotas = Quotas(bytes_per_hour=megabytes_per_hour * 1e6, requests_per_second=requests_per_second)
-    _say(f"Relay for {len(gate.allowed or ())} keys at http{'s' if tls_cert else ''}://{host}:{port}, kept in {folder}")
-    with pruning(store, days * 86400):
+    keys = {key for file in files for key in file.keys}
+    _say(f"Relay for {', '.join(ids)} ({len(keys)} keys), kept in {folder}")
+    _say(f"It listens at http{'s' if tls_cert else ''}://{host}:{port}")
+    with pruning(store, days * 86400), keeping_up(standings):
         uvicorn.run(
-            Relay(store, gate, quotas).app, host=host, port=port, log_level="warning", ws="none",
+            Relay(store, *gates, quotas=quotas).app, host=host, port=port, log_level="warning", ws="none",
             limit_concurrency=CONNECTIONS, http=Patient, timeout_keep_alive=30, h11_max_incomplete_event_size=16384,
             ssl_certfile=tls_cert and str(tls_cert), ssl_keyfile=tls_key and str(tls_key),
         )  # fmt: skip
@@ -150,17 +168,19 @@ def status(
     web: Annotated[bool, typer.Option("--web", help="Serve a page that updates itself.")] = False,
     host: Annotated[str, typer.Option(help="With --web: the address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="With --web: the port.", min=1, max=65535)] = 8471,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="With --web: a name under which the page may be asked for; repeatable.")
+    ] = None,
 ) -> None:
     """Show who sent, who was caught, whether nodes learn, and whether they are equal."""
-    from hailproof.service.status import find_status, picture_of, read_status, status_app
+    from hailproof.service.status import find_status, hosts_of, picture_of, read_status, status_app
 
     files = find_status(folders)
     if web:
         import uvicorn
 
-        loopback = host in ("127.0.0.1", "localhost", "::1")
-        _say(f"Status: http://{host}:{port}/")
-        app = status_app(files, hosts=() if loopback else ("*",))
+        app = status_app(files, hosts=hosts_of(host, allow_host or ()))
+        _say(f"Status: http://{f'[{host}]' if ':' in host else host}:{port}/")
         uvicorn.run(app, host=host, port=port, log_level="warning", ws="none", timeout_graceful_shutdown=1)
         return
     if once or not console.is_terminal:

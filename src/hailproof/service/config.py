@@ -7,24 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hailproof.errors import ConfigError
+from hailproof.exchange.admission import Admission, Rolls
 from hailproof.exchange.gate import Limits
-from hailproof.exchange.rounds import Timing
-from hailproof.identity import parse_key
+from hailproof.exchange.timing import Timing
+from hailproof.identity import is_placeholder, parse_key
 from hailproof.runs.config import AttackConfig, RunConfig, read_toml
 from hailproof.settings import Count, Natural, Section, validated
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
 _MACHINE = ("threads", "name")
 """Keys of the run that may differ from machine to machine, beside ``swarm.device``."""
+MOST_MEMBERS = 10_000
+MOST_PLACES = 64
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 _TIMING = Timing()
 
 
 class TimingConfig(Section):
-    """Seconds that each phase of a round has at most; ``exchange.rounds.Timing`` says what each is for."""
+    """Seconds that each phase of a round has at most; ``exchange.timing.Timing`` says what each is for."""
 
     commit: Seconds = _TIMING.commit
     reveal: Seconds = _TIMING.reveal
@@ -46,19 +49,49 @@ class LimitsConfig(Section):
     checkpoint: Count = Limits().checkpoint
 
 
+class AdmissionConfig(Section):
+    """How strangers become members (``exchange.admission``); without seats nobody does.
+
+    Attributes:
+        seats: Strangers that can become members, all together, beside the members of the file.
+        rounds: Honest rounds that a stranger pays before it is heard.
+        places: Strangers that pay at the same time; without a fee, those that become members in one round.
+        hook: ``module:function(public_key, genesis) -> bool``, asked before a stranger may begin to pay; with
+            ``rounds = 0`` its answer, as a majority of the members gets it, is enough.
+    """
+
+    seats: Natural = 0
+    rounds: Annotated[int, Field(ge=0, le=10_000)] = 0
+    places: Annotated[int, Field(ge=1, le=MOST_PLACES)] = 4
+    hook: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+
+    @model_validator(mode="after")
+    def _costs_something(self) -> "AdmissionConfig":
+        if self.seats and not self.rounds and not self.hook:
+            raise ValueError("admission.seats lets strangers in for nothing; set admission.rounds, or a hook")
+        if not self.seats and (self.rounds or self.hook):
+            raise ValueError("admission has no seats, so that nobody can join; set admission.seats")
+        return self
+
+
 class SwarmFile(Section):
     """What all nodes of a swarm share, to the letter; its hash is part of the swarm's id.
 
     Attributes:
         name: What people call it.
         members: Public keys of all nodes, in the order of their indices: the allow-list.
+        admission: How strangers become members as well.
+        panel: Members that send and list in a round, an odd number, drawn anew for each round and the same for all
+            nodes; 0: all members do.
         run: Task, model, learner, defenses, rounds and seed.
         timing: Deadlines.
         limits: Sizes.
     """
 
     name: Annotated[str, Field(pattern=_NAME)] = "swarm"
-    members: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
+    members: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
+    admission: AdmissionConfig = AdmissionConfig()
+    panel: Natural = 0
     run: dict[str, Any] = Field(default_factory=dict)
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -75,23 +108,59 @@ class SwarmFile(Section):
             raise ValueError("a key is listed twice among the members; list each node once")
         return members
 
+    def check_keys(self) -> None:
+        """Makes sure that the members are keys that somebody made.
+
+        Raises:
+            ConfigError: If one is the placeholder of an example.
+        """
+        for key in self.keys:
+            if is_placeholder(key):
+                raise ConfigError(
+                    f"The member {key.hex()} is a placeholder, not a key that somebody made; replace it by what "
+                    "'hailproof keygen' shows."
+                )
+
     @property
     def keys(self) -> tuple[bytes, ...]:
         """The members' public keys."""
         return tuple(parse_key(member) for member in self.members)
 
+    @model_validator(mode="after")
+    def _are_not_too_many(self) -> "SwarmFile":
+        if self.most_members > MOST_MEMBERS:
+            raise ValueError(
+                f"{len(self.members)} members and {self.admission.seats} seats are more than {MOST_MEMBERS}; lower "
+                "admission.seats"
+            )
+        if self.panel and (self.panel % 2 == 0 or self.panel > self.most_members):
+            raise ValueError(
+                f"panel = {self.panel} is no odd number of at most {self.most_members} members; give one, or none"
+            )
+        return self
+
+    @property
+    def dealt(self) -> int:
+        """Members that the slots of a round are dealt to."""
+        return self.panel or self.most_members
+
+    @property
+    def most_members(self) -> int:
+        """Members that there may ever be."""
+        return len(self.members) + self.admission.seats
+
     def run_config(self) -> RunConfig:
         """The run as it is written, not yet settled.
 
         Raises:
-            ConfigError: If a key is wrong, or it has another number of nodes than there are members.
+            ConfigError: If a key is wrong, or it has another number of nodes than slots are dealt to.
         """
-        tree = {**self.run, "swarm": {"nodes": len(self.members), **self.run.get("swarm", {})}}
+        tree = {**self.run, "swarm": {"nodes": self.dealt, **self.run.get("swarm", {})}}
         config = validated(RunConfig, tree)
-        if config.swarm.nodes != len(self.members):
-            raise ConfigError(
-                f"run.swarm.nodes = {config.swarm.nodes}, but {len(self.members)} members are listed; leave it out."
-            )
+        if config.swarm.nodes != self.dealt:
+            seats = f" and {self.admission.seats} seats" if self.admission.seats else ""
+            found = f"the panel has {self.panel}" if self.panel else f"{len(self.members)} members are listed{seats}"
+            raise ConfigError(f"run.swarm.nodes = {config.swarm.nodes}, but {found}; leave it out.")
         return config
 
     def id_of(self, settled: RunConfig) -> str:
@@ -102,12 +171,27 @@ class SwarmFile(Section):
             "run": run, "members": [key.hex() for key in self.keys],
             "timing": self.timing.model_dump(), "limits": self.limits.model_dump(),
         }  # fmt: skip
+        if self.admission.seats:
+            shared["admission"] = self.admission.model_dump()
+        if self.panel:
+            shared["panel"] = self.panel
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 
     def limits_of(self) -> Limits:
         """The sizes as gates take them."""
-        return Limits(self.limits.batch, self.limits.checkpoint, len(self.members))
+        welcomed = 2 * self.admission.places if self.admission.seats else 0
+        return Limits(self.limits.batch, self.limits.checkpoint, self.most_members + welcomed)
+
+    def rolls(self, seed: int) -> Rolls:
+        """Who belongs to the swarm before its first round.
+
+        Args:
+            seed: The seed of the run.
+        """
+        given = self.admission
+        admission = Admission(self.most_members, given.rounds, given.places) if given.seats else None
+        return Rolls(self.keys, admission, seed, self.panel)
 
 
 class NodeConfig(Section):

@@ -2,6 +2,9 @@
 
     [catch up or mend] -> produce -> exchange -> consume -> checkpoint -> states -> [mend] -> record
 
+A key that the swarm's file does not list is a stranger's. Where strangers may join, its node asks to, and while it is
+on trial it draws what it owes (``trials``), follows the rounds and learns from them as all do, but is not heard.
+
 What it learns from is decided by ``exchange.rounds``; what it makes of it by ``node.HonestNode``, the same code as in
 the simulation. Everything it needs to go on after ``kill -9`` is in its folder: a checkpoint of each round, and a
 journal of what it has said, so that it never says two things.
@@ -11,24 +14,28 @@ import fcntl
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import torch
 
 from hailproof.errors import ConfigError, RunBusyError, RunError
+from hailproof.exchange.admission import Floor, Roll
+from hailproof.exchange.deciding import Gathered, majority
 from hailproof.exchange.gate import Gate
-from hailproof.exchange.rounds import Gathered, Stopped, StoreExchange, Unavailable, majority
+from hailproof.exchange.rounds import Stopped, StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore
 from hailproof.identity import Identity
 from hailproof.records import NodeRound, Submission
 from hailproof.runs.build import Participant, build_participant, shared
 from hailproof.runs.files import make_folder, replacing
 from hailproof.seeds import derive
-from hailproof.service.config import NodeFiles
+from hailproof.service.config import NodeFiles, SwarmFile
+from hailproof.service.hooks import Doorkeeper, load_hook
 from hailproof.service.open import open_store
 from hailproof.service.records import Log, Records, round_line
 from hailproof.service.state import restore, snapshot, weights_hash
+from hailproof.service.trials import is_honest, trial_batch
 from hailproof.tracking.seen import seen_by_node
 from hailproof.tracking.watch import Watch
 from hailproof.wire import State, Want, encoded
@@ -58,12 +65,14 @@ class NodeService:
     def __init__(self, files: NodeFiles, log: Log | None = None, watch: Watch | None = None) -> None:
         node, swarm = files.node, files.swarm
         identity = Identity.load(files.path(node.identity))
-        if identity.key not in swarm.keys:
+        if identity.key not in swarm.keys and not swarm.admission.seats:
             raise ConfigError(
                 f"The key {identity.name} is not among the swarm's members; add it to 'members' on every node."
             )
-        self.index = swarm.keys.index(identity.key)
+        swarm.check_keys()
         run = shared(swarm.run_config())
+        self._nobody = swarm.most_members
+        self.index = swarm.keys.index(identity.key) if identity.key in swarm.keys else self._nobody
         self.swarm_id = swarm.id_of(run)
         machine: dict[str, Any] = {"threads": node.threads}
         if node.device is not None:
@@ -72,7 +81,7 @@ class NodeService:
         make_folder(self.folder)
         self._lock = self._locked()
         self.stopping = threading.Event()
-        self.log = log or Log(node=self.index)
+        self.log = log or Log(node=self._label)
         self.records = Records(self.folder, node.retention)
         self.watch = watch or Watch()
         if node.threads:
@@ -81,20 +90,37 @@ class NodeService:
         self.participant: Participant = build_participant(
             run.model_copy(update=machine), self.index, private, node.attack
         )
+        if (swarm.admission.seats or swarm.panel) and not self._compares:
+            raise ConfigError(
+                "Strangers can join, and panels be drawn, where all nodes hold the same weights, which can be compared "
+                "and taken up; leave admission and panel out, or use one model and swarm.sharing = all."
+            )
         self.settings = node
         self.rounds = run.rounds
         self.timing = swarm.timing.build()
-        self.gate = Gate(swarm.limits_of(), swarm.keys, self.swarm_id)
+        self.gate = Gate(swarm.limits_of(), swarm.keys, self.swarm_id, strangers=swarm.admission.seats > 0)
         self.store = open_store(node.exchange, node.options, self.gate, files.base)
         self.exchange = StoreExchange(
-            self.store, identity, swarm.keys, self.swarm_id, self.timing, self.gate,
+            self.store, identity, swarm.rolls(run.seed), self.swarm_id, self.timing, self.gate,
             FolderStore(self.folder / "journal"), stopping=self.stopping.is_set, tell=self._waiting,
+            admits=self._doorkeeper(swarm),
         )  # fmt: skip
+        self.exchange.failures.tell = lambda said: self.log("store_failed", error=said)
+        self._honest: frozenset[bytes] = frozenset()
         self.round = 0
         self.equal: bool | None = None
         self.mended = 0
         self._learned = -1
-        self._size = len(snapshot(self.participant.node, 0))
+        self._size = len(self._snapshot(0))
+
+    def _doorkeeper(self, swarm: SwarmFile) -> Callable[[bytes], bool]:
+        """Says which strangers may begin to pay for a name."""
+        if not swarm.admission.hook:
+            return lambda key: True
+        genesis = {
+            "swarm": self.swarm_id, "name": swarm.name, "members": [key.hex() for key in swarm.keys], "run": swarm.run,
+        }  # fmt: skip
+        return Doorkeeper(load_hook(swarm.admission.hook), genesis, lambda said: self.log("hook_failed", error=said))
 
     def _locked(self) -> Any:
         """Locks the folder: two processes of one key would contradict each other."""
@@ -109,7 +135,23 @@ class NodeService:
         return lock
 
     def _waiting(self, phase: str) -> None:
-        self.records.tell(phase=phase, round=self.round + 1)
+        self.records.tell(phase=phase if self.heard else f"{phase}, {self._standing}", round=self.round + 1)
+
+    @property
+    def heard(self) -> bool:
+        """Whether this node is a member: before that, nobody learns from it."""
+        return self.index != self._nobody
+
+    @property
+    def _label(self) -> int | str:
+        return self.index if self.heard else "stranger"
+
+    @property
+    def _standing(self) -> str:
+        """What a stranger is told of its way into the swarm."""
+        key = self.exchange.identity.key
+        trial = next((each for each in self.exchange.rolls.latest.trials if each.key == key), None)
+        return "asking to join" if trial is None else f"on trial, {trial.paid} rounds paid"
 
     # -- the life of a node
 
@@ -137,28 +179,30 @@ class NodeService:
 
     def _begin(self) -> None:
         """Takes up the own last checkpoint, or begins with the others."""
-        node = self.participant.node
         for path in sorted((self.folder / "checkpoints").glob("*.safetensors"), reverse=True):
             try:
-                self.round = restore(node, path.read_bytes())
+                self.round = self._restored(path.read_bytes())
                 break
             except (RunError, OSError) as error:
                 self.log("checkpoint_damaged", path=str(path), error=str(error))
         self.records.tell(
-            node=self.index, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
-            members=len(self.exchange.members), round=self.round, started=time.time(),
+            node=self._label, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
+            members=len(self.exchange.rolls.latest.members), round=self.round, started=time.time(),
         )  # fmt: skip
         for line in self.records.lines():
             if isinstance(reward := line.get("own_reward"), int | float):
                 self.watch.tally.remember(line["round"], reward)
         self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
-        if self.round:
+        if self.round and self.exchange.identity.key in self.exchange.floor(self.round).heard:
             self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
+        if not self.round and not self.heard:
+            self._join()
+            return
         if self.round or self.exchange.finished(1) or self.exchange.waited():
             return
         own = self._state(0, _NOTHING)
         first = self.exchange.lobby(own)
-        best = majority(first, self.exchange.quorum)
+        best = majority(first, self.exchange.quorum(0))
         if self._compares and best is not None and best != own.checkpoint:
             raise RunError(
                 "This node begins with other weights than the majority of the swarm; check that 'models' names the "
@@ -166,11 +210,48 @@ class NodeService:
             )
         self._name_those_apart(0, first)
 
+    def _join(self) -> None:
+        """Asks to join until a majority of the members is for it, and takes up what they hold."""
+        asked = 0
+        while True:
+            latest = self.exchange.latest()
+            if self._seated() or self._on_trial:
+                break
+            if latest >= self.rounds:
+                raise RunError("The swarm has played its last round; a stranger can join while it plays.")
+            if latest > asked:
+                self.log("asks", round=latest + 1)
+                self.exchange.ask(latest + 1)
+                asked = latest
+            self.round = latest
+            self._waiting("waiting")
+            if self.stopping.wait(5 * self.timing.poll):
+                raise Stopped
+        self.log("joined", round=latest, member=self.heard)
+        self._mend(latest, "joined")
+
+    @property
+    def _on_trial(self) -> bool:
+        return any(trial.key == self.exchange.identity.key for trial in self.exchange.rolls.latest.trials)
+
+    def _seated(self) -> bool:
+        """Takes the own place among the members; whether it has one."""
+        index = self.exchange.index.get(self.exchange.identity.key, self._nobody)
+        if index != self.index:
+            self.index = index
+            self.log("seated", index=index, round=self.exchange.rolls.latest.round)
+            self.records.tell(node=index)
+        return self.heard
+
     def _next(self) -> None:
         """Plays the next round, or catches up."""
         try:
             latest = self.exchange.latest() if self.exchange.finished(self.round + 1) else 0
-            if latest - self.round > self.settings.catch_up and self._compares:
+            self._seated()
+            behind = latest - self.round > self.settings.catch_up and self._compares
+            if behind and not self.heard and not self._on_trial:
+                self._join()
+            elif behind:
                 self._mend(latest, "behind")
             else:
                 self._play(self.round + 1)
@@ -191,10 +272,15 @@ class NodeService:
     def _play(self, round: int) -> None:
         started = time.perf_counter()
         followed = self.exchange.finished(round)
-        submissions = None if followed else self._produce(round)
+        floor = self.exchange.floor(round)
+        self._take_seats(floor)
+        submissions = None if followed or self.exchange.identity.key not in floor.heard else self._produce(round)
+        if not followed and not self.heard:
+            self._pay(round, floor)
         produced = time.perf_counter()
-        gathered = self.exchange.gather(round, submissions)
+        gathered = self.exchange.gather(round, submissions, self._honest, followed)
         exchanged = time.perf_counter()
+        self._honest = frozenset() if followed else self._judged(round, gathered)
         view = self._learn(round, gathered)
         learned = time.perf_counter()
         own = self._state(round, gathered.decision)
@@ -204,18 +290,43 @@ class NodeService:
         try:
             states = self.exchange.agree(round, own, followed)
         finally:
-            best = majority(states, self.exchange.quorum)
+            best = majority(states, floor.quorum)
             self.equal = None if best is None or not self._compares else best == own.checkpoint
             seconds = {
                 "produce": produced - started, "exchange": exchanged - produced, "learn": learned - exchanged,
                 "agree": time.perf_counter() - learned,
             }  # fmt: skip
-            self._record(round, view, gathered, states, seconds, followed)
+            self._record(round, view, gathered, own, states, seconds, followed)
+        self._seated()
         self._name_those_apart(round, states)
         if self.equal is False:
             self._mend(round, "apart")
         elif self._compares:
             self._serve(round, states, best)
+
+    def _take_seats(self, floor: Floor) -> None:
+        """Deals the round's slots to those that are heard in it."""
+        if not self.exchange.rolls.fixed:
+            seats = tuple(self.exchange.index[key] for key in floor.heard)
+            self.participant = self.participant.seated(self.index, seats)
+
+    def _pay(self, round: int, floor: Floor) -> None:
+        """Shows the work of a round by which a stranger pays, or asks to be let in."""
+        key = self.exchange.identity.key
+        if key in floor.trials:
+            self.exchange.offer(round, trial_batch(self.participant.node, round, key))
+        elif not self._on_trial:
+            self.exchange.ask(round)
+
+    def _judged(self, round: int, gathered: Gathered) -> frozenset[bytes]:
+        """The strangers whose work of a round was honest, judged with the weights that it was drawn with.
+
+        Whoever is not asked in the next round need not judge.
+        """
+        if self.exchange.identity.key not in self.exchange.floor(round + 1).heard:
+            return frozenset()
+        node, offered = self.participant.node, self.exchange.offered(round)
+        return frozenset(key for key, batch in offered.items() if is_honest(node, round, key, batch, gathered.beacon))
 
     def _produce(self, round: int) -> list[Submission]:
         participant = self.participant
@@ -233,7 +344,7 @@ class NodeService:
 
     def _state(self, round: int, decision: bytes) -> State:
         """Writes the checkpoint of a round, and says what is in it."""
-        data = snapshot(self.participant.node, round)
+        data = self._snapshot(round)
         self._size = max(self._size, len(data))
         folder = self.folder / "checkpoints"
         make_folder(folder)
@@ -243,6 +354,21 @@ class NodeService:
             old.unlink(missing_ok=True)
         closed = int(time.time() * 1000)
         return State(decision, weights_hash(self.participant.node), hashlib.sha256(data).digest(), closed)
+
+    def _snapshot(self, round: int) -> bytes:
+        rolls = self.exchange.rolls
+        roll = None if rolls.fixed else rolls.after(round)
+        return snapshot(self.participant.node, round, None if roll is None else roll.plain())
+
+    def _restored(self, data: bytes) -> int:
+        """Takes up a checkpoint; returns its round."""
+        round, public = restore(self.participant.node, data)
+        if (public is None) != self.exchange.rolls.fixed:
+            raise RunError("A checkpoint is that of a swarm with another way to become a member; use another.")
+        if public is not None:
+            self.exchange.restore(Roll.of_plain(public))
+            self._seated()
+        return round
 
     # -- being equal
 
@@ -254,7 +380,7 @@ class NodeService:
         for index, state in sorted(states.items()):
             groups.setdefault(state.checkpoint.hex()[:16], []).append(index)
         if len(groups) > 1:
-            best = majority(states, self.exchange.quorum)
+            best = majority(states, self.exchange.quorum(round))
             apart = [index for index, state in states.items() if best is not None and state.checkpoint != best]
             decisions = len({state.decision for state in states.values()})
             self.log("apart", round=round, groups=groups, decisions=decisions, majority=best and best.hex()[:16])
@@ -269,10 +395,10 @@ class NodeService:
         deadline = time.monotonic() + 3 * self.timing.until("state")
         while time.monotonic() < deadline:
             for candidate in range(max(round, self.exchange.latest()), round - 1, -1):
-                best = majority(self.exchange.states(candidate), self.exchange.quorum)
+                best = majority(self.exchange.states(candidate), self.exchange.quorum(candidate))
                 data = self.exchange.checkpoint(candidate, best, _GROWTH * self._size) if best is not None else None
                 if data is not None:
-                    self.round = restore(self.participant.node, data)
+                    self.round = self._restored(data)
                     self._learned = self.round
                     folder = self.folder / "checkpoints"
                     make_folder(folder)
@@ -311,8 +437,9 @@ class NodeService:
         deadline = time.monotonic() + self.timing.state
         while time.monotonic() < deadline:
             states = self.exchange.states(self.round)
-            best = majority(states, self.exchange.quorum)
-            if len(states) == len(self.exchange.members) and len({each.checkpoint for each in states.values()}) == 1:
+            best = majority(states, self.exchange.quorum(self.round))
+            heard = len(self.exchange.floor(self.round).heard)
+            if len(states) == heard and len({each.checkpoint for each in states.values()}) == 1:
                 return
             self._serve(self.round, states, best)
             if self.stopping.wait(10 * self.timing.poll):
@@ -325,12 +452,12 @@ class NodeService:
         round: int,
         view: NodeRound,
         gathered: Gathered,
+        own: State,
         states: Mapping[int, State],
         seconds: Mapping[str, float],
         followed: bool,
     ) -> None:
-        exchange = self.exchange
-        own = states.get(self.index)
+        exchange, roll = self.exchange, self.exchange.rolls.latest
         node = self.participant.node
         suspended = node.suspended(round + 1)
         names = tuple(defense.name for defense in node.chain.defenses)
@@ -344,7 +471,9 @@ class NodeService:
                 "suspended": sorted(suspended),
                 "decision": gathered.decision.hex(),
                 "beacon": gathered.beacon,
-                "weights": own.weights.hex() if own else None,
+                "weights": own.weights.hex(),
+                "members": len(roll.members),
+                "trials": {trial.key.hex(): trial.paid for trial in roll.trials},
                 "equal": self.equal,
                 "compared": len(states),
                 "stalled": gathered.stalled,

@@ -26,6 +26,11 @@ def open_store(address: str, options: Mapping[str, Any], gate: Gate, base: Path)
     """
     scheme = address.partition("://")[0] if "://" in address else ""
     if address == "zenoh":
+        if gate.strangers:
+            raise ConfigError(
+                "Peers of zenoh keep what anybody sends them, so strangers could fill them; use a relay, a folder or a "
+                "bucket where admission.seats is set."
+            )
         wrong = [key for key, value in options.items() if not isinstance(value, str)]
         if wrong:
             raise ConfigError(f"options.{wrong[0]} is no text; write keys of zenoh's configuration as JSON5 in quotes.")

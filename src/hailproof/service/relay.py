@@ -5,18 +5,22 @@
     GET /list/PREFIX/        names, one a line        GET /parts/PREFIX/   what stands before the next slash
     GET /health              refusals by reason, objects and bytes kept
 
-It checks what it keeps as a node does (``exchange.gate``): only a key on its list can put anything, only under its own
-name, at most twice in one place, and only so many bytes an hour. It holds no key itself, so that it can forge nothing.
-It can withhold: that is all that those who use it depend on it for.
+It checks what it keeps as a node does (``exchange.gate``): it takes nothing but what belongs to the swarms that it was
+started for; of them only a key on the swarm's list can put anything, only under its own name, at most twice in one
+place, and only so many bytes an hour. Where strangers may join, it reads who belongs to the swarm by now as everybody
+can, and all strangers together have the quota of one member. It holds no key itself, so that it can forge nothing. It
+can withhold: that is all that those who use it depend on it for.
 """
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from starlette.applications import Starlette
@@ -25,9 +29,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from hailproof.errors import PeerError, StoreError
+from hailproof.errors import PeerError, RunError, StoreError
+from hailproof.exchange.admission import Roll
 from hailproof.exchange.gate import Gate
+from hailproof.exchange.standing import Standing
 from hailproof.exchange.stores import FolderStore, Store
+from hailproof.runs.files import replacing
 from hailproof.wire import OVERHEAD, Place, opened_head
 
 MOST_NAMES = 100_000
@@ -50,6 +57,8 @@ class Quotas:
         seconds: For the signed head of a body; and for the rest, beside what its size needs.
         bytes_per_second: Of a body, in the mean; a slower one is cut off.
         bytes_of_object: That an object takes of the quota at least, since a small one takes folders and a block, too.
+        joins_per_hour: Requests of strangers to join a swarm, all together.
+        joins_of_address: Of them, those of one address.
     """
 
     bytes_per_hour: float = 2 << 30
@@ -61,6 +70,8 @@ class Quotas:
     seconds: float = 30.0
     bytes_per_second: float = 64 << 10
     bytes_of_object: int = 32 << 10
+    joins_per_hour: float = 240.0
+    joins_of_address: float = 60.0
 
 
 @final
@@ -95,15 +106,18 @@ class Relay:
 
     Args:
         store: Where it keeps frames.
-        gate: What it lets in.
+        gates: What it lets in of each swarm; a gate without a swarm lets in what belongs to any.
         quotas: How much of it.
     """
 
-    def __init__(self, store: Store, gate: Gate, quotas: Quotas | None = None) -> None:
-        self.store, self.gate, self.quotas = store, gate, quotas or Quotas()
+    def __init__(self, store: Store, *gates: Gate, quotas: Quotas | None = None) -> None:
+        self.store, self.gates, self.quotas = store, gates, quotas or Quotas()
+        self.refused: Counter[str] = Counter()
         self.kept = {"objects": 0, "bytes": 0}
         self._of_key = Buckets(self.quotas.bytes_per_hour / 3600, self.quotas.bytes_per_hour)
         self._of_address = Buckets(self.quotas.requests_per_second, self.quotas.burst)
+        self._joins = Buckets(self.quotas.joins_per_hour / 3600, self.quotas.joins_per_hour)
+        self._joins_of = Buckets(self.quotas.joins_of_address / 3600, self.quotas.joins_of_address)
         self._uploads = asyncio.Semaphore(self.quotas.uploads)
         self._reading = 0
         self._uploads_of: Counter[bytes] = Counter()
@@ -117,6 +131,11 @@ class Relay:
             ]
         )
 
+    @property
+    def _largest(self) -> int:
+        """The most bytes that an object has."""
+        return max(gate.limits.checkpoint for gate in self.gates) + OVERHEAD
+
     def _too_many(self, request: Request) -> Response | None:
         address = request.client.host if request.client else ""
         if self._of_address.take(address):
@@ -127,11 +146,15 @@ class Relay:
         if (refusal := self._too_many(request)) is not None:
             return refusal
         name = request.path_params["name"]
+        gate = self._gate_of(name)
+        if gate is None:
+            self.refused["wrong swarm"] += 1
+            return PlainTextResponse("wrong swarm", 403)
         try:
-            limit = self.gate.limit(name)
-            return await self._received(request, name, limit)
+            limit = gate.limit(name)
+            return await self._received(request, gate, name, limit)
         except PeerError as error:
-            self.gate.refuse(error, name)
+            gate.refuse(error, name)
             return PlainTextResponse(error.reason, 413 if error.reason == "oversized" else 403)
         except StoreError:
             return PlainTextResponse("the relay cannot keep it now", 503)
@@ -140,7 +163,12 @@ class Relay:
         except TimeoutError:
             return PlainTextResponse("too slow", 408, {"Connection": "close"})
 
-    async def _received(self, request: Request, name: str, limit: int) -> Response:
+    def _gate_of(self, name: str) -> Gate | None:
+        """The gate of the swarm that a name begins with; ``None`` if this relay does not serve it."""
+        swarm = name.partition("/")[0]
+        return next((gate for gate in self.gates if gate.swarm in (swarm, None)), None)
+
+    async def _received(self, request: Request, gate: Gate, name: str, limit: int) -> Response:
         """Reads a body and keeps it; until the signature of its head is checked, nothing is reserved for it.
 
         Raises:
@@ -153,12 +181,12 @@ class Relay:
             while header is None:
                 part = await anext(stream, None)
                 if part is None:
-                    return await self._keep(name, bytes(data))
+                    return await self._keep(request, gate, name, bytes(data))
                 data += part
                 if len(data) > limit:
                     raise _too_much(name)
-                header = opened_head(bytes(data[:OVERHEAD]), limit - OVERHEAD, self.gate.allowed, place)
-        size, sender = header.size, place.sender
+                header = opened_head(bytes(data[:OVERHEAD]), limit - OVERHEAD, gate.signers(place), place)
+        size, sender = header.size, place.sender if gate.signers(place) else b"strangers"
         if (
             self._reading and self._reading + size > self.quotas.bytes_at_once
         ) or self._uploads_of[sender] >= self.quotas.uploads_of_key:
@@ -173,26 +201,36 @@ class Relay:
                         raise _too_much(name)
             if len(data) > size + OVERHEAD:
                 raise _too_much(name)
-            return await self._keep(name, bytes(data))
+            return await self._keep(request, gate, name, bytes(data))
         finally:
             self._reading -= size
             self._uploads_of[sender] -= 1
 
-    async def _keep(self, name: str, data: bytes) -> Response:
+    async def _keep(self, request: Request, gate: Gate, name: str, data: bytes) -> Response:
         """Checks and keeps a frame; what was kept before is not charged again."""
         if await run_in_threadpool(self._has, name, data):
             return PlainTextResponse("there already", 200)
-        key = name.split("/")[3]
-        if not self._of_key.take(key, max(len(data), self.quotas.bytes_of_object)):
-            return PlainTextResponse("over the quota of its key", 429, {"Retry-After": "60"})
         try:
-            await run_in_threadpool(self.gate.take, name, data, True)
+            await run_in_threadpool(gate.take, name, data, True)
         except PeerError as error:
             return PlainTextResponse(error.reason, 409 if error.reason == "equivocating" else 403)
+        if not self._may_keep(request, gate, name, len(data)):  # not before: what another sent is not on its account
+            return PlainTextResponse("over the quota of its key", 429, {"Retry-After": "60"})
         new = await run_in_threadpool(self.store.put, name, data)
         self.kept["objects"] += new
         self.kept["bytes"] += len(data) * new
         return PlainTextResponse("kept", 201 if new else 200)
+
+    def _may_keep(self, request: Request, gate: Gate, name: str, size: int) -> bool:
+        """Takes a frame off the quota of its key; keys of strangers cost nothing, so they have one quota together."""
+        swarm, _, phase, key, _ = name.split("/")
+        charged = max(size, self.quotas.bytes_of_object)
+        if gate.allowed is None or bytes.fromhex(key) in gate.allowed:
+            return self._of_key.take(key, charged)
+        if phase == "join":
+            address = request.client.host if request.client else ""
+            return self._joins_of.take(address) and self._joins.take(swarm)
+        return self._of_key.take(swarm, charged)
 
     def _has(self, name: str, data: bytes) -> bool:
         try:
@@ -210,7 +248,7 @@ class Relay:
                 return FileResponse(path, media_type=_BYTES, headers=_FOR_EVER)
             return PlainTextResponse("there is no such object", 404)
         try:
-            data = await run_in_threadpool(self.store.get, name, self.gate.limits.checkpoint + (1 << 20))
+            data = await run_in_threadpool(self.store.get, name, self._largest)
         except (PeerError, StoreError):
             data = None
         if data is None:
@@ -230,7 +268,8 @@ class Relay:
         return PlainTextResponse("\n".join(names))
 
     async def _health(self, request: Request) -> Response:
-        return JSONResponse({"kept": self.kept, "refused": dict(self.gate.refused)})
+        refused = sum((gate.refused for gate in self.gates), self.refused.copy())
+        return JSONResponse({"kept": self.kept, "refused": dict(refused)})
 
 
 def _too_much(name: str) -> PeerError:
@@ -255,3 +294,57 @@ def pruning(store: FolderStore, seconds: float, every: float = 600.0) -> Iterato
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def keeping_up(standings: Mapping[Path, Standing], every: float = 1.0) -> Iterator[None]:
+    """Reads now and then who belongs to some swarms, from a thread of its own.
+
+    Args:
+        standings: By the file in which that is kept, so that it outlives the rounds that are removed.
+        every: Seconds between two looks.
+    """
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(every):
+            for path, standing in standings.items():
+                before = standing.rolls.latest
+                standing.latest()
+                if standing.rolls.latest != before:
+                    save_roll(path, standing.rolls.latest)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def save_roll(path: Path, roll: Roll) -> None:
+    """Keeps who belongs to a swarm; if that fails it is tried again after the next round."""
+    with suppress(OSError, RunError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(roll.plain()), encoding="utf-8")
+
+
+def load_roll(path: Path, founders: Sequence[bytes]) -> Roll | None:
+    """Who belonged to a swarm when that was kept last; ``None`` if it never was.
+
+    Raises:
+        RunError: If the file is damaged or another swarm's.
+    """
+    if not path.is_file():
+        return None
+    try:
+        roll = Roll.of_plain(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError, RunError) as error:
+        raise RunError(
+            f"{path} is damaged ({error!s:.200}); move it away, and the relay reads the rounds anew."
+        ) from error
+    if roll.members[: len(founders)] != tuple(founders):
+        raise RunError(f"{path} is that of a swarm with other members; move it away.")
+    return roll

@@ -21,23 +21,29 @@ from hailproof.protocols import Learner
 _FORMAT = 1
 
 
-def snapshot(node: HonestNode, round: int) -> bytes:
+def snapshot(node: HonestNode, round: int, public: Any = None) -> bytes:
     """What a node holds after a round.
+
+    Args:
+        node: The node.
+        round: The round.
+        public: What is public of the swarm and changes with its rounds, in plain types; ``None`` if nothing does.
 
     Raises:
         RunError: If a defense remembers something that is no plain type.
     """
     tensors: dict[str, torch.Tensor] = {}
-    rest = _stripped({"learner": node.learner.state_dict(), "chain": node.chain.state()}, "", tensors)
+    held = {"learner": node.learner.state_dict(), "chain": node.chain.state()}
+    rest = _stripped(held if public is None else {**held, "public": public}, "", tensors)
     plain = msgspec.msgpack.encode([_FORMAT, round, rest])
     return save(tensors, {"hailproof": base64.b85encode(plain).decode()})
 
 
-def restore(node: HonestNode, data: bytes) -> int:
+def restore(node: HonestNode, data: bytes) -> tuple[int, Any]:
     """Takes up what :func:`snapshot` gave; a stranger's bytes must have been compared with a hash before.
 
     Returns:
-        The round after which it was taken.
+        The round after which it was taken, and what was public of the swarm; ``None`` if that never changes.
 
     Raises:
         RunError: If it is damaged, or that of another model or chain of defenses.
@@ -56,7 +62,7 @@ def restore(node: HonestNode, data: bytes) -> int:
     except (SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise RunError(f"A checkpoint cannot be taken up ({str(error).splitlines()[0]:.200}); use another.") from error
     node.policy.engine.refresh()
-    return round
+    return round, state.get("public")
 
 
 def _load(learner: Learner, state: dict[str, Any]) -> None:

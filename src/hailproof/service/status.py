@@ -1,6 +1,7 @@
 """``hailproof status``: what nodes of this machine say of themselves, as a table or as a page that updates itself."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hailproof.errors import RunError
+from hailproof.errors import ConfigError, RunError
 from hailproof.parsing import printable
 from hailproof.runs.files import read_json
 from hailproof.service.records import STATUS
 
 PAGE_ONLY = ("weights", "learning")
 """What a terminal has no room for: the answer whether a node learns stands below the table."""
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
 SILENT = 120.0
 """Seconds after which a status that has not changed is shown as old."""
 
@@ -141,6 +143,37 @@ source.onerror = () => { said.textContent = "the status server does not answer; 
 """Texts of nodes go into the page as text, never as HTML."""
 
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def hosts_of(address: str, named: Sequence[str]) -> tuple[str, ...]:
+    """The names under which the page may be asked for.
+
+    A web page elsewhere can have a reader's browser ask this server under a name of its own, and read the answer; so a
+    server answers under the names that its owner knows, and under no others.
+
+    Args:
+        address: The address that is listened at.
+        named: Further names, without a port.
+
+    Raises:
+        ConfigError: If a name is none, or all addresses are listened at and none is named.
+    """
+    for name in named:
+        if not _HOST.fullmatch(name):
+            raise ConfigError(f"--allow-host {name!r:.80} names no host; give a name or address without port or '*'.")
+    if address in ("127.0.0.1", "localhost", "::1"):
+        return (*_LOOPBACK, *named)
+    everywhere = address in ("0.0.0.0", "::", "")
+    if everywhere and not named:
+        raise ConfigError(
+            f"At '{address}' the page can be reached under names that only you know; give each with --allow-host, or "
+            "one address with --host."
+        )
+    own = f"[{address}]" if ":" in address else address
+    return (*_LOOPBACK, *(() if everywhere else (own,)), *named)
+
+
 def status_app(files: Sequence[Path], every: float = 1.0, hosts: Sequence[str] = ()) -> Any:
     """The application that serves the page.
 
@@ -173,7 +206,7 @@ def status_app(files: Sequence[Path], every: float = 1.0, hosts: Sequence[str] =
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    named = list(hosts) or ["127.0.0.1", "localhost", "[::1]"]
+    named = list(hosts) or [*_LOOPBACK]
     return Starlette(
         routes=[Route("/", page), Route("/events", events)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=named)],
