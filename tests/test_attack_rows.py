@@ -221,9 +221,9 @@ def test_an_attack_that_never_begins_is_refused():
 
 def test_turns_need_two_who_take_them_and_rounds_for_both():
     def refused(turns: int, malicious: int, rounds: int, **attack: int) -> str | None:
-        attack = {"name": "text", "turns": turns, "malicious": malicious, **attack}
+        tree = {"name": "text", "turns": turns, "malicious": malicious, **attack}
         try:
-            settle(validated(RunConfig, {"attack": attack, "rounds": rounds}))
+            settle(validated(RunConfig, {"attack": tree, "rounds": rounds}))
         except ConfigError as error:
             return str(error)
         return None
