@@ -164,7 +164,7 @@ def test_what_was_promised_must_come(need):
 
 def test_a_chain_that_reads_needs_prompts(read):
     shield = Shield("token_credit", **read)
-    with pytest.raises(ConfigError, match="needs what was asked; give prompts"):
+    with pytest.raises(ConfigError, match="needs the prompts too; give prompts"):
         shield.screen(completions=[RIGHT])
 
 
