@@ -69,7 +69,7 @@ def test_five_lines(read):
         (["equation"], {}, "did you mean 'equations'"),
         (["equations", "equations"], {}, "stands in the chain twice"),
         ([("equations", {"unit": "page"})], {}, "The option 'unit'"),
-        ([("equations", {"unit": "sentence"})], {}, "equations needs model and tokens; give model= and tokenizer=."),
+        ([("equations", {"unit": "sentence"})], {}, "with unit = sentence needs model and tokens; give model= and to"),
         ([("texts", {"unit": "sentence"})], {}, "takes no options"),
         (["texts"], {}, "needs model and tokens; give model="),
         (["length"], {}, "no limit"),
