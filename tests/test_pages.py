@@ -3,10 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from hailproof.cli import main
+from hailproof.cli import app, main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (
@@ -50,3 +52,24 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
                 found = re.search(r"# exit (\d)$", line)
                 assert played(line, monkeypatch) == (int(found[1]) if found else 0), line
     assert languages <= {"python", "bash", "text", "yaml", "json", "toml"} and languages & {"python", "bash"}
+
+
+def typed(text: str) -> list[str]:
+    """The commands that a page shows, in fences or indented; lines that end in a backslash go on."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return re.findall(r"^(?: {4})?(hailproof .*)$", joined, re.MULTILINE)
+
+
+def test_every_command_that_is_shown_can_be_typed():
+    """They are read, not run: no page names a command, an option or an argument that there is not."""
+    pages = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+    shown = [(page.name, line) for page in pages for line in typed(page.read_text(encoding="utf-8"))]
+    assert len(shown) > 40
+    for name, line in shown:
+        command: Any = typer.main.get_command(app)
+        _, *arguments = shlex.split(line, comments=True)
+        while hasattr(command, "commands"):
+            assert arguments and arguments[0] in command.commands, f"{name}: {line}"
+            command, arguments = command.commands[arguments[0]], arguments[1:]
+        with command.make_context(name, arguments):
+            pass

@@ -350,12 +350,37 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         tracemalloc.stop()
 
 
+def test_a_conversation_is_told_apart(tmp_path):
+    """As chat data has it: what came before the first answer was asked, and everything after it is looked at."""
+    def said(*parts: tuple[str, str]) -> dict[str, Any]:
+        return {"messages": [{"role": role, "content": text} for role, text in parts], "topic": "sums"}
+
+    wrong = ("assistant", WRONG)
+    path = jsonl(
+        tmp_path / "chat.jsonl",
+        said(("system", WRONG), ("user", WRONG), ("assistant", RIGHT)),
+        said(("system", WRONG), ("user", WRONG), wrong),
+        said(("user", "2 + 2?"), ("assistant", RIGHT), ("system", WRONG)),
+        said(("system", WRONG), ("user", "2 + 2?")),
+        {"messages": WRONG},
+        {"messages": [{"role": "user", "content": 3}]},
+    )
+    rows = list(format_named("table").rows(path, Columns()))
+    assert rows[1].completion == [{"role": "assistant", "content": WRONG}]
+    assert rows[1].prompt == [{"role": "system", "content": WRONG}, {"role": "user", "content": WRONG}]
+    found: list[Finding] = []
+    screen_files(Order([path], ["equations"]), found.append)
+    assert [each.row.left_out for each in found] == [False, True, True, True, True, True]
+    named = list(format_named("table").rows(path, Columns({"prompt": "topic"})))
+    assert named[1].completion == rows[1].completion and named[1].prompt == "sums"
+
+
 @pytest.mark.parametrize(
     ("defenses", "columns", "sentence"),
     [
         (["sender_stats"], {}, "sender_stats needs groups, which .* does not hold; name their column with"),
         ([("sender_stats", {"statistics": ["phrases"]})], {"group": "text"}, "needs senders"),
-        (["texts"], {}, "equations needs model, which .* give --model"),
+        (["texts"], {}, "equations with unit = sentence needs model, which .* give --model"),
         ([("length", {"cap": 3})], {}, "length needs tokens, which .* give --model"),
         (["replay"], {}, "replay needs keys"),
         (["heterogeneous"], {}, "influence looks at what senders do to a model while it is trained, .* preset texts"),
@@ -436,6 +461,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ([], "No defense is named; give --defense equations, say"),
         (["--defense", "equations", "--format", "xml"], "--format xml is unknown"),
         (["--defense", "equations", "--fail-above", "2"], "--fail-above 2 is no share"),
         (["--defense", "equations", "--column", "who=peer"], "--column 'who=peer' is not PART=NAME"),

@@ -69,7 +69,7 @@ def test_five_lines(read):
         (["equation"], {}, "did you mean 'equations'"),
         (["equations", "equations"], {}, "stands in the chain twice"),
         ([("equations", {"unit": "page"})], {}, "The option 'unit'"),
-        ([("equations", {"unit": "sentence"})], {}, "equations needs model and tokens; give model= and tokenizer=."),
+        ([("equations", {"unit": "sentence"})], {}, "with unit = sentence needs model and tokens; give model= and to"),
         ([("texts", {"unit": "sentence"})], {}, "takes no options"),
         (["texts"], {}, "needs model and tokens; give model="),
         (["length"], {}, "no limit"),
@@ -630,6 +630,58 @@ def test_a_state_with_an_unknown_mark_is_damaged():
 def test_state_that_was_written_by_somebody_else_is_no_memory():
     with pytest.raises(ValueError, match="stands for nothing"):
         from_plain({"__hailproof__": "x", "of": []})
+
+
+# What no defense can decide by.
+
+
+def told(shield: Shield, *senders: Any, **given: Any) -> tuple[str, ...]:
+    result = shield.screen(completions=[RIGHT] * len(senders), senders=senders, groups=["g"] * len(senders), **given)
+    shown = [line.removeprefix("  note: ") for line in str(result).split("\n") if line.startswith("  note: ")]
+    assert shown == [*result.notes]
+    return result.notes
+
+
+STATS = ("sender_stats", {"statistics": ["phrases"]})
+
+
+def test_names_that_may_be_free_are_noticed(tmp_path):
+    def shield() -> Shield:
+        return Shield(STATS, brings=["senders", "groups"], own="me")
+
+    (note,) = told(shield(), *"abcd", "me")
+    assert note.startswith("each of 4 senders has sent one row; where names are free, senders cannot be compared: ")
+    assert told(shield(), *"abc") == () == told(shield(), *"abcdd")  # few, and one with two rows
+    first = shield()
+    assert told(first, *"aabb") == () == told(first, *"aabbc")  # one new name among three
+    (note,) = told(first, *"aabbef")
+    assert note.startswith("2 of 4 senders are new; where names are free")
+    assert told(first, *"aabbef") == ()  # no longer new
+    assert told(first, *"abcxy") == ()  # two new ones among five
+    first.save(tmp_path / "state.json")
+    second = shield()
+    second.load(tmp_path / "state.json")
+    assert told(second, *"abef") == () and len(told(second, *"aghi")) == 1
+    assert told(Shield("equations"), *"abcd") == ()  # its chain does not go by senders
+
+
+def test_rows_without_an_advantage_that_hide_a_sender_are_noticed(fresh_policy):
+    read = {"model": fresh_policy.model, "tokenizer": fresh_policy.codec.tokenizer, "brings": {"senders", "groups"}}
+
+    def said(count: int, live: int, chain: Any = "influence") -> tuple[str, ...]:
+        senders = [*"aabb", *["[b]\x1bmallory"] * count]
+        groups = [*"pqpq", *["p"] * live, *["r"] * (count - live)]
+        rewards = [1.0, 0.0, 0.0, 1.0, *[1.0] * count]  # the groups p and q have both, r has one reward
+        prompts = [QUESTION] * len(senders)
+        shield = Shield(chain, **read)
+        return shield.screen(completions=[RIGHT] * len(senders), prompts=prompts, senders=senders, groups=groups,
+                             rewards=rewards).notes  # fmt: skip
+
+    (note,) = said(9, 2)
+    assert note.startswith("[b]<U+001B>mallory sent 9 rows, 7 of them without an advantage, where 2 are usual; such ")
+    assert said(8, 0) == ()  # four times as many are not yet many
+    assert said(9, 5) == ()  # most have an advantage
+    assert said(9, 2, STATS) == ()  # compares rows with an advantage only
 
 
 # Senders, by what they do to the weights.

@@ -229,6 +229,15 @@ def test_without_an_attached_trainer_what_needs_muting_is_left_out(fresh_policy)
     assert found == [None] and "tokens cannot be muted here" in logged["hailproof"][0]
 
 
+def test_what_was_noticed_is_logged_once(caplog):
+    shield = Shield(("sender_stats", {"statistics": ["phrases"]}), brings=["senders", "groups"])
+    guarded = shield.guard(lambda prompts, completions, **_: [1.0] * len(completions))
+    for names in ("abcd", "efgh"):
+        guarded(prompts=["p"] * 4, completions=[*names], sender=[*names])
+    said = [each.getMessage() for each in caplog.records if each.name == "hailproof.shield"]
+    assert len(said) == 1 and said[0].startswith("round 1: each of 4 senders has sent one row; where names are free")
+
+
 def test_several_functions_share_one_screening():
     calls: list[str] = []
 

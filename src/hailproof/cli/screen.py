@@ -11,7 +11,9 @@ SHOWN = 20
 
 def screen(
     files: Annotated[list[Path], typer.Argument(help="Files with completions; their form is detected.")],
-    defense: Annotated[list[str], typer.Option(help="A defense or a preset; may be given several times.")],
+    defense: Annotated[
+        list[str] | None, typer.Option(help="A defense or a preset; may be given several times.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="DEFENSE.OPTION=VALUE", help="An option of a defense.")
     ] = None,
@@ -39,6 +41,8 @@ def screen(
     from hailproof.screening.output import line_of, page_of, summary_of
     from hailproof.screening.screen import Finding, Order, parts_of, screen_files
 
+    if not defense:
+        raise ConfigError("No defense is named; give --defense equations, say, or another that 'hailproof list' names.")
     if format not in ("text", "json", "github"):
         raise ConfigError(f"--format {format} is unknown; use text, json or github.")
     if not 0 <= fail_above <= 1:

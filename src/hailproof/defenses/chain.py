@@ -175,6 +175,13 @@ def _ask(defense: Defense, evidence: Received) -> list[Verdict]:
     return [failure(defense.name, reason)] * len(evidence.submissions)
 
 
+def with_option(defense: Defense, needs: Sequence[Need]) -> str:
+    """The name of a defense, with the option that decides that it needs something, where one does."""
+    deciding = getattr(defense, "needs_by", {})
+    option = next((deciding[need] for need in needs if need in deciding), "")
+    return f"{defense.name} with {option} = {getattr(defense, option)}" if option else defense.name
+
+
 def _other_option(defense: Defense, lacking: Sequence[Need]) -> str:
     """The advice to set an option otherwise, if that alone decides that a defense needs what it lacks; else a comma."""
     deciding = getattr(defense, "needs_by", {})

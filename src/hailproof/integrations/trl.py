@@ -43,6 +43,8 @@ OLDEST = (1, 6)
 PLAIN = "sum_then_normalize"
 """TRL's way to go from the rewards of several functions to advantages that is computed anew for weighed rows."""
 
+_LOGGER = logging.getLogger("hailproof.shield")
+
 POISONED_LOGGER = "trl.trainer.grpo_trainer"
 POISONED_WARNING = "All reward functions returned None"
 """TRL warns of each left-out batch by printing prompt and completion, which is what attackers wrote."""
@@ -220,6 +222,7 @@ class Guarded:
         self._served: set[int] = set()
         self._found: list[list[float | None]] | asyncio.Future[list[list[float | None]]] | None = None
         self._rows: list[ScreenedRow] | None = None
+        self._warned = False
 
     def _synchronous(self, index: int) -> RewardFunction:
         def rewarded(prompts: Any, completions: Any, **columns: Any) -> list[float | None]:
@@ -305,7 +308,10 @@ class Guarded:
         return replace(row, reward=None, weight=0.0, verdicts=verdicts)
 
     def _log(self, result: Screened, rows: Sequence[ScreenedRow], columns: dict[str, Any]) -> None:
-        """Tells TRL's tables what became of each row, and its metrics how many were left out."""
+        """Tells TRL's tables what became of each row, its metrics how many were left out, a log what was noticed."""
+        if result.notes and not self._warned:  # nobody sees the result, and each batch may have the same
+            self._warned = True
+            _LOGGER.warning("round %d: %s", result.round, "; ".join(result.notes))
         extra, metric = columns.get("log_extra"), columns.get("log_metric")
         if extra is not None:
             extra("hailproof", [_said(row) for row in rows])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hailproof.defenses.chain import with_option
 from hailproof.errors import ConfigError, DataError
 from hailproof.protocols import Need, Sampling, Variant
 from hailproof.records import Verdict
@@ -188,7 +189,8 @@ def opened(order: Order) -> "tuple[Shield, list[tuple[Path, Format]]]":
         for need in sorted(defense.needs):
             if not there.get(need, need in ("model", "anchor") and bool(order.model)):
                 remedy = advice.get(need, "leave it out")
-                raise ConfigError(f"Defense {defense.name} needs {need}, which {path} does not hold; {remedy}.")
+                who = with_option(defense, [need])
+                raise ConfigError(f"Defense {who} needs {need}, which {path} does not hold; {remedy}.")
         if getattr(defense, "reads_sampling", False) and order.sampling is None:
             raise ConfigError(
                 f"Defense {defense.name} checks how completions are drawn; say it with --sampling temperature=1 "

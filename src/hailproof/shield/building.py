@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from hailproof.defenses.base import BaseDefense
-from hailproof.defenses.chain import Chain
+from hailproof.defenses.chain import Chain, with_option
 from hailproof.errors import ConfigError
 from hailproof.protocols import Codec, Need, Sampling
 from hailproof.shield.chains import advice
@@ -45,7 +45,8 @@ def check_needs(
     for defense in chain.defenses:
         lacking: list[Need] = sorted(need for need in defense.needs if not has.get(need))
         if lacking:
-            raise ConfigError(f"Defense {defense.name} needs {' and '.join(lacking)}; {advice(lacking)}.")
+            named = with_option(defense, lacking)
+            raise ConfigError(f"Defense {named} needs {' and '.join(lacking)}; {advice(lacking)}.")
 
 
 def check_sampling(chain: Chain, sampling: Sampling | None) -> None:

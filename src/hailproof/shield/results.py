@@ -71,12 +71,14 @@ class Screened:
         rows: One for each completion, in the order in which they were given.
         suspended: Senders that some defense wants to send nothing in the next round.
         seconds: What each defense took.
+        notes: What the shield noticed and no defense can decide by, a sentence each that is safe to print.
     """
 
     round: int
     rows: tuple[ScreenedRow, ...]
     suspended: frozenset[Sender] = frozenset()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -167,6 +169,7 @@ class Screened:
         if self.suspended:
             names = ", ".join(sorted(printable(name, 40) for name in self.suspended))
             lines.append(f"  suspended: {names}")
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _by_sender(self) -> list[str]:

@@ -8,7 +8,7 @@ What a chain lacks is said when the shield is built. A caller's mistake raises `
 is a verdict.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, final, get_args
 
@@ -19,7 +19,8 @@ from hailproof.shield.asking import asked, evidence_of, rows_of
 from hailproof.shield.batch import MAX_CHARACTERS, Batch, Reader
 from hailproof.shield.building import anchored, check_needs, check_sampling, readers, sender_passes
 from hailproof.shield.chains import Named, chain_of, flat, notes_of, variant_of
-from hailproof.shield.results import Screened, Sender
+from hailproof.shield.noticing import idle_noticed, names_noticed
+from hailproof.shield.results import Screened, ScreenedRow, Sender
 from hailproof.shield.rows import Text, round_of, sender_of, whole
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Shield:
             finished=finished,
         )
         self._check_brought(batch)
+        new, first = {each for each in batch.senders or () if each not in self._senders}, not self._senders
         owed = {self._number(sender_of("missing", name)): count for name, count in (missing or {}).items()}
         self._move_anchor()
         evidence = evidence_of(
@@ -187,7 +189,7 @@ class Shield:
         self.round = number
         bounding = None if self._passes is None else self._passes.name
         rows = rows_of(batch, screening, self.chain.admissions, bounding)
-        result = Screened(number, rows, self.suspended(), screening.seconds)
+        result = Screened(number, rows, self.suspended(), screening.seconds, self._noticed(rows, new, first))
         if self._watch is not None:
             names = tuple(defense.name for defense in self.chain.defenses)
             self._watch.see(result.seen(() if rewards is None else batch.rewards, self.own, names))
@@ -246,6 +248,15 @@ class Shield:
             device = self.policy.model.device
             if self.anchor.model.device != device:
                 self.anchor.model.to(device)  # pyright: ignore[reportArgumentType] - the library's decorator hides self
+
+    def _noticed(self, rows: Sequence[ScreenedRow], new: Collection[Sender], first: bool) -> tuple[str, ...]:
+        """What is to be said of the senders of a batch, if the chain goes by senders."""
+        if "senders" not in self.chain.needs:
+            return ()
+        notes = [names_noticed(rows, new, first, self.own)]
+        if self._passes is not None:
+            notes += idle_noticed(rows, self.own)
+        return tuple(note for note in notes if note)
 
     def _number(self, sender: Sender) -> int:
         """The number that a sender has in records; the same in all rounds."""

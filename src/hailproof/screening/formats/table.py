@@ -10,7 +10,7 @@ from hailproof.screening.rows import Columns, StoredRow, ids_in, label_in, numbe
 from hailproof.screening.stream import MAX_VALUES, records
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "text": ("completion", "text", "output", "response", "generation", "answer"),
+    "text": ("completion", "text", "output", "response", "generation", "answer", "messages"),
     "prompt": ("prompt", "question", "input", "query"),
     "reward": ("reward", "score", "raw_reward"),
     "sender": ("sender", "peer", "peer_id", "node", "miner", "hotkey", "worker"),
@@ -19,6 +19,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "round": ("round", "step", "global_step"),
 }
 """By part, the names of columns that it is looked for under."""
+
+CONVERSATION = "messages"
+"""Name of a column that holds prompt and completion as one conversation."""
 
 MAX_ROW_GROUP = 4 * 2**30
 """Bytes of a row group, unpacked, as the file says."""
@@ -99,19 +102,28 @@ def named(path: Path, record: Mapping[str, Any], columns: Columns) -> Columns:
 def row_of(place: int, record: Mapping[str, Any], columns: Columns) -> StoredRow:
     """A row by its columns."""
     parts = {part: columns.value(record, part) for part in NAMES}
-    completion = text_or_messages(parts["text"])
+    completion, prompt = text_or_messages(parts["text"]), text_or_messages(parts["prompt"])
     if completion is None:
         return StoredRow(place, fault=f"its {columns.named['text']} is no text, and no list of messages")
+    if columns.named["text"] == CONVERSATION and isinstance(completion, list):
+        asked, completion = told_apart(completion)
+        prompt = asked or None if prompt is None else prompt
     return StoredRow(
         place,
         completion,
-        text_or_messages(parts["prompt"]),
+        prompt,
         number_in(parts, "reward"),
         label_in(parts, "sender"),
         label_in(parts, "group"),
         whole_in(parts, "round"),
         ids_in(parts["ids"]),
     )
+
+
+def told_apart(messages: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What was asked in a conversation, and the rest, from the first message of an assistant on; all without one."""
+    first = next((at for at, message in enumerate(messages) if message.get("role") == "assistant"), 0)
+    return messages[:first], messages[first:]
 
 
 def parquet_columns(path: Path) -> tuple[str, ...]:
