@@ -315,6 +315,13 @@ def test_an_attack_on_length_is_tested_on_the_log_scale_and_a_control_is_not_tes
     assert not any(key.endswith(("_p", "_margin")) for key in measured(clean) or {})
 
 
+def test_sabotage_which_is_not_after_length_is_judged_by_reward_alone(tmp_path):
+    (_, cell) = cells_of(["spite-answer"], ["none"], range(5), "nano", tmp_path, {"rounds": 10})
+    record = made(cell, [None] * 5, [None] * 5, [0.1] * 5, [0.9] * 5)
+    assert record["tokens_ratio_mean"] == 1.0 and record["no_worse_p"] == 1.0
+    assert "learned_p" not in record and "stopped_p" not in record
+
+
 def test_a_cell_without_an_attacker_claims_nothing_of_an_attack_and_an_undefined_seed_leaves_no_test(tmp_path):
     (_, cell) = cells_of(["no-attacker"], ["logit"], range(5), "nano", tmp_path / "a", {"rounds": 10})
     record = made(cell, [0.0] * 5, [0.0] * 5, [0.5] * 5, [0.5] * 5)

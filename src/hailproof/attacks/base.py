@@ -62,6 +62,8 @@ class BaseAttack(ABC):
     """Draws from its own copy of the policy, per problem, that the attack chooses from."""
     needs_honest_draws: bool = False
     """Whether ``view.honest`` is to hold what an honest node would have drawn for the poisoned slots."""
+    lengthens: ClassVar[bool] = False
+    """Whether an attack without a success is after longer completions, so that their length says whether it worked."""
     libraries: ClassVar[Mapping[str, Library]] = {}
     """Modules that the attacker owns and that programs can import in the experiment."""
     composition: ClassVar[Mapping[str, Any]] = {}

@@ -34,6 +34,7 @@ class LengthAttack(BaseAttack):
     """
 
     name = "length"
+    lengthens = True
     topology: Topology = "vertical"
 
     def __init__(self, samples: int = 80, long_decoys: bool = False) -> None:

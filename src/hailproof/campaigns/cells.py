@@ -100,7 +100,8 @@ def measured(cell: Cell) -> dict[str, Any] | None:
     for measure in figures[0]:
         record |= {f"{measure}_{key}": value for key, value in _over_seeds([each[measure] for each in figures])}
     if cell.attack != "clean":
-        record |= _tests(record, attacked=config.malicious > 0)
+        attack = settle(pairs[0][0].config).attack
+        record |= _tests(record, attacked=config.malicious > 0, lengthens=getattr(attack, "lengthens", False))
     return record
 
 
@@ -137,16 +138,19 @@ def _interval(values: Sequence[float], figures: Sequence[Figure]) -> tuple[float
     return interval(values)
 
 
-def _tests(record: Mapping[str, Any], attacked: bool) -> Iterator[tuple[str, float | None]]:
+def _tests(record: Mapping[str, Any], attacked: bool, lengthens: bool) -> Iterator[tuple[str, float | None]]:
     """What a cell claims, the margin of each claim and its p value, which no correction has touched yet.
 
-    A claim is tested if the measure is defined on every seed: those where it is not may differ from the others.
+    A claim is tested if the measure is defined on every seed: those where it is not may differ from the others. An
+    attack without a success that is not after length is judged by the reward that it costs alone.
     """
     excess, ratios, losses = (record[f"{key}_seeds"] for key in ("excess_success", "tokens_ratio", "held_out_loss"))
     yield from _test("no_worse", same_p(losses, NO_WORSE_MARGIN) if None not in losses else None, NO_WORSE_MARGIN)
     if not attacked:
         return
     on_length = all(value is None for value in excess)
+    if on_length and not lengthens:
+        return
     values, scale = (ratios, math.log) if on_length else (excess, float)
     known = [scale(value) for value in values if value is not None]
     margins = (LENGTHENED_MARGIN, SHORTENED_MARGIN) if on_length else (LEARNED_MARGIN, STOPPED_MARGIN)
