@@ -132,7 +132,10 @@ def test_the_page_is_served_under_names_that_its_owner_knows(
         (["--allow-host", ""], "names no host"),
     ],
 )
-def test_names_of_the_page_that_are_refused(arguments: list[str], said: str, tmp_path: Path):
+def test_names_of_the_page_that_are_refused(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("the page is served"))
     with pytest.raises(ConfigError, match=said):
         called("status", str(written(tmp_path / "a")), "--web", *arguments)
 

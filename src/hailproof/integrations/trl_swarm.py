@@ -9,12 +9,15 @@ cannot be read, is an end token that is muted and marked as not present, which `
 The sender's log-probabilities are never taken: TRL's importance correction would multiply the loss by what a sender
 claims. Draws are repeatable, so the defense ``replay`` can check them; ``slot_key`` has the keys.
 
+With ``names`` prompts are called what a swarm's plan calls them, so that nodes of ``hailproof node`` can be in the same
+swarm (``hailproof.service.trainer``).
+
 Limits: one process; no vLLM; evaluation draws everything itself.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final, get_args
 
 from hailproof.errors import ConfigError
@@ -39,6 +42,7 @@ class SwarmRollout:
         sampling: How completions are drawn; the same in all nodes, and TRL's ``max_completion_length``.
         seed: The swarm's public seed.
         topology: Whether nodes share each group, or each has groups of its own.
+        names: What the swarm's plan calls a prompt, for a horizontal swarm; without, it is named by its text.
 
     Raises:
         ConfigError: If the numbers do not fit.
@@ -52,11 +56,15 @@ class SwarmRollout:
         sampling: Sampling,
         seed: int = 0,
         topology: Topology = "horizontal",
+        names: Callable[[Any], str] | None = None,
     ) -> None:
         if not 0 <= node < nodes:
             raise ConfigError(f"node = {node} is none of {nodes} nodes; count from 0.")
         if topology not in get_args(Topology):
             raise ConfigError(f"topology = {topology!r} is unknown; use horizontal or vertical.")
+        if names is not None and topology != "horizontal":
+            raise ConfigError("Prompts that a plan names are dealt in horizontal swarms only; leave names out.")
+        self._names = names
         self.exchange, self.node, self.nodes = exchange, node, nodes
         self.sampling, self.seed, self.topology = sampling, seed, topology
         self.round = 0
@@ -71,7 +79,8 @@ class SwarmRollout:
         """
         policy = self._reading(trainer)
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-        slots = [self._label(prompt, place // size, place % size) for place, prompt in enumerate(prompts)]
+        label = self._planned if self._names is not None and trainer.model.training else self._label
+        slots = [label(prompt, place // size, place % size) for place, prompt in enumerate(prompts)]
         ids = [prompt_ids(policy.codec.tokenizer, prompt) for prompt in prompts]
         if not trainer.model.training:
             return self._answered(policy, ids, {}, slots, alone=True)
@@ -89,8 +98,9 @@ class SwarmRollout:
 
     def owner(self, problem_id: str, slot: int) -> int:
         """The node that fills a slot of the present round."""
-        group = int(problem_id.partition("-")[0])
-        return slot % self.nodes if self.topology == "horizontal" else (group + self.round) % self.nodes
+        if self.topology == "horizontal":
+            return slot % self.nodes
+        return (int(problem_id.partition("-")[0]) + self.round) % self.nodes
 
     def key(self, problem_id: str, slot: int) -> int:
         """The public key of a slot of the present round."""
@@ -110,6 +120,11 @@ class SwarmRollout:
         if self._policy is None:
             self._policy = policy_of(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class)
         return self._policy
+
+    def _planned(self, prompt: Any, group: int, slot: int) -> tuple[str, int]:
+        """What the swarm's plan calls a slot, whose owner it must be here, too."""
+        assert self._names is not None
+        return self._names(prompt), slot
 
     @staticmethod
     def _label(prompt: Any, group: int, slot: int) -> tuple[str, int]:

@@ -162,6 +162,19 @@ def shared(config: RunConfig) -> RunConfig:
     return _resolved(settled.config, settled.task(), None)
 
 
+def public_plan(config: RunConfig) -> tuple[Task, Planner]:
+    """The task and the plans of a swarm, which all nodes derive alike.
+
+    Args:
+        config: What :func:`shared` gave.
+
+    Raises:
+        HailproofError: One sentence about the first thing that is wrong.
+    """
+    task = settle(config).task()
+    return task, Planner(_rules(config), task.train)
+
+
 def build_participant(
     config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None
 ) -> Participant:
