@@ -1,6 +1,38 @@
-"""Processes that a process has started, as Linux shows them."""
+"""Commands as processes, and the processes that a process has started, as Linux shows them."""
 
+import os
+import signal
+import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from hailproof.campaigns.sweep import fresh_processes
+
+
+def commanded(folder: Path, arguments: list[str], out: Path, err: Path) -> None:
+    """Gives a command of hailproof, in a process that has imported everything."""
+    from hailproof.cli import main
+
+    for path, number in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["hailproof", *arguments]
+    main()
+
+
+def forked(folder: Path, arguments: list[str], out: Path, err: Path) -> BaseProcess:
+    """Starts a command in a folder where only the first one takes the seconds of an import.
+
+    Args:
+        folder: Where the command is given.
+        arguments: What comes after ``hailproof``.
+        out: The file that takes its output.
+        err: The file that takes its errors.
+    """
+    process = fresh_processes().Process(target=commanded, args=(folder, arguments, out, err))
+    process.start()
+    return process
 
 
 def below(number: int) -> list[Path]:

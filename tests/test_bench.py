@@ -28,9 +28,9 @@ from hailproof.runs.store import SCHEMA
 
 TINY = {
     "rounds": 2,
-    "swarm": {"prompts": 4, "group_size": 4},
+    "swarm": {"prompts": 2, "group_size": 4},
     "sampling": {"max_new_tokens": 72},  # what TEXT forges has at most 66
-    "task": {"options": {"size": 60, "test_size": 8}},
+    "task": {"options": {"size": 40, "test_size": 8}},
     "evaluation": {"problems": 4},
 }
 
@@ -38,9 +38,8 @@ TINY = {
 def test_every_row_and_column_of_the_file_has_a_valid_configuration(tmp_path):
     matrix = load_matrix()
     cells = cells_of(list(matrix.attacks), list(matrix.defenses), [0], "nano", tmp_path)
-    for cell in cells:
-        for job in cell.runs:
-            settle(job.config)
+    for job in {job.folder: job for cell in cells for job in cell.runs}.values():
+        settle(job.config)
     assert len({cell.file_name for cell in cells}) == len(cells)
     for preset in matrix.presets.values():
         assert set(preset.attacks) <= set(matrix.attacks) and set(preset.defenses) <= set(matrix.defenses)
@@ -429,7 +428,7 @@ def test_a_program_that_was_refused_unrewarded_is_not_known_to_be_right(tmp_path
 @pytest.fixture(scope="module")
 def played(tmp_path_factory) -> tuple[Path, list]:
     root = tmp_path_factory.mktemp("bench")
-    cells = cells_of(["text", "judge_injection"], ["none", "logit"], [0, 1], "nano", root / "cells", TINY)
+    cells = cells_of(["text"], ["none", "logit"], [0, 1], "nano", root / "cells", TINY)
     for cell in cells:
         for job in cell.runs:
             if job.seed == 0:
@@ -453,8 +452,10 @@ def test_a_cell_is_flat_and_says_what_it_was_made_of(played):
     clean = records["clean", "none"]
     assert clean["tokens_ratio_mean"] == 1.0 and clean["held_out_loss_mean"] == 0.0
     assert clean["honest_kept_seeds"] == clean["honest_learned_seeds"] == [None]  # not screened, which is not zero
+    other = records["text", "none"] | {"attack": "judge_injection"}
+    (root / "out" / "cells" / "nano-judge_injection-none.json").write_text(json.dumps(other))
     order = [(cell["attack"], cell["defense"]) for cell in read_cells(root / "out")]
-    assert order[0] == ("clean", "none") and order[1:3] == [("text", "none"), ("text", "logit")]
+    assert order == [("clean", "none"), ("text", "none"), ("text", "logit"), ("judge_injection", "none")]
 
 
 @pytest.mark.slow

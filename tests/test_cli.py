@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from processes import forked
 
 from hailproof import cli
 from hailproof.runs.words import summary_table
@@ -134,14 +136,21 @@ def test_a_run_from_the_command_line(monkeypatch, capsys, tmp_path):
     assert status == 0 and "Report" in out
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"], ["--version"], ["run", *SMALL]])
-def test_output_that_cannot_be_written_is_one_sentence(tmp_path, arguments):
+UNWRITTEN = r"hailproof: The output cannot be written \(No space .*\); send it elsewhere, .*\.\n"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_sentence(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "hailproof", *arguments]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
-    assert ended.returncode == 2
-    sentence = r"hailproof: The output cannot be written \(No space .*\); send it elsewhere, .*\.\n"
-    assert re.fullmatch(sentence, ended.stderr)
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2 and re.fullmatch(UNWRITTEN, ended.stderr)
+
+
+def test_a_run_whose_output_cannot_be_written_leaves_no_folder(tmp_path):
+    run = forked(tmp_path, ["run", *SMALL], Path("/dev/full"), tmp_path / "said")
+    run.join()
+    assert run.exitcode == 2 and re.fullmatch(UNWRITTEN, (tmp_path / "said").read_text())
     assert not list(tmp_path.rglob("config.toml"))
 
 

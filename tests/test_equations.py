@@ -25,7 +25,8 @@ from hailproof.records import Verdict
 from hailproof.tasks.gsm8k import read_jsonl
 from hailproof.tasks.word_problems import WordProblems
 
-HOSTILE_SECONDS = 10.0  # of the processor; the slowest takes about 1 s, a quadratic scan takes minutes
+HOSTILE_CHARACTERS = MAX_CHARACTERS // 2
+HOSTILE_SECONDS = 2.5  # of the processor; the slowest takes about 0.4 s, a quadratic scan takes a minute
 
 TRUE = [
     "2 + 2 = 4", "2+2=4.", "So 2 + 2 = 4 apples in all.", "2 * 3 = 6", "2x3=6", "2 x 3 = 6", "2 X $3 = $6", "2 × 3 = 6",
@@ -265,11 +266,11 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-@pytest.mark.parametrize("tail", ["=4", ")" * 10_000 + "=4"])
+@pytest.mark.parametrize("tail", ["=4", ")" * 5_000 + "=4"])
 def test_hostile_text_costs_little(piece: str, tail: str):
-    text = piece * (MAX_CHARACTERS // len(piece)) + tail
+    text = piece * (HOSTILE_CHARACTERS // len(piece)) + tail
     started = time.process_time()
-    equations(text[-MAX_CHARACTERS:])
+    equations(text[-HOSTILE_CHARACTERS:])
     assert time.process_time() - started < HOSTILE_SECONDS
 
 

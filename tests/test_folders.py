@@ -251,11 +251,11 @@ def look(folder: Path) -> None:
             assert_one_sentence(error, folder)
 
 
-FLIPS = 20
-"""Of single bits, spread over a file."""
+FLIPS, FLIPS_OF_BINARY = 20, 5
+"""Of single bits, spread over a file; tables and states are known by a digest, to which each bit is like any other."""
 
 
-def damages(data: bytes) -> Iterator[tuple[str, bytes | None]]:
+def damages(data: bytes, flips: int) -> Iterator[tuple[str, bytes | None]]:
     """Ways to damage a file."""
     yield "deleted", None
     yield "emptied", b""
@@ -263,7 +263,7 @@ def damages(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     yield "without its last byte", data[:-1]
     yield "something behind it", data + b"\n\xff\xfe{"
     yield "a line behind it", data + b'{"round": 99}\n'
-    for number, place in enumerate(range(0, len(data), max(1, len(data) // FLIPS))):
+    for number, place in enumerate(range(0, len(data), max(1, len(data) // flips))):
         bit = number % 8
         yield f"bit {bit} of byte {place} flipped", data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
 
@@ -288,7 +288,8 @@ def test_a_damaged_file_is_refused_or_does_not_matter(request, tmp_path, stage):
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     assert len(names) >= 5 - (stage == "without summary")
     for name in names:
-        for number, (damage, data) in enumerate(damages((folder / name).read_bytes())):
+        flips = FLIPS_OF_BINARY if name.suffix in (".parquet", ".pt") else FLIPS
+        for number, (damage, data) in enumerate(damages((folder / name).read_bytes(), flips)):
             copy = tmp_path / f"{stage} {name.name} {number}"
             shutil.copytree(folder, copy)
             if data is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import runs_below
+from processes import forked, runs_below
 from test_cli import SMALL, call
 
 from hailproof import demo
@@ -75,11 +75,17 @@ def interrupted(arguments: list[str], when: str, then: Callable[[int], None] = l
 
 
 def test_a_run_goes_on_after_ctrl_c(monkeypatch, capsys, tmp_path):
-    folder = tmp_path / "stopped run"
+    folder, out, err = (tmp_path / name for name in ("stopped run", "out", "err"))
     changes = [*SMALL, "--rounds=8", "--set=threads=1", "--set=evaluation.problems=4"]
-    assert interrupted(["run", *changes, f"--out={folder}"], when="round 6/8") == (
-        130, f"hailproof: stopped; go on with: hailproof resume '{folder}'\n"
-    )  # fmt: skip
+    process = forked(tmp_path, ["run", *changes, f"--out={folder}"], out, err)
+    assert process.pid is not None
+    while not (out.exists() and "round 6/8" in out.read_text()):
+        assert process.is_alive(), err.read_text()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    said = f"hailproof: stopped; go on with: hailproof resume '{folder}'\n"
+    assert (process.exitcode, err.read_text()) == (130, said)
     assert not (folder / "summary.json").exists()
     status, shown, _ = call(monkeypatch, capsys, "resume", str(folder))
     assert status == 0

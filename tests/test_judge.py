@@ -566,7 +566,7 @@ def rate(defense: JudgeDefense, samples: list[Sample]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("reasoning", "beams", "number"), [(True, 1, 40), (False, 1, 60), (True, 3, 16)])
+@pytest.mark.parametrize(("reasoning", "beams", "number"), [(True, 1, 32), (False, 1, 60), (True, 3, 10)])
 def test_the_nano_judge_knows_its_own_validation_split(reasoning, beams, number):
     defense = JudgeDefense(reasoning=reasoning, beams=beams, max_new_tokens=96)
     assert rate(defense, validation(number, 0.0)) > (0.8 if reasoning else 0.6)

@@ -84,7 +84,7 @@ def test_the_installed_wheel_plays_a_run(built, tmp_path):
     environment = {"PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     where = run(sys.executable, "-c", "import hailproof; print(hailproof.__file__)", **environment)
     assert Path(where.strip()).is_relative_to(installed)
-    small = ["swarm.prompts=2", "swarm.group_size=4", "sampling.max_new_tokens=48", "evaluation.problems=4"]
+    small = ["swarm.prompts=2", "swarm.group_size=4", "sampling.max_new_tokens=24", "evaluation.problems=4"]
     settings = [f"--set={each}" for each in (*small, "threads=1", "task.options.size=40", "task.options.test_size=8")]
     command = [installed / "bin" / "hailproof", "run", "--rounds", 2, "--out", tmp_path / "run", *settings]
     assert "round 2/2" in run(*command, **environment)

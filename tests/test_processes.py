@@ -10,11 +10,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from processes import forked
 from stores import free_port
 from swarms import lines, swarm_files
-
-from hailproof.campaigns.sweep import fresh_processes
-from hailproof.cli import main
 
 pytestmark = pytest.mark.slow
 TIMING = {"commit": 10.0, "reveal": 3.0, "seal": 3.0, "seen": 3.0, "state": 10.0, "lobby": 120.0, "poll": 0.05}
@@ -27,21 +25,9 @@ def hailproof(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
-def commanded(folder: Path, arguments: list[str]) -> None:
-    """The same command, in a process that has imported everything."""
-    log = os.open(folder / f"{Path(arguments[-1]).stem}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(folder)
-    sys.argv = ["hailproof", *arguments]
-    main()
-
-
-def forked(folder: Path, *arguments: object) -> BaseProcess:
-    """Starts the command where only the first one takes the seconds of an import."""
-    process = fresh_processes().Process(target=commanded, args=(folder, [*map(str, arguments)]))
-    process.start()
-    return process
+def started(folder: Path, *arguments: object) -> BaseProcess:
+    log = folder / f"{Path(str(arguments[-1])).stem}.log"
+    return forked(folder, [*map(str, arguments)], log, log)
 
 
 def round_of(folder: Path, index: int) -> int:
@@ -62,7 +48,7 @@ def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that
     port = free_port()
     paths = swarm_files(tmp_path, 3, f"http://127.0.0.1:{port}", {"rounds": 5}, TIMING)
     relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
-    nodes = [forked(tmp_path, "node", path) for path in paths]
+    nodes = [started(tmp_path, "node", path) for path in paths]
     try:
         wait_for(tmp_path, 0, 1)
         nodes[2].kill()
@@ -70,7 +56,7 @@ def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that
         assert nodes[2].exitcode == -signal.SIGKILL
         relay.send_signal(signal.SIGKILL)
         relay.wait()
-        nodes[2] = forked(tmp_path, "node", paths[2])
+        nodes[2] = started(tmp_path, "node", paths[2])
         relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
         for node in nodes:
             node.join(300)
@@ -88,7 +74,7 @@ def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that
 
 def test_a_node_that_is_asked_to_stop_says_how_to_go_on(tmp_path: Path):
     paths = swarm_files(tmp_path, 2, run={"rounds": 5}, timing=TIMING)
-    node = forked(tmp_path, "node", paths[0])
+    node = started(tmp_path, "node", paths[0])
     assert node.pid is not None
     until = time.monotonic() + 120
     while not (tmp_path / "node-0" / "status.json").is_file():

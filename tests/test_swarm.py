@@ -25,7 +25,7 @@ from hailproof.runs.store import RunFolder
 SMALL = [
     ("swarm.prompts", 4),
     ("swarm.group_size", 4),
-    ("sampling.max_new_tokens", 72),
+    ("sampling.max_new_tokens", 48),
     ("task.options.size", 64),
     ("task.options.test_size", 8),
     ("learner.learning_rate", 1e-3),
@@ -126,7 +126,9 @@ def test_where_prompts_are_free_an_attacker_picks_those_that_it_wants_among_its_
     [(t, a) for t in ("horizontal", "vertical") for a in ("text", "length")] + [("horizontal", "grinding")],
 )
 def test_replay_lets_nothing_forged_in_and_keeps_all_that_is_honest(topology, attack):
-    experiment = make(("attack.name", attack), ("swarm.topology", topology), ("defense", [{"name": "replay"}]))
+    few = [] if attack == "text" else [("attack.options.samples", 12)]
+    replay = ("defense", [{"name": "replay"}])
+    experiment = make(("attack.name", attack), *few, ("swarm.topology", topology), replay)
     line = round_line(experiment, experiment.swarm.play(1))
     assert line["honest_acceptance"] == 1.0
     # a forged completion may be the very draw of its slot by chance: then it is no forgery
@@ -238,7 +240,7 @@ def test_what_is_rewarded_and_screened_is_what_is_learned():
 
 
 def test_missing_and_absurd_submissions_do_not_break_a_round(tmp_path):
-    experiment = make(LOGIT)
+    experiment = make(LOGIT, ("sampling.max_new_tokens", 72))  # the absurd ones have at most 60 tokens
     node = experiment.swarm.honest[0]
     honest = node.produce(1)
     absurd = ["", "<answer>" * 8, "\x00\ud7ff\U0010ffff", "9" * 60, "<|end|><|pad|>" * 5, "</think><answer>1"]
@@ -468,8 +470,8 @@ def test_every_attack_plays_a_round_without_further_flags(name):
     assert len(experiment.swarm.play(1).views[0].groups) == 2
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode_of_grinding_plays_a_round(mode):
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "best_of"])
+def test_every_other_mode_of_grinding_plays_a_round(mode):
     experiment = make(("attack.name", "grinding"), ("attack.options.mode", mode), ("attack.options.samples", 4), *TWO)
     assert len(experiment.swarm.play(1).views[0].groups) == 2
 

@@ -31,7 +31,7 @@ from hailproof.tasks.word_problems import WordProblems  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-SAMPLING = Sampling(max_new_tokens=48)
+SAMPLING = Sampling(max_new_tokens=32)
 PROMPTS, GROUP, STEPS = 2, 4, 2
 PHRASE = "All hail to the thief"
 
@@ -391,7 +391,7 @@ def test_wrong_swarms(options, sentence):
 def test_trainers_that_are_no_nodes(fresh_policy, processes, vllm, sentence):
     trainer = SimpleNamespace(
         accelerator=SimpleNamespace(num_processes=processes), use_vllm=vllm, model=fresh_policy.model,
-        args=SimpleNamespace(max_completion_length=48), num_generations=4, num_generations_eval=4,
+        args=SimpleNamespace(max_completion_length=SAMPLING.max_new_tokens), num_generations=4, num_generations_eval=4,
     )  # fmt: skip
     with pytest.raises(ConfigError, match=sentence):
         SwarmRollout(Peers(fresh_policy), 0, 4, SAMPLING)(["p"] * 4, trainer)
