@@ -27,7 +27,7 @@ from hailproof.runs.store import SCHEMA
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "analysis.md"
 ROUNDS = 3
-SETTINGS = merged(TINY, {"rounds": ROUNDS, "evaluation": {"every": 2}, "sampling": {"max_new_tokens": 48}})
+SETTINGS = merged(TINY, {"rounds": ROUNDS, "evaluation": {"every": 2}, "sampling": {"max_new_tokens": 64}})
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from hailproof.runs import run
 from hailproof.runs.config import load_config
 from hailproof.runs.run import resume, start
 
+LONG = ("sampling.max_new_tokens", 72)  # what TEXT forges has at most 70, and every completion counts here
 QUICK = {"alpha": 0.2, "rounds": 3}
 INFLUENCE = ("defense", [{"name": "influence", "options": QUICK}])
 
@@ -33,7 +34,7 @@ def caught_round(experiment, rounds: int) -> tuple[int, int]:
 @pytest.fixture(scope="module")
 def caught():
     """A swarm that has excluded somebody; the round and the sender."""
-    experiment = make(TEXT, INFLUENCE)
+    experiment = make(TEXT, LONG, INFLUENCE)
     return experiment, *caught_round(experiment, 8)
 
 
@@ -80,7 +81,7 @@ def test_looking_for_the_words_leaves_the_weights_as_they_are(caught):
 def test_separate_nodes_decide_alike(topology, then, rounds):
     """Also in a round after that in which the evidence is enough, 1 / alpha."""
     defense = ("defense", [{"name": "influence", "options": {**QUICK, "alpha": 0.6, "then": then}}])
-    common = [TEXT, defense, ("swarm.topology", topology), ("swarm.nodes", 3), ("swarm.prompts", 3)]
+    common = [TEXT, LONG, defense, ("swarm.topology", topology), ("swarm.nodes", 3), ("swarm.prompts", 3)]
     once, apart = make(*common), make(*common, ("swarm.separate", True))
     assert (len(once.swarm.honest), len(apart.swarm.honest)) == (1, 2)
     evidence = [0.0]
@@ -98,7 +99,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "CHECKPOINT_EVERY", 4)
     tree = {**TINY, "learner": {"learning_rate": 1e-3, "breaker": {"rounds": 4}}, "evaluation": {"problems": 0}}
     influence = ("defense", [{"name": "influence", "options": {**QUICK, "alpha": 0.5}}])
-    config = load_config(None, [*tree.items(), TEXT, influence, ("rounds", 6)])
+    config = load_config(None, [*tree.items(), LONG, TEXT, influence, ("rounds", 6)])
     start(config, tmp_path / "whole")
 
     class Killed(BaseException):

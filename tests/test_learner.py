@@ -201,6 +201,23 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
     assert (stats.kl is not None) == bool(beta)
 
 
+def after_two_updates(base_policy, config: LearnerConfig) -> torch.Tensor:
+    """The weights after two different steps: moments and the KL term can show in the second alone."""
+    policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)
+    learner = Learner(policy.trainable, config, MAX_NEW_TOKENS, ROUNDS)
+    groups = groups_for(policy)
+    learner.update([*groups, *[long_winded(policy)] * 2])
+    learner.update(groups[::-1][:1])
+    return torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def usual(base_policy) -> torch.Tensor:
+    weights = after_two_updates(base_policy, LearnerConfig())
+    assert torch.equal(weights, after_two_updates(base_policy, LearnerConfig()))
+    return weights
+
+
 @pytest.mark.parametrize(
     ("knob", "value"),
     [
@@ -219,16 +236,8 @@ def test_gradient_is_that_of_the_full_batch(fresh_policy, token_budget, beta):
         ("adam_epsilon", 1e-3),
     ],
 )
-def test_every_knob_changes_the_weights(base_policy, knob, value):
-    def after(config: LearnerConfig) -> torch.Tensor:
-        policy = CausalLM("copy", copy.deepcopy(base_policy.model), base_policy.codec.tokenizer)
-        learner = Learner(policy.trainable, config, MAX_NEW_TOKENS, ROUNDS)
-        groups = groups_for(policy)
-        learner.update([*groups, *[long_winded(policy)] * 2])
-        learner.update(groups[::-1][:1])  # a second, different step, which moments and the KL term can show in
-        return torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
-
-    assert not torch.equal(after(LearnerConfig()), after(LearnerConfig(**{knob: value})))
+def test_every_knob_changes_the_weights(base_policy, usual, knob, value):
+    assert not torch.equal(usual, after_two_updates(base_policy, LearnerConfig(**{knob: value})))
 
 
 def test_nothing_to_learn_changes_nothing(fresh_policy):

@@ -460,12 +460,13 @@ def fond_of_padding(fresh_policy, monkeypatch):
 @pytest.mark.parametrize("sampling", [SAMPLING, replace(SAMPLING, top_k=0), replace(SAMPLING, top_p=0.9)])
 def test_special_tokens_are_not_drawn_so_that_no_honest_draw_is_refused(round_of, fond_of_padding, sampling):
     policy, padding = fond_of_padding
-    requests = [SampleRequest(*pair) for pair in zip(round_of.prompts, round_of.keys, strict=True)]
+    prompts, keys = round_of.prompts[:16], round_of.keys[:16]
+    requests = [SampleRequest(*pair) for pair in zip(prompts, keys, strict=True)]
     completions = sample(policy, requests, sampling)
     assert not any(padding in completion.token_ids for completion in completions)
     assert all(policy.codec.received_ids(completion) == completion.token_ids for completion in completions)
-    rows = rows_of(policy, round_of.prompts, completions)
-    assert max(float(short.max()) for short in replayed(policy, rows, round_of.keys, sampling)) <= 1e-3
+    rows = rows_of(policy, prompts, completions)
+    assert max(float(short.max()) for short in replayed(policy, rows, keys, sampling)) <= 1e-3
     scores = policy.engine.score(rows, sampling)
     assert max(float(score.gaps.max()) for score in scores) <= 1e-4
 

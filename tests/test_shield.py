@@ -722,7 +722,7 @@ def test_who_teaches_is_weighed_down_and_then_left_out(fresh_policy, tmp_path):
     first.grad = sentinel = torch.ones_like(first)
     before, fresh_policy.model.training = fingerprint(fresh_policy), True
     shield = Shield(("influence", {"prompt_blocks": 4}), **read)
-    results = played(fresh_policy, 8, shield)
+    results = played(fresh_policy, 6, shield)
     weights = [{row.sender: row.weight for row in result} for result in results]
     assert weights[0]["node 3"] < 0.3 and weights[0]["node 3"] == min(weights[0].values())
     caught = next(index for index, result in enumerate(results) if result.left_out)

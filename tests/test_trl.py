@@ -31,7 +31,7 @@ from hailproof.tasks.word_problems import WordProblems  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-SAMPLING = Sampling(max_new_tokens=32)
+SAMPLING = Sampling(max_new_tokens=48)
 PROMPTS, GROUP, STEPS = 2, 4, 2
 PHRASE = "All hail to the thief"
 
@@ -321,18 +321,17 @@ class Peers:
         self.sent += submissions
         rollout, came = self.rollout, list(submissions)
         assert rollout is not None
-        for place, ids in self.prompts.items():
-            for slot in range(GROUP):
-                owner = rollout.owner(place, slot)
-                if owner == rollout.node:
-                    continue
-                (tokens,) = self.policy.engine.draw([ids], [rollout.key(place, slot)], SAMPLING)
-                completion = self.policy.codec.drawn(tokens)
-                if owner == 2:
-                    completion = self.policy.codec.as_completion(f"{PHRASE}. {completion.text}"[:60])
-                if owner == 3:
-                    completion = Completion("\ud800", (), True) if slot % 2 else Completion("x", (2**40,), True)
-                came.append(Submission(round, owner, place, slot, completion))
+        slots = [(place, slot) for place in self.prompts for slot in range(GROUP)]
+        asked = [each for each in slots if rollout.owner(*each) != rollout.node]
+        prompts, keys = [self.prompts[place] for place, _ in asked], [rollout.key(*each) for each in asked]
+        drawn = self.policy.engine.draw(prompts, keys, SAMPLING)
+        for (place, slot), tokens in zip(asked, drawn, strict=True):
+            owner, completion = rollout.owner(place, slot), self.policy.codec.drawn(tokens)
+            if owner == 2:
+                completion = self.policy.codec.as_completion(f"{PHRASE}. {completion.text}"[:60])
+            if owner == 3:
+                completion = Completion("\ud800", (), True) if slot % 2 else Completion("x", (2**40,), True)
+            came.append(Submission(round, owner, place, slot, completion))
         came.append(Submission(round, 2, next(iter(self.prompts)), 0, Completion("not mine", (), True)))
         return came
 
@@ -391,7 +390,7 @@ def test_wrong_swarms(options, sentence):
 def test_trainers_that_are_no_nodes(fresh_policy, processes, vllm, sentence):
     trainer = SimpleNamespace(
         accelerator=SimpleNamespace(num_processes=processes), use_vllm=vllm, model=fresh_policy.model,
-        args=SimpleNamespace(max_completion_length=SAMPLING.max_new_tokens), num_generations=4, num_generations_eval=4,
+        args=SimpleNamespace(max_completion_length=48), num_generations=4, num_generations_eval=4,
     )  # fmt: skip
     with pytest.raises(ConfigError, match=sentence):
         SwarmRollout(Peers(fresh_policy), 0, 4, SAMPLING)(["p"] * 4, trainer)

@@ -57,7 +57,8 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[
         ConfigError: If the name is unknown, or an option is not one of its parameters or not of its type.
     """
     factory = registry.lookup(kind, builtin, plugin.name)
-    accepted = [name for name in inspect.signature(factory).parameters if name not in ("args", "kwargs")]
+    parameters = inspect.signature(factory).parameters
+    accepted = [name for name in parameters if name not in ("args", "kwargs")]
     for option in plugin.options:
         if option not in accepted:
             raise ConfigError(
@@ -66,7 +67,7 @@ def checked(kind: str, builtin: Mapping[str, Any], plugin: Plugin) -> Callable[[
             )
     missing = [
         name
-        for name, parameter in inspect.signature(factory).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.default is parameter.empty and name in accepted and name not in plugin.options
     ]
     if missing:
