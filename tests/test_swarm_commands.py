@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -162,8 +164,6 @@ def one_look(app: Any) -> Any:
 
 @needs_chromium
 def test_the_page_updates_itself_in_a_browser(tmp_path: Path):
-    import subprocess
-
     from page_reader import CHROMIUM
 
     files = find_status([written(tmp_path / "a", {"phase": HOSTILE})])
@@ -348,3 +348,16 @@ def test_the_example_files_are_sound(tmp_path: Path):
     assert "ExecStart=/opt/hailproof/bin/hailproof node" in unit
     for command in (compose["services"]["relay"], compose["x-node"]):
         assert called(command["command"][0], "--help")[0] == 0
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
+def test_systemd_has_nothing_to_say_of_the_unit(tmp_path: Path):
+    unit = (EXAMPLES / "hailproof-node.service").read_text()
+    program = tmp_path / "hailproof"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    copy = tmp_path / "hailproof-node.service"
+    for text, faultless in ((unit, True), (unit.replace("MemoryMax", "MemoryMaximum"), False)):
+        copy.write_text(text.replace("/opt/hailproof/bin/hailproof", str(program)))
+        done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0 and "hailproof" not in done.stderr) == faultless, done.stderr
