@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import tomli_w
+from processes import forked
 from swarms import IDENTITIES, RUN, lines, swarm_files
-from test_processes import forked
 from trl_member import train
 
 from hailproof.campaigns.sweep import fresh_processes
@@ -25,13 +25,14 @@ WAITS = {"commit": 200.0, "reveal": 60.0, "seal": 60.0, "seen": 60.0, "state": 2
 def test_two_trainers_of_trl_and_a_node_of_ours_learn_from_each_other(tmp_path: Path):
     paths = swarm_files(tmp_path, 3, run=MIXED, timing=WAITS)
     trainers = [fresh_processes().Process(target=train, args=(tmp_path, index)) for index in (1, 2)]
-    processes = [forked(tmp_path, "node", paths[0]), *trainers]
+    log = tmp_path / "0.log"
+    processes = [forked(tmp_path, ["node", str(paths[0])], log, log), *trainers]
     for process in trainers:
         process.start()
     try:
         for process in processes:
             process.join(400)
-            assert process.exitcode == 0, (tmp_path / "0.log").read_text()[-2000:]
+            assert process.exitcode == 0, log.read_text()[-2000:]
     finally:
         for process in processes:
             process.kill()

@@ -67,10 +67,6 @@ MEASURES = (
     Measure("forged_kept", "forged completions kept", "share"),
     Measure("honest_learned", "of right honest completions learned from, in tokens", "share"),
     Measure("forged_learned", "of right forged completions learned from, in tokens", "share"),
-    Measure("honest_pull", "what is left of honest senders' gradients, on average", "share"),
-    Measure("forged_pull", "what is left of malicious senders' gradients, on average", "share"),
-    Measure("honest_excluded", "honest senders that were ever excluded", "share"),
-    Measure("forged_excluded", "malicious senders that were ever excluded", "share"),
     Measure("seconds_per_round", "seconds per round", "seconds"),
     Measure("screen_share", "share of time spent screening", "share"),
 )
