@@ -117,8 +117,8 @@ def test_a_stranger_asks_pays_stops_comes_back_and_is_heard(tmp_path: Path):
     nodes.start(2, paths[2])
     stranger = nodes.services[2]
     until = time.monotonic() + 200
-    while not (stranger._on_trial and stranger.exchange.rolls.latest.trials[0].paid) and not nodes.errors:
-        assert time.monotonic() < until and not stranger.heard, nodes.logs[2].getvalue()
+    while not (stranger.membership.on_trial and stranger.exchange.rolls.latest.trials[0].paid) and not nodes.errors:
+        assert time.monotonic() < until and not stranger.membership.member, nodes.logs[2].getvalue()
         time.sleep(0.02)
     nodes.stop(2)
     assert not (tmp_path / "node-2" / "rounds.jsonl").exists() or all(

@@ -108,6 +108,10 @@ class SwarmFile(Section):
             raise ValueError("a key is listed twice among the members; list each node once")
         return members
 
+    def index_of(self, key: bytes) -> int:
+        """The index of a member of the file; for a stranger one that no member can have."""
+        return self.keys.index(key) if key in self.keys else self.most_members
+
     def check_keys(self) -> None:
         """Makes sure that the members are keys that somebody made.
 

@@ -14,13 +14,13 @@ import fcntl
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
 
 from hailproof.errors import ConfigError, RunBusyError, RunError
-from hailproof.exchange.admission import Floor, Roll
+from hailproof.exchange.admission import Roll
 from hailproof.exchange.deciding import Gathered, majority
 from hailproof.exchange.gate import Gate
 from hailproof.exchange.rounds import Stopped, StoreExchange, Unavailable
@@ -30,12 +30,11 @@ from hailproof.records import NodeRound, Submission
 from hailproof.runs.build import Participant, build_participant, shared
 from hailproof.runs.files import make_folder, replacing
 from hailproof.seeds import derive
-from hailproof.service.config import NodeFiles, SwarmFile
-from hailproof.service.hooks import Doorkeeper, load_hook
+from hailproof.service.config import NodeFiles
+from hailproof.service.membership import Membership, doorkeeper
 from hailproof.service.open import open_store
 from hailproof.service.records import Log, Records, round_line
 from hailproof.service.state import restore, snapshot, weights_hash
-from hailproof.service.trials import is_honest, trial_batch
 from hailproof.tracking.seen import seen_by_node
 from hailproof.tracking.watch import Watch
 from hailproof.wire import State, Want, encoded
@@ -71,8 +70,7 @@ class NodeService:
             )
         swarm.check_keys()
         run = shared(swarm.run_config())
-        self._nobody = swarm.most_members
-        self.index = swarm.keys.index(identity.key) if identity.key in swarm.keys else self._nobody
+        index = swarm.index_of(identity.key)
         self.swarm_id = swarm.id_of(run)
         machine: dict[str, Any] = {"threads": node.threads}
         if node.device is not None:
@@ -81,14 +79,14 @@ class NodeService:
         make_folder(self.folder)
         self._lock = self._locked()
         self.stopping = threading.Event()
-        self.log = log or Log(node=self._label)
+        self.log = log or Log(node=index)
         self.records = Records(self.folder, node.retention)
         self.watch = watch or Watch()
         if node.threads:
             torch.set_num_threads(node.threads)
         private = int.from_bytes(identity.secret("private", self.swarm_id)[:8], "big") >> 1
         self.participant: Participant = build_participant(
-            run.model_copy(update=machine), self.index, private, node.attack
+            run.model_copy(update=machine), index, private, node.attack
         )
         if (swarm.admission.seats or swarm.panel) and not self._compares:
             raise ConfigError(
@@ -103,24 +101,16 @@ class NodeService:
         self.exchange = StoreExchange(
             self.store, identity, swarm.rolls(run.seed), self.swarm_id, self.timing, self.gate,
             FolderStore(self.folder / "journal"), stopping=self.stopping.is_set, tell=self._waiting,
-            admits=self._doorkeeper(swarm),
+            admits=doorkeeper(swarm, self.swarm_id, self.log),
         )  # fmt: skip
         self.exchange.failures.tell = lambda said: self.log("store_failed", error=said)
+        self.membership = Membership(self.exchange, swarm, self.log)
         self._honest: frozenset[bytes] = frozenset()
         self.round = 0
         self.equal: bool | None = None
         self.mended = 0
         self._learned = -1
         self._size = len(self._snapshot(0))
-
-    def _doorkeeper(self, swarm: SwarmFile) -> Callable[[bytes], bool]:
-        """Says which strangers may begin to pay for a name."""
-        if not swarm.admission.hook:
-            return lambda key: True
-        genesis = {
-            "swarm": self.swarm_id, "name": swarm.name, "members": [key.hex() for key in swarm.keys], "run": swarm.run,
-        }  # fmt: skip
-        return Doorkeeper(load_hook(swarm.admission.hook), genesis, lambda said: self.log("hook_failed", error=said))
 
     def _locked(self) -> Any:
         """Locks the folder: two processes of one key would contradict each other."""
@@ -135,23 +125,13 @@ class NodeService:
         return lock
 
     def _waiting(self, phase: str) -> None:
-        self.records.tell(phase=phase if self.heard else f"{phase}, {self._standing}", round=self.round + 1)
+        mine = self.membership
+        self.records.tell(phase=phase if mine.member else f"{phase}, {mine}", node=mine.index, round=self.round + 1)
 
     @property
-    def heard(self) -> bool:
-        """Whether this node is a member: before that, nobody learns from it."""
-        return self.index != self._nobody
-
-    @property
-    def _label(self) -> int | str:
-        return self.index if self.heard else "stranger"
-
-    @property
-    def _standing(self) -> str:
-        """What a stranger is told of its way into the swarm."""
-        key = self.exchange.identity.key
-        trial = next((each for each in self.exchange.rolls.latest.trials if each.key == key), None)
-        return "asking to join" if trial is None else f"on trial, {trial.paid} rounds paid"
+    def index(self) -> int:
+        """The node's index; for a stranger one that no member has."""
+        return self.membership.index
 
     # -- the life of a node
 
@@ -186,16 +166,16 @@ class NodeService:
             except (RunError, OSError) as error:
                 self.log("checkpoint_damaged", path=str(path), error=str(error))
         self.records.tell(
-            node=self._label, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
+            node=self.index, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
             members=len(self.exchange.rolls.latest.members), round=self.round, started=time.time(),
         )  # fmt: skip
         for line in self.records.lines():
             if isinstance(reward := line.get("own_reward"), int | float):
                 self.watch.tally.remember(line["round"], reward)
         self.log("begin", swarm=self.swarm_id, round=self.round, rounds=self.rounds)
-        if self.round and self.exchange.identity.key in self.exchange.floor(self.round).heard:
+        if self.round and self.membership.takes_part(self.exchange.floor(self.round)):
             self.exchange.say(self.round, "state", encoded(self._state(self.round, _NOTHING)))
-        if not self.round and not self.heard:
+        if not self.round and not self.membership.member:
             self._join()
             return
         if self.round or self.exchange.finished(1) or self.exchange.waited():
@@ -212,44 +192,23 @@ class NodeService:
 
     def _join(self) -> None:
         """Asks to join until a majority of the members is for it, and takes up what they hold."""
-        asked = 0
-        while True:
-            latest = self.exchange.latest()
-            if self._seated() or self._on_trial:
-                break
-            if latest >= self.rounds:
-                raise RunError("The swarm has played its last round; a stranger can join while it plays.")
-            if latest > asked:
-                self.log("asks", round=latest + 1)
-                self.exchange.ask(latest + 1)
-                asked = latest
-            self.round = latest
-            self._waiting("waiting")
-            if self.stopping.wait(5 * self.timing.poll):
-                raise Stopped
-        self.log("joined", round=latest, member=self.heard)
+        latest = self.membership.enter(self.rounds, self._outside)
         self._mend(latest, "joined")
 
-    @property
-    def _on_trial(self) -> bool:
-        return any(trial.key == self.exchange.identity.key for trial in self.exchange.rolls.latest.trials)
-
-    def _seated(self) -> bool:
-        """Takes the own place among the members; whether it has one."""
-        index = self.exchange.index.get(self.exchange.identity.key, self._nobody)
-        if index != self.index:
-            self.index = index
-            self.log("seated", index=index, round=self.exchange.rolls.latest.round)
-            self.records.tell(node=index)
-        return self.heard
+    def _outside(self, latest: int) -> None:
+        """Waits while the node is not let in."""
+        self.round = latest
+        self._waiting("waiting")
+        if self.stopping.wait(5 * self.timing.poll):
+            raise Stopped
 
     def _next(self) -> None:
         """Plays the next round, or catches up."""
         try:
             latest = self.exchange.latest() if self.exchange.finished(self.round + 1) else 0
-            self._seated()
+            known = self.membership.renew() or self.membership.on_trial
             behind = latest - self.round > self.settings.catch_up and self._compares
-            if behind and not self.heard and not self._on_trial:
+            if behind and not known:
                 self._join()
             elif behind:
                 self._mend(latest, "behind")
@@ -273,14 +232,15 @@ class NodeService:
         started = time.perf_counter()
         followed = self.exchange.finished(round)
         floor = self.exchange.floor(round)
-        self._take_seats(floor)
-        submissions = None if followed or self.exchange.identity.key not in floor.heard else self._produce(round)
-        if not followed and not self.heard:
-            self._pay(round, floor)
+        self.participant = self.membership.seated(self.participant, floor)
+        submissions = None if followed or not self.membership.takes_part(floor) else self._produce(round)
+        if not followed:
+            self.membership.pay(self.participant.node, round, floor)
         produced = time.perf_counter()
         gathered = self.exchange.gather(round, submissions, self._honest, followed)
         exchanged = time.perf_counter()
-        self._honest = frozenset() if followed else self._judged(round, gathered)
+        node = self.participant.node
+        self._honest = frozenset() if followed else self.membership.judged(node, round, gathered)
         view = self._learn(round, gathered)
         learned = time.perf_counter()
         own = self._state(round, gathered.decision)
@@ -297,36 +257,12 @@ class NodeService:
                 "agree": time.perf_counter() - learned,
             }  # fmt: skip
             self._record(round, view, gathered, own, states, seconds, followed)
-        self._seated()
+        self.membership.renew()
         self._name_those_apart(round, states)
         if self.equal is False:
             self._mend(round, "apart")
         elif self._compares:
             self._serve(round, states, best)
-
-    def _take_seats(self, floor: Floor) -> None:
-        """Deals the round's slots to those that are heard in it."""
-        if not self.exchange.rolls.fixed:
-            seats = tuple(self.exchange.index[key] for key in floor.heard)
-            self.participant = self.participant.seated(self.index, seats)
-
-    def _pay(self, round: int, floor: Floor) -> None:
-        """Shows the work of a round by which a stranger pays, or asks to be let in."""
-        key = self.exchange.identity.key
-        if key in floor.trials:
-            self.exchange.offer(round, trial_batch(self.participant.node, round, key))
-        elif not self._on_trial:
-            self.exchange.ask(round)
-
-    def _judged(self, round: int, gathered: Gathered) -> frozenset[bytes]:
-        """The strangers whose work of a round was honest, judged with the weights that it was drawn with.
-
-        Whoever is not asked in the next round need not judge.
-        """
-        if self.exchange.identity.key not in self.exchange.floor(round + 1).heard:
-            return frozenset()
-        node, offered = self.participant.node, self.exchange.offered(round)
-        return frozenset(key for key, batch in offered.items() if is_honest(node, round, key, batch, gathered.beacon))
 
     def _produce(self, round: int) -> list[Submission]:
         participant = self.participant
@@ -367,7 +303,7 @@ class NodeService:
             raise RunError("A checkpoint is that of a swarm with another way to become a member; use another.")
         if public is not None:
             self.exchange.restore(Roll.of_plain(public))
-            self._seated()
+            self.membership.renew()
         return round
 
     # -- being equal
