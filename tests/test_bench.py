@@ -509,7 +509,7 @@ def test_names_in_the_table_are_text():
     [
         (["--preset=headline"], list(range(2001, 2011))),
         (["--preset=headline", "--seeds=2"], [0, 1]),
-        ([], [1001, 1002, 1003, 1004, 1005]),
+        ([], [2001, 2002, 2003, 2004, 2005]),
     ],
 )
 def test_a_preset_that_is_named_brings_its_seeds_to_rows_that_are(monkeypatch, tmp_path, arguments, seeds):

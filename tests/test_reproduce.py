@@ -310,12 +310,12 @@ def test_what_the_paper_did_not_test_is_said_not_to_be_tested_whatever_the_runs_
 
 def test_what_is_not_played_is_named(tmp_path):
     item = load_item("fig16")
-    played = [made_up(tmp_path, seed, [0.95] * 30) for seed in (1001, 1003)]
-    waiting = [Job({"seed": seed, "rounds": 30, "attack": {"name": "text"}}, tmp_path) for seed in (1002, 1004, 1005)]
+    played = [made_up(tmp_path, seed, [0.95] * 30) for seed in (2001, 2003)]
+    waiting = [Job({"seed": seed, "rounds": 30, "attack": {"name": "text"}}, tmp_path) for seed in (2002, 2004, 2005)]
     result = result_of("fig16", item, "nano", {"attacked": [*played, *waiting]}, tmp_path / "out")
-    assert result.word == "undecided" and result.missing == {"attacked": (1002, 1004, 1005)}
+    assert result.word == "undecided" and result.missing == {"attacked": (2002, 2004, 2005)}
     index = write_index([result], tmp_path / "out").read_text()
-    assert "attacked: seeds 1001, 1003 (1002, 1004, 1005 not played)." in index
+    assert "attacked: seeds 2001, 2003 (2002, 2004, 2005 not played)." in index
     low, high = share_interval([0.95, 0.95], 2 * 5 * 144)
     assert f"| ≥ 0.5 | {low:.4g} to {high:.4g} | 0.95, 0.95 | undecided (2 seeds) |" in index
     result = result_of("fig16", item, "nano", {"attacked": waiting}, tmp_path / "out")
