@@ -16,6 +16,7 @@ from hailproof.attacks.text import TextAttack
 from hailproof.campaigns.cells import FORMAT, kept, measured, read_cells, write_cell
 from hailproof.campaigns.matrix import cells_of, load_matrix
 from hailproof.campaigns.posthoc import counted
+from hailproof.campaigns.scales import SCALES
 from hailproof.campaigns.sweep import Job, play_job
 from hailproof.cli import app
 from hailproof.errors import ConfigError
@@ -488,6 +489,17 @@ def test_a_damaged_cell_is_named(tmp_path):
     (tmp_path / "cells" / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match=r"bad\.json is damaged"):
         read_cells(tmp_path)
+
+
+def test_columns_and_rows_mean_at_every_scale_what_they_are_called(tmp_path):
+    """A row or column that says something for one scale and nothing for another would be another there, unnoticed."""
+    matrix = load_matrix()
+    for scale in SCALES:
+        cells = {each.defense: each for each in cells_of(["text"], list(matrix.defenses), [0], scale, tmp_path)}
+        undefended = {name for name, cell in cells.items() if not cell.jobs[0].config.defense}
+        assert undefended == {"none", "length_neutral"}
+        (mixed,) = (each for each in cells_of(["text-mixed"], ["none"], [0], scale, tmp_path) if each.attack != "clean")
+        assert len(mixed.jobs[0].config.swarm.models) == 2
 
 
 def test_a_measure_that_a_cell_lacks_is_a_dash_in_the_table():

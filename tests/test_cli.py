@@ -73,6 +73,8 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["bench", "--only-finished", "--out=odd"], r"x\.json is no cell of a bench"),
         (["reproduce", "fig99"], r"Unknown figure or table 'fig99'; choose one of fig3a"),
         (["reproduce", "fig3a", "--scale=tiny"], r"Unknown scale 'tiny'; choose one of nano, paper"),
+        (["reproduce", "fig3a", "--scale=smollm2"], r"Unknown scale 'smollm2'; choose one of nano, paper"),
+        (["bench", "--scale=tiny"], r"Unknown scale 'tiny'; choose one of nano, smollm2, paper"),
         (["reproduce", "fig3a", "--seeds=0"], r"--seeds 0 is not a number of seeds"),
         (["reproduce", "fig3a", "--engine=slurm"], r"Unknown engine 'slurm'; choose local or ray"),
         (["reproduce", "fig3a", "--workers=-1"], r"--workers -1 is not a number of runs"),

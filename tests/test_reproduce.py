@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hailproof.campaigns.scales import SCALES, load_scale
+from hailproof.campaigns.scales import OF_FIGURES, load_scale
 from hailproof.campaigns.sweep import Job, attempt, merged
 from hailproof.errors import ConfigError, RunError
 from hailproof.metrics.intervals import counted_interval, difference_of_counts, interval, ratio_interval, share_interval
@@ -44,7 +44,7 @@ def test_every_figure_and_table_of_the_paper_has_a_file():
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", OF_FIGURES)
 def test_every_run_of_every_item_has_a_valid_configuration(name, scale, tmp_path):
     for jobs in jobs_of(load_item(name), scale, tmp_path).values():
         assert [job.seed for job in jobs] == sorted({job.seed for job in jobs})
@@ -438,7 +438,7 @@ def test_runs_that_fail_take_no_figure_from_the_others(tmp_path):
 
 
 def test_scales_have_seeds_and_say_what_they_are():
-    assert all(len(load_scale(scale).seeds) >= LEAST_SEEDS for scale in SCALES)
+    assert all(len(load_scale(scale).seeds) >= LEAST_SEEDS for scale in OF_FIGURES)
     assert min(load_scale("nano").seeds) > 1000  # seeds that nobody looked at while anything was built
 
 

@@ -11,8 +11,10 @@ from hailproof.errors import ConfigError
 from hailproof.runs.config import read_toml
 from hailproof.settings import Section, validated
 
-Scale = Literal["nano", "paper"]
-SCALES: tuple[Scale, ...] = ("nano", "paper")
+Scale = Literal["nano", "smollm2", "paper"]
+SCALES: tuple[Scale, ...] = ("nano", "smollm2", "paper")
+OF_FIGURES: tuple[Scale, ...] = ("nano", "paper")
+"""The scales that the files of the paper's figures are written for."""
 Tree = dict[str, Any]
 
 

@@ -1,5 +1,6 @@
 """``hailproof reproduce`` and ``bench``: many runs, resumed where they stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,16 +14,18 @@ Workers = Annotated[int, typer.Option(help="Runs at a time; 0 for one on each co
 OnlyFinished = Annotated[bool, typer.Option("--only-finished", help="Play nothing; take the seeds that are finished.")]
 GpusPerRun = Annotated[float, typer.Option(help="With ray: share of a GPU that each run gets.")]
 ScaleName = Annotated[str, typer.Option(help="nano: this machine, offline. paper: the paper's models and sizes.")]
+BenchScale = Annotated[
+    str, typer.Option(help="nano: this machine, offline. smollm2: a pretrained model. paper: the paper's models.")
+]
 Cells = Annotated[Path, typer.Option("--runs", help="Folder of all runs; what is finished there is not played again.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of all configurations.")]
 
 
-def _scale(name: str) -> Any:
-    from hailproof.campaigns.scales import SCALES
+def _scale(name: str, known: Sequence[str]) -> Any:
     from hailproof.errors import ConfigError
 
-    if name not in SCALES:
-        raise ConfigError(f"Unknown scale '{name}'; choose one of {', '.join(SCALES)}.")
+    if name not in known:
+        raise ConfigError(f"Unknown scale '{name}'; choose one of {', '.join(known)}.")
     return name
 
 
@@ -50,10 +53,11 @@ def reproduce(
     """Play, draw and judge figures and tables of the paper."""
     quiet_libraries()
     from hailproof.campaigns.engines import engine_named
+    from hailproof.campaigns.scales import OF_FIGURES
     from hailproof.paper.reproduce import reproduce as play
     from hailproof.runs.config import tree_of
 
-    chosen = _scale(scale)
+    chosen = _scale(scale, OF_FIGURES)
     played = None if only_finished else engine_named(engine, workers, gpus_per_run)
     results = play(names, chosen, runs, out, played, say, _seeds(seeds), tree_of(set_ or []))
     agreeing = sum(result.word == "agrees" for result in results)
@@ -68,7 +72,7 @@ def bench(
     ] = None,
     attack: Annotated[list[str] | None, typer.Option(help="A row; may be given several times.")] = None,
     defense: Annotated[list[str] | None, typer.Option(help="A column; may be given several times.")] = None,
-    scale: ScaleName = "nano",
+    scale: BenchScale = "nano",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, from 0 on; default: the preset's.")] = None,
     out: Annotated[Path, out_option("Folder for the cells and the leaderboard.")] = RUNS / "bench",
     runs: Cells = RUNS / "cells",
@@ -83,10 +87,10 @@ def bench(
     from hailproof.campaigns.bench import bench as play
     from hailproof.campaigns.engines import engine_named
     from hailproof.campaigns.matrix import cells_of, load_matrix
-    from hailproof.campaigns.scales import load_scale
+    from hailproof.campaigns.scales import SCALES, load_scale
     from hailproof.runs.config import tree_of
 
-    named, chosen = load_matrix().preset(preset or "quick"), _scale(scale)
+    named, chosen = load_matrix().preset(preset or "quick"), _scale(scale, SCALES)
     default = named.seeds if preset or not (attack or defense) else None
     wanted = attack or named.attacks, defense or named.defenses
     cells = cells_of(*wanted, _seeds(seeds) or default, chosen, runs, tree_of(set_ or []))

@@ -139,7 +139,7 @@ def jobs_of(
 
     Args:
         item: The figure or table.
-        scale: Which of its two scales.
+        scale: Which of its two scales, ``nano`` or ``paper``.
         root: The folder of all runs.
         seeds: Seeds, if not the scale's.
         changes: Settings that are laid over all others; a run without an attacker stays one.
