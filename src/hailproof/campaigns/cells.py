@@ -101,7 +101,8 @@ def measured(cell: Cell) -> dict[str, Any] | None:
         record |= {f"{measure}_{key}": value for key, value in _over_seeds([each[measure] for each in figures])}
     if cell.attack != "clean":
         attack = settle(pairs[0][0].config).attack
-        record |= _tests(record, attacked=config.malicious > 0, lengthens=getattr(attack, "lengthens", False))
+        lengthens = getattr(attack, "lengthens", False)
+        record |= _tests(record, config.malicious > 0, cell.defense != "none", lengthens)
     return record
 
 
@@ -138,11 +139,14 @@ def _interval(values: Sequence[float], figures: Sequence[Figure]) -> tuple[float
     return interval(values)
 
 
-def _tests(record: Mapping[str, Any], attacked: bool, lengthens: bool) -> Iterator[tuple[str, float | None]]:
+def _tests(
+    record: Mapping[str, Any], attacked: bool, defended: bool, lengthens: bool
+) -> Iterator[tuple[str, float | None]]:
     """What a cell claims, the margin of each claim and its p value, which no correction has touched yet.
 
     A claim is tested if the measure is defined on every seed: those where it is not may differ from the others. An
-    attack without a success that is not after length is judged by the reward that it costs alone.
+    attack without a success that is not after length is judged by the reward that it costs alone. Where nothing
+    defends, an attack without success is one that was not learned, and not one that was stopped.
     """
     excess, ratios, losses = (record[f"{key}_seeds"] for key in ("excess_success", "tokens_ratio", "held_out_loss"))
     yield from _test("no_worse", same_p(losses, NO_WORSE_MARGIN) if None not in losses else None, NO_WORSE_MARGIN)
@@ -155,6 +159,8 @@ def _tests(record: Mapping[str, Any], attacked: bool, lengthens: bool) -> Iterat
     known = [scale(value) for value in values if value is not None]
     margins = (LENGTHENED_MARGIN, SHORTENED_MARGIN) if on_length else (LEARNED_MARGIN, STOPPED_MARGIN)
     for claim, side, margin in zip(("learned", "stopped"), SIDES_OF_A_MARGIN, margins, strict=True):
+        if claim == "stopped" and not defended:
+            continue
         yield from _test(claim, beyond_p(known, scale(margin), side) if len(known) == len(values) else None, margin)
 
 
