@@ -57,6 +57,8 @@ def paid(roll: Roll) -> dict[bytes, int]:
         (["x", "", "x", "", "", "", ""], "", {}),  # its time is over
         (["x", "", "x", "", "", "", "", "x"], "", {X: 0}),  # and it begins anew
         (["x", "", "x", "", "", "", "x"], "x", {}),
+        (["x", "", "", ""], "", {X: 0}),
+        (["x", "", "", "", "", "y"], "", {Y: 0}),  # it can no longer pay in time, and makes room
         (["x", "", "x", "x", "x"], "x", {}),  # a member is one for good
         (["xy"], "", {X: 0, Y: 0}),
         (["x", "y", "x", "xy", "y"], "xy", {}),
@@ -388,6 +390,23 @@ def test_a_doorkeeper_lets_in_whom_the_hook_says_and_waits_for_nobody(monkeypatc
     assert keeper(X) and not keeper(A)
     eventually(lambda: len(asked), 5)
     assert asked[-1] == A
+
+
+def test_a_hook_that_ends_its_thread_is_asked_again():
+    asked, failed = [], []
+
+    def ends(key: bytes, genesis: object) -> bool:
+        asked.append(key)
+        if key == X:
+            sys.exit("no chain")
+        return True
+
+    keeper = Doorkeeper(ends, {}, failed.append)
+    assert not keeper(X)
+    eventually(lambda: len(failed), 1)
+    assert not keeper(Y)
+    eventually(lambda: len(keeper._answers), 2)
+    assert keeper(Y) and not keeper(X) and asked == [X, Y] and "no chain" in failed[0]
 
 
 def test_a_doorkeeper_remembers_and_queues_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -129,17 +130,55 @@ def test_all_strangers_together_may_ask_so_often(quotas: Quotas, kept: int):
         store.close()
 
 
-def test_all_strangers_on_trial_have_one_quota():
+def test_all_strangers_on_trial_have_one_quota_in_equal_shares():
     gate = open_gate()
     gate.admit(KEYS, [stranger(number).key for number in range(4)])
-    relay = Relay(MemoryStore(), gate, quotas=Quotas(bytes_per_hour=2 * 32 << 10))
+    relay = Relay(MemoryStore(), gate, quotas=Quotas(bytes_per_hour=4 * 32 << 10))
     with served(relay.app) as url:
         store = RelayStore(url)
-        assert store.put(*seal(stranger(0))) and store.put(*seal(stranger(1)))
+        assert store.put(*seal(stranger(0)))
         with pytest.raises(StoreError, match="over the quota"):
-            store.put(*seal(stranger(2)))
+            store.put(*seal(stranger(0), round=2))
+        assert all(store.put(*seal(stranger(number))) for number in (1, 2, 3))
+        gate.admit(KEYS, [stranger(4).key])
+        with pytest.raises(StoreError, match="over the quota"):
+            store.put(*seal(stranger(4)))
         assert store.put(*seal(A)) and store.put(*seal(B))
         store.close()
+
+
+def unfinished(url: str, name: str, data: bytes) -> socket.socket:
+    """A body whose last bytes never come."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    head = f"PUT /objects/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection.sendall(head.encode() + data[:-10])
+    return connection
+
+
+def test_bodies_of_strangers_on_trial_that_never_come_take_the_places_of_one_member():
+    quotas = Quotas(uploads=3, uploads_of_key=2, seconds=30.0)
+    gate = open_gate()
+    gate.admit(KEYS, [stranger(number).key for number in range(4)])
+    relay = Relay(MemoryStore(), gate, quotas=quotas)
+    with served(relay.app) as url:
+        held = [unfinished(url, *frame(stranger(number), "reveal", bytes(3000))) for number in range(4)]
+        eventually(lambda: sum(relay._uploads_of.values()), 2)
+        assert relay._uploads_of[b"strangers"] == 2
+        for connection in held:
+            connection.close()
+
+
+def test_a_small_envelope_does_not_wait_for_slow_bodies_of_others():
+    relay = Relay(MemoryStore(), open_gate(), quotas=Quotas(uploads=1, seconds=30.0))
+    with served(relay.app) as url:
+        held = unfinished(url, *frame(A, "reveal", bytes(3000)))
+        eventually(lambda: relay._uploads_of[A.key], 1)
+        store = RelayStore(url)
+        began = time.monotonic()
+        assert store.put(*seal(B)) and time.monotonic() - began < 10
+        store.close()
+        held.close()
 
 
 def test_bodies_of_strangers_that_never_come_take_few_places():
@@ -148,12 +187,7 @@ def test_bodies_of_strangers_that_never_come_take_few_places():
     with served(relay.app) as url:
         held = []
         for number in range(6):
-            name, data = frame(stranger(number), "join", bytes(200))
-            host, port = url.removeprefix("http://").split(":")
-            connection = socket.create_connection((host, int(port)), timeout=10)
-            head = f"PUT /objects/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
-            connection.sendall(head.encode() + data[:-10])
-            held.append(connection)
+            held.append(unfinished(url, *frame(stranger(number), "join", bytes(200))))
         eventually(lambda: relay._uploads_of[b"strangers"], 2)
         store = RelayStore(url)
         assert store.put(*frame(A, "reveal", bytes(3000)))

@@ -118,8 +118,8 @@ class Roll:
         members = self.members + tuple(trial.key for trial in trials if trial.paid >= admission.rounds)
         staying = [
             trial for trial in trials
-            if trial.paid < admission.rounds and round < trial.since + admission.patience
-        ]  # fmt: skip
+            if trial.paid < admission.rounds <= trial.paid + trial.since + admission.patience - round
+        ]  # who can no longer pay in time keeps no other stranger out
         free = min(admission.places - len(staying), admission.members - len(members) - len(staying))
         strangers = listed - {trial.key for trial in trials}
         fresh = sorted(strangers, key=lambda key: derive(beacon, "admission", key.hex()))[: max(free, 0)]

@@ -87,6 +87,11 @@ class Gate:
         if len(self._names) != len(members):
             self._names = frozenset(key.hex() for key in members)
 
+    @property
+    def trials(self) -> int:
+        """How many strangers are on trial."""
+        return len(self._known or ()) - len(self.allowed or ())
+
     def signers(self, place: Place) -> Collection[bytes] | None:
         """Keys that may have signed what lies in a place; ``None``: anybody's."""
         return None if self._stranger(place) else self._known

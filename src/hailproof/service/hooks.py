@@ -81,7 +81,7 @@ class Doorkeeper:
             key = self._waiting.get()
             try:
                 answer = self._hook(key, self._genesis) is True
-            except Exception as error:  # it is somebody's own, and its failure lets nobody in
+            except BaseException as error:  # it is somebody's own, which may even try to end the process
                 self._failed(f"The hook failed for {key.hex()} ({type(error).__name__}: {error!s:.200}).")
                 answer = False
             with self._lock:
