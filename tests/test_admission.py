@@ -14,7 +14,7 @@ from test_exchange import PATIENT, SWARM, completions, eventually, together
 from hailproof.errors import ConfigError, PeerError, RunError
 from hailproof.exchange import admission as module
 from hailproof.exchange.admission import Admission, Roll, Rolls, Trial
-from hailproof.exchange.deciding import decided, settled
+from hailproof.exchange.deciding import beacon_of, decided, decision_of, settled
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.reading import JOINS_LOOKED_AT
 from hailproof.exchange.rounds import StoreExchange
@@ -209,6 +209,27 @@ def test_who_reads_other_inventories_than_the_majority_signed_does_not_follow(tm
             partial.put(name, store.get(name, 9999) or b"")
     reader = watched(partial, SWARM, rolls_of(), Gate(LIMITS, KEYS, SWARM, strangers=True))
     assert reader.latest() == 0 and reader.rolls.latest.round == 0
+
+
+@pytest.mark.parametrize("contradicts", [True, False])
+def test_a_member_that_lists_again_or_late_stops_nobody_who_reads_later(contradicts: bool, tmp_path: Path):
+    """One inventory is missing, so that the liar's decided; or the liar's comes when the others have decided."""
+    store, entries = MemoryStore(), []
+    for who in FOUNDERS:
+        nonce, batch = who.key, encoded(batch_of([]))
+        digest = hashlib.sha256(batch).digest()
+        put(store, who, "commit", encoded(Commit(len(batch), digest, hashlib.sha256(nonce).digest())))
+        entries.append(Entry(who.key, digest, nonce))
+    entries.sort(key=lambda each: each.sender)
+    every, fewer = Seen(tuple(entries)), Seen(tuple(entries[:2]))
+    signed = every if contradicts else fewer
+    for who in FOUNDERS[:2]:
+        put(store, who, "state", encoded(State(decision_of(signed), bytes(32), bytes(32), 1)))
+    put(store, FOUNDERS[0], "seen", encoded(every))
+    put(store, FOUNDERS[1], "seen", encoded(signed))
+    put(store, FOUNDERS[1] if contradicts else FOUNDERS[2], "seen", encoded(Seen(()) if contradicts else every))
+    reader = watched(store, SWARM, rolls_of(), Gate(LIMITS, KEYS, SWARM, strangers=True))
+    assert reader.latest() == 1 and reader.rolls.latest.beacon == beacon_of(SWARM, 1, signed.entries)
 
 
 def test_strangers_on_trial_may_not_say_what_members_say(tmp_path: Path):

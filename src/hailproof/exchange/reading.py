@@ -57,12 +57,14 @@ class Box:
         envelopes: By sender.
         payloads: What they say, by sender.
         withdrawn: Senders that said two things, so that neither counts.
+        said: All inventories by sender, those included that do not count; two at the most.
         known: Names that were looked at.
     """
 
     envelopes: dict[bytes, Envelope] = field(default_factory=dict)
     payloads: dict[bytes, Any] = field(default_factory=dict)
     withdrawn: set[bytes] = field(default_factory=set)
+    said: dict[bytes, list[Seen]] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
 
     @property
@@ -188,15 +190,19 @@ class Reader:
         if self._gate.equivocated(place):
             box.withdrawn.add(place.sender)
             box.payloads.pop(place.sender, None)
-            return
+            if phase != "seen":
+                return
         try:
             payload = decoded(_PAYLOADS[phase], envelope.payload)
             self._check(phase, envelope, payload, commit)
         except PeerError as error:
             self._gate.refuse(error, name)
             return
-        box.envelopes[place.sender] = envelope
-        box.payloads[place.sender] = payload
+        if phase == "seen":
+            box.said.setdefault(place.sender, []).append(payload)
+        if place.sender not in box.withdrawn:
+            box.envelopes[place.sender] = envelope
+            box.payloads[place.sender] = payload
 
     def _check(self, phase: Phase, envelope: Envelope, payload: Any, commit: Commit | None) -> None:
         """Makes sure that a batch or a nonce is the committed one, and that an inventory lists nobody twice."""

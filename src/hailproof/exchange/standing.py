@@ -1,6 +1,8 @@
 """Where a swarm stands: which rounds are over, and who belongs to it by now, from what its members signed."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations, islice
 from typing import final
 
 from hailproof.errors import StoreError
@@ -16,12 +18,28 @@ ROUNDS_LOOKED_AT = 64
 """Rounds that are looked at, from the last one down, to find where the swarm stands."""
 
 
+MOST_READINGS = 128
+"""Ways to read the inventories of a round that are tried."""
+
+
+def _readings(box: Box) -> Iterator[list[Seen]]:
+    """Inventories that members may have had when they decided: all; without what came later; before a contradiction."""
+    base = box.payloads
+    others = [(key, each) for key in sorted(box.withdrawn) for each in box.said.get(key, ())]
+    others += [(key, None) for key in sorted(base)]
+    for count in range(len(others) + 1):
+        for changed in combinations(others, count):
+            read = {**base, **dict(changed)}
+            yield [each for each in read.values() if each is not None]
+
+
 @final
 class Standing:
     """Reads where the swarm stands; needs no key.
 
     Where members come and go, each round says who is heard in the next one, so it walks from round to round: a quorum
-    of states says what was decided, and the inventories must say the same.
+    of states says what was decided, and the inventories must say the same. A member that sends its inventory late, or
+    a second one, changes what is read, so that inventories are also read without it, as members may have done.
 
     Args:
         store: Where frames lie; it may fail and come back.
@@ -70,8 +88,11 @@ class Standing:
             return False
         votes = Counter(state.decision for state in self.states(round).values())
         signed, count = votes.most_common(1)[0]
-        found = decided(self._look(round, "seen").payloads.values(), floor.quorum)
-        if count < floor.quorum or decision_of(found) != signed:
+        if count < floor.quorum:
+            return False
+        tried = (decided(each, floor.quorum) for each in islice(_readings(self._look(round, "seen")), MOST_READINGS))
+        found = next((each for each in tried if decision_of(each) == signed), None)
+        if found is None:
             return False
         self.close(round, found)
         self._reader.drop(round)

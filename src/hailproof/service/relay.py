@@ -8,8 +8,8 @@
 It checks what it keeps as a node does (``exchange.gate``): it takes nothing but what belongs to the swarms that it was
 started for; of them only a key on the swarm's list can put anything, only under its own name, at most twice in one
 place, and only so many bytes an hour. Where strangers may join, it reads who belongs to the swarm by now as everybody
-can, and all strangers together have the quota of one member, in equal shares. It holds no key itself, so that it can forge nothing. It
-can withhold: that is all that those who use it depend on it for.
+can, and all strangers together have the quota of one member, in equal shares. It holds no key itself, so that it can
+forge nothing. It can withhold: that is all that those who use it depend on it for.
 """
 
 import asyncio
@@ -188,7 +188,8 @@ class Relay:
                 header = opened_head(bytes(data[:OVERHEAD]), limit - OVERHEAD, gate.signers(place), place)
         if request.headers.get("content-length") == str(len(data)):
             return await self._keep(request, gate, name, bytes(data))  # nobody waits for the slow bodies of others
-        size, sender = header.size, place.sender if gate.allowed is None or place.sender in gate.allowed else b"strangers"
+        member = gate.allowed is None or place.sender in gate.allowed
+        size, sender = header.size, place.sender if member else b"strangers"
         if (
             self._reading and self._reading + size > self.quotas.bytes_at_once
         ) or self._uploads_of[sender] >= self.quotas.uploads_of_key:
