@@ -38,6 +38,8 @@ from hailproof.runs.files import replacing
 from hailproof.wire import OVERHEAD, Place, opened_head
 
 MOST_NAMES = 100_000
+SMALL = 2048
+"""Bytes of a payload that is kept at once if it came with its head: all but batches and long inventories."""
 _REMEMBERED = 100_000
 _BYTES = "application/octet-stream"
 _FOR_EVER = {"Cache-Control": "immutable"}
@@ -186,7 +188,8 @@ class Relay:
                 if len(data) > limit:
                     raise _too_much(name)
                 header = opened_head(bytes(data[:OVERHEAD]), limit - OVERHEAD, gate.signers(place), place)
-        if request.headers.get("content-length") == str(len(data)):
+        whole = request.headers.get("content-length") == str(len(data)) and len(data) <= header.size + OVERHEAD
+        if whole and header.size <= SMALL:
             return await self._keep(request, gate, name, bytes(data))  # nobody waits for the slow bodies of others
         member = gate.allowed is None or place.sender in gate.allowed
         size, sender = header.size, place.sender if member else b"strangers"
