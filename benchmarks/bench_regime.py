@@ -14,6 +14,7 @@ from typing import Any
 
 from common import table
 
+from hailproof.campaigns.scales import load_scale
 from hailproof.campaigns.sweep import Job, LocalEngine, merged, sweep
 from hailproof.reports.curves import SeedPanel
 from hailproof.reports.figures import draw_panels
@@ -21,12 +22,7 @@ from hailproof.runs.store import read_rounds
 
 ADAM = {"adam_beta2": 0.99, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "warmup_rounds": 5}
 DAMPED = {"adam_beta2": 0.95, "adam_epsilon": 1e-3, "max_grad_norm": 0.5, "warmup_rounds": 5}
-SMOL: dict[str, Any] = {
-    "rounds": 40,
-    "swarm": {"prompts": 8, "group_size": 8, "dtype": "bfloat16"},
-    "sampling": {"max_new_tokens": 96},
-    "evaluation": {"problems": 128, "every": 10},
-}
+SMOL = {key: value for key, value in load_scale("smollm2").settings.items() if key != "learner"}
 LORA = {**ADAM, "lora": {"r": 8, "alpha": 16}}
 CANDIDATES: dict[str, dict[str, Any]] = {
     # The regime until now, on 50 rounds for prose (4.6e-3) and programs (2.4e-3).
@@ -39,7 +35,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "adam-4": {"learner": {**ADAM, "learning_rate": 4e-4}},
     # Added after the clean runs of seed 0: the reward of adam-2 hardly rises after round 60, and hours are short.
     "adam-2-60": {"rounds": 60, "learner": {**ADAM, "learning_rate": 2e-4}},
-    # For SmolLM2 (--model smollm2): an adapter at two rates, and all weights at a small one.
+    # For SmolLM2, in the size of the bench's scale: an adapter at two rates, and all weights at a small one.
     "smol-lora-1": {**SMOL, "learner": {**LORA, "learning_rate": 1e-4}},
     "smol-lora-3": {**SMOL, "learner": {**LORA, "learning_rate": 3e-4}},
     "smol-full": {**SMOL, "learner": {**ADAM, "learning_rate": 5e-6}},

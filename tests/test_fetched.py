@@ -395,6 +395,7 @@ def test_the_example_configurations_are_for_the_fetched_model(name):
     path = Path(__file__).resolve().parents[1] / "examples" / "smollm2" / f"{name}.toml"
     config = settle(load_config(path, [])).config
     assert config.name == f"smollm2-{name}" and config.swarm.models == ("smollm2",)
+    assert config.learner.adam_epsilon == 1e-8
     (*_, row) = cells_of(["text"], ["none"], None, "smollm2", path)
     played = settle(row.jobs[0].config).config
     assert (config.learner, config.sampling, config.rounds) == (played.learner, played.sampling, played.rounds)

@@ -1,6 +1,7 @@
 """The work of strangers on trial, checked with nano models, and a stranger's node from its first word to its seat."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,6 +122,7 @@ def test_a_stranger_asks_pays_stops_comes_back_and_is_heard(tmp_path: Path):
         assert time.monotonic() < until and not stranger.membership.member, nodes.logs[2].getvalue()
         time.sleep(0.02)
     nodes.stop(2)
+    assert json.loads((tmp_path / "node-2" / "status.json").read_text())["node"] == "stranger"
     assert not (tmp_path / "node-2" / "rounds.jsonl").exists() or all(
         2 not in line["sent"] for line in lines(tmp_path, 2)
     )
@@ -129,6 +131,7 @@ def test_a_stranger_asks_pays_stops_comes_back_and_is_heard(tmp_path: Path):
     services = [nodes.services[index] for index in range(3)]
     ends = [hashlib.sha256(service._snapshot(12)).hexdigest() for service in services]
     assert len(set(ends)) == 1 and [service.round for service in services] == [12] * 3
+    assert json.loads((tmp_path / "node-2" / "status.json").read_text())["node"] == 2
     assert services[2].index == 2 and services[0].exchange.rolls.latest.members[2] == IDENTITIES[2].key
     first = next(line["round"] for line in lines(tmp_path, 0) if line["members"] == 3)
     sent = {line["round"]: line["sent"] for line in lines(tmp_path, 0)}

@@ -41,8 +41,9 @@ def test_two_trainers_of_trl_and_a_node_of_ours_learn_from_each_other(tmp_path: 
     theirs = [json.loads((tmp_path / f"trl-{index}.json").read_text()) for index in (1, 2)]
     assert [line["sent"] for line in ours] == [[0, 1, 2]] * 2 and [line["missing"] for line in ours] == [{}, {}]
     assert all(line["unread"] == {} for line in ours)
-    # A round goes on without an inventory that can change nothing, and then does not wait for its sender's state.
+    # A node may go on without an inventory that can change nothing, and without its sender's state: all have said one.
     assert all(line["compared"] in (2, 3) for line in ours)
+    assert [len(list(tmp_path.glob(f"exchange/*/{round:08d}/state/*"))) for round in (1, 2)] == [3, 3]
     for round in (1, 2):
         archived = (tmp_path / "node-0" / "archive" / f"{round:08d}.jsonl").read_text().splitlines()
         sent = sorted((row["problem_id"], row["sender"], row["completion"]) for row in map(json.loads, archived))

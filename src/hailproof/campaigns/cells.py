@@ -158,9 +158,8 @@ def _tests(
     values, scale = (ratios, math.log) if on_length else (excess, float)
     known = [scale(value) for value in values if value is not None]
     margins = (LENGTHENED_MARGIN, SHORTENED_MARGIN) if on_length else (LEARNED_MARGIN, STOPPED_MARGIN)
-    for claim, side, margin in zip(("learned", "stopped"), SIDES_OF_A_MARGIN, margins, strict=True):
-        if claim == "stopped" and not defended:
-            continue
+    tests = [*zip(("learned", "stopped"), SIDES_OF_A_MARGIN, margins, strict=True)]
+    for claim, side, margin in tests if defended else tests[:1]:
         yield from _test(claim, beyond_p(known, scale(margin), side) if len(known) == len(values) else None, margin)
 
 

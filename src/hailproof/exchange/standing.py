@@ -16,8 +16,6 @@ from hailproof.wire import Phase, Seen, State
 
 ROUNDS_LOOKED_AT = 64
 """Rounds that are looked at, from the last one down, to find where the swarm stands."""
-
-
 MOST_READINGS = 128
 """Ways to read the inventories of a round that are tried."""
 

@@ -65,7 +65,8 @@ def node(
 def _lived(service: Any, files: Any, check: bool) -> int | None:
     """Runs a node until its end; ``None`` if it was only to be checked."""
     if check:
-        _say(f"Swarm {service.swarm_id}: {service.membership}; {len(files.swarm.members)} members are listed.")
+        who = service.membership if service.membership.member else "a stranger that would ask to join"
+        _say(f"Swarm {service.swarm_id}: this is {who}; {len(files.swarm.members)} members are listed.")
         if files.swarm.panel:
             _say(_panel_said(len(files.swarm.members), files.swarm.panel))
         service.store.close()

@@ -54,6 +54,11 @@ class Membership:
         return self.index != self._nobody
 
     @property
+    def label(self) -> int | str:
+        """What logs and status call the node."""
+        return self.index if self.member else "stranger"
+
+    @property
     def on_trial(self) -> bool:
         """Whether the node pays for its name just now."""
         return any(trial.key == self._key for trial in self._exchange.rolls.latest.trials)

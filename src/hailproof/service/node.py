@@ -79,7 +79,7 @@ class NodeService:
         make_folder(self.folder)
         self._lock = self._locked()
         self.stopping = threading.Event()
-        self.log = log or Log(node=index)
+        self.log = log or Log(node=index if identity.key in swarm.keys else "stranger")
         self.records = Records(self.folder, node.retention)
         self.watch = watch or Watch()
         if node.threads:
@@ -126,7 +126,7 @@ class NodeService:
 
     def _waiting(self, phase: str) -> None:
         mine = self.membership
-        self.records.tell(phase=phase if mine.member else f"{phase}, {mine}", node=mine.index, round=self.round + 1)
+        self.records.tell(phase=phase if mine.member else f"{phase}, {mine}", node=mine.label, round=self.round + 1)
 
     @property
     def index(self) -> int:
@@ -166,7 +166,7 @@ class NodeService:
             except (RunError, OSError) as error:
                 self.log("checkpoint_damaged", path=str(path), error=str(error))
         self.records.tell(
-            node=self.index, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
+            node=self.membership.label, key=self.exchange.identity.name, swarm=self.swarm_id, rounds=self.rounds,
             members=len(self.exchange.rolls.latest.members), round=self.round, started=time.time(),
         )  # fmt: skip
         for line in self.records.lines():
