@@ -276,9 +276,7 @@ class Swarm:
         self.pull = nn.functional.normalize(torch.randn(P, generator=self.rng), dim=0)
         self.round = 0
 
-    def play(
-        self, pulls: Mapping[int, float | Tensor | list[Tensor]], senders: Iterable[int] = range(4), **sent: int
-    ):
+    def play(self, pulls: Mapping[int, float | Tensor | list[Tensor]], senders: Iterable[int] = range(4), **sent: int):
         """A round; ``pulls`` are what senders add to each block, along the common direction unless they are vectors.
 
         A list holds one vector for each block.

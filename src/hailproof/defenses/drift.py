@@ -15,9 +15,10 @@ Blocks are cut to what is usual, so that one wild block decides nothing. Whoever
 the other way in each of the rest would therefore never be found. So the sums over a round's blocks are bet on too.
 
 Guaranteed, for a sender that is honest: its evidence ever reaches ``1 / alpha`` with probability at most ``alpha`` in a
-run of any length, if at most ``malicious`` others are not honest. Attackers may know everything and send what they
-like: the comparison of two honest senders does not depend on it, and of the comparisons the most suspicious ones are
-left out.
+run of any length, if at most ``malicious`` others are not honest. Attackers may know the past and send what they like:
+the comparison of two honest senders does not depend on it, and of the comparisons the most suspicious ones are left
+out. Where senders share groups, attackers must not know what honest senders draw in a round before they send: they
+could choose in which groups these have an advantage (``docs/influence-broken.md``).
 """
 
 import math
