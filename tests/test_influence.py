@@ -168,12 +168,17 @@ def heavy(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_cauchy((8, 2))
 
 
+def skewed(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+    """All draw alike, mostly little and seldom much."""
+    return rng.exponential(size=(8, 2)) ** 3
+
+
 def against(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
     """Sender 3 is an attacker that makes sender 0 look as if it pulled along its direction."""
     return rng.normal(size=(8, 2)) - 50.0 * (sender == 3)
 
 
-@pytest.mark.parametrize(("senders", "shape"), [(4, heavy), (8, heavy), (4, against)])
+@pytest.mark.parametrize(("senders", "shape"), [(4, heavy), (8, heavy), (4, skewed), (4, against)])
 def test_honest_senders_are_hardly_ever_found(senders: int, shape: Shape):
     rng, alpha = np.random.default_rng(3), 0.05
     found = sum(played(DriftTest(alpha, None, 0.0, 2), senders, 40, shape, rng) >= 1 / alpha for _ in range(100))
@@ -217,10 +222,32 @@ def test_a_strong_pull_is_not_made_up_for_by_a_weak_one_or_by_rest(shape: Shape,
     assert sum(found) >= 18
 
 
+def in_one_block(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+    """Sender 0 pulls hard in one block, and a little the other way in each of the seven others."""
+    pulls = np.where(np.arange(8) == round % 8, 12.0, -1.0)[:, None]
+    return rng.normal(size=(8, 2)) + (sender == 0) * pulls
+
+
+def test_a_pull_in_one_block_is_not_made_up_for_by_a_little_the_other_way_in_each_of_the_others():
+    rng = np.random.default_rng(7)
+    found = [played(DriftTest(1e-3, None, 0.0, 2), 4, 30, in_one_block, rng) >= 1e3 for _ in range(20)]
+    assert sum(found) >= 18
+
+
 def test_a_tolerance_lets_honest_senders_differ():
     rng = np.random.default_rng(5)
     kinds = [played(DriftTest(1e-3, None, tolerance, 2), 4, 60, slowly, rng) for tolerance in (0.0, 0.8)]
     assert kinds[0] >= 1e3 > kinds[1]
+
+
+def test_a_tolerance_holds_for_what_adds_up_over_the_blocks_of_a_round_as_well():
+    """A mean of half the usual difference in each of eight blocks decides the sign of nearly every sum."""
+    rng = np.random.default_rng(8)
+
+    def hardly(sender: int, round: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.normal(size=(8, 2)) + 0.7 * (sender == 0)
+
+    assert max(played(DriftTest(1e-3, None, 0.5, 2), 4, 200, hardly, rng) for _ in range(3)) < 1e3
 
 
 def test_the_test_looks_at_an_eighth_of_what_is_long():
@@ -249,8 +276,11 @@ class Swarm:
         self.pull = nn.functional.normalize(torch.randn(P, generator=self.rng), dim=0)
         self.round = 0
 
-    def play(self, pulls: Mapping[int, float | Tensor], senders: Iterable[int] = range(4), **sent: int):
-        """A round; ``pulls`` are what senders add to each block, along the common direction unless they are vectors."""
+    def play(self, pulls: Mapping[int, float | Tensor | list[Tensor]], senders: Iterable[int] = range(4), **sent: int):
+        """A round; ``pulls`` are what senders add to each block, along the common direction unless they are vectors.
+
+        A list holds one vector for each block.
+        """
         self.round += 1
         out = {sender for sender in senders if self.defense._excluded(sender, self.round)}
         there = [sender for sender in senders if sender not in out]
@@ -261,6 +291,7 @@ class Swarm:
             for sender in there:
                 noise = torch.randn(P, generator=self.rng) / math.sqrt(P) * math.sqrt(numbers[sender] / 48)
                 pull = pulls.get(sender, 0.0)
+                pull = pull[block] if isinstance(pull, list) else pull
                 gradients[sender] += noise + (pull if isinstance(pull, Tensor) else pull * self.pull)
                 self.defense.look(sender, block, gradients[sender])
         return self.defense.combine(gradients)
@@ -355,6 +386,16 @@ def test_honest_senders_of_as_many_completions_as_chance_gives_are_not_excluded(
     for _ in range(30):
         sent = {f"of_{sender}": int(numbers.integers(1, 49)) for sender in range(4)}
         assert not any(each.excluded for each in swarm.play({}, range(4), **sent)[1].values())
+
+
+def test_who_teaches_on_the_prompts_of_one_block_and_pulls_back_on_the_others_is_excluded():
+    swarm, found = Swarm(InfluenceDefense(prompt_blocks=4), blocks=4), {}
+    for round in range(1, 21):
+        pulls = [(12.0 if block == round % 4 else -2.0) * swarm.pull for block in range(4)]
+        for sender, each in swarm.play({3: pulls})[1].items():
+            if each.excluded:
+                found.setdefault(sender, round)
+    assert list(found) == [3]
 
 
 def test_senders_who_only_push_down_are_excluded_too():

@@ -11,6 +11,9 @@ the first alone a strong pull would weigh no more than the weak one the other wa
 hard in one round and rests, or pulls back a little, in the next would never be found. In a round in which a sender
 does little, little is bet, for the same reason: few completions would take back what many have shown.
 
+Blocks are cut to what is usual, so that one wild block decides nothing. Whoever pulls in one block alone and a little
+the other way in each of the rest would therefore never be found. So the sums over a round's blocks are bet on too.
+
 Guaranteed, for a sender that is honest: its evidence ever reaches ``1 / alpha`` with probability at most ``alpha`` in a
 run of any length, if at most ``malicious`` others are not honest. Attackers may know the past and send what they like:
 the comparison of two honest senders does not depend on it, and of the comparisons the most suspicious ones are left
@@ -18,6 +21,7 @@ out. Where senders share groups, attackers must not know what honest senders dra
 could choose in which groups these have an advantage (``docs/influence-broken.md``).
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -47,7 +51,7 @@ class DriftTest:
     def __init__(self, alpha: float, malicious: int | None, tolerance: float, memories: int) -> None:
         self.alpha, self.malicious, self.tolerance, self.memories = alpha, malicious, tolerance, memories
         self._gamblers: dict[tuple[int, int], Gambler] = {}
-        self._units: dict[tuple[int, int], np.ndarray] = {}  # [M] by pair, of the past
+        self._units: dict[tuple[int, int], np.ndarray] = {}  # [2, M] by pair, of the past: of blocks, of rounds
 
     def bet(self, sender: int, along: Mapping[int, Float[np.ndarray, "B M"]], part: float = 1.0) -> None:
         """Bets on a sender against every other one that has a part in the round.
@@ -62,17 +66,29 @@ class DriftTest:
             if other == sender:
                 continue
             differences = along[sender] - values
-            past = KEPT * self._units.get((sender, other), np.zeros(self.memories))
-            unit = usual(differences)
-            largest = np.maximum(part * unit, past)
-            now, ever = advantages_by_block(differences, unit), advantages_by_block(part * differences, largest)
-            ranks = np.hstack([part * now, ever])
-            self._gambler(sender, other).bet((ranks - self.tolerance) / (1 + self.tolerance))
-            self._units[sender, other] = largest
+            past = KEPT * self._units.get((sender, other), np.zeros((2, self.memories)))
+            by_block, unit = self._ranks(differences, part, past[0], self.tolerance)
+            wider = min(1.0, self.tolerance * math.sqrt(len(by_block)))  # what adds up constantly outgrows chance
+            of_round, unit_of_round = self._ranks(differences.sum(axis=0, keepdims=True), part, past[1], wider)
+            ranks = np.zeros((len(by_block), 2 * by_block.shape[1]))
+            ranks[:, : by_block.shape[1]] = by_block
+            ranks[: len(of_round), by_block.shape[1] :] = of_round
+            self._gambler(sender, other).bet(ranks)
+            self._units[sender, other] = np.array([unit, unit_of_round])
+
+    @staticmethod
+    def _ranks(
+        differences: Float[np.ndarray, "B M"], part: float, past: Float[np.ndarray, " M"], tolerance: float
+    ) -> tuple[Float[np.ndarray, "L M2"], Float[np.ndarray, " M"]]:
+        """Differences in the unit of the round and in the largest one so far, which is given back as well."""
+        unit = usual(differences)
+        largest = np.maximum(part * unit, past)
+        now, ever = advantages_by_block(differences, unit), advantages_by_block(part * differences, largest)
+        return (np.hstack([part * now, ever]) - tolerance) / (1 + tolerance), largest
 
     def _gambler(self, sender: int, other: int) -> Gambler:
         if (sender, other) not in self._gamblers:
-            self._gamblers[sender, other] = Gambler([True] * self.memories * 2, self.alpha**-CEILING_POWER)
+            self._gamblers[sender, other] = Gambler([True] * self.memories * 4, self.alpha**-CEILING_POWER)
         return self._gamblers[sender, other]
 
     def evidence(self, sender: int, among: Collection[int]) -> float | None:
@@ -105,7 +121,7 @@ class DriftTest:
         for pair, saved in state.items():
             one, other = map(int, pair.split())
             self._gambler(one, other).restore(saved)
-            self._units[one, other] = np.array(saved["unit"], dtype=float).reshape(self.memories)
+            self._units[one, other] = np.array(saved["unit"], dtype=float).reshape(2, self.memories)
 
 
 def usual(differences: Float[np.ndarray, "B M"]) -> Float[np.ndarray, " M"]:
