@@ -30,12 +30,13 @@ def swarm_files(
     exchange: str = "exchange",
     run: Mapping[str, Any] | None = None,
     timing: Mapping[str, float] | None = None,
+    draws: str = "public",
     **node: Any,
 ) -> list[Path]:
     """Writes the files of a swarm; returns those of its nodes."""
     members = [identity.name for identity in IDENTITIES[:nodes]]
     merged, times = {**RUN, **(run or {})}, {**PATIENT, **(timing or {})}
-    shared = {"name": "test", "members": members, "run": merged, "timing": times}
+    shared = {"name": "test", "members": members, "draws": draws, "run": merged, "timing": times}
     (folder / "swarm.toml").write_text(tomli_w.dumps(shared))
     paths = []
     for index in range(nodes):

@@ -116,6 +116,10 @@ class Identity:
         message = b"".join(len(part).to_bytes(4, "big") + part for part in (str(label).encode() for label in labels))
         return hmac.digest(raw, b"hailproof secret\0" + message, "sha256")
 
+    def seed(self, *labels: str | int) -> int:
+        """A seed that only this key's owner can derive, in [0, 2**63)."""
+        return int.from_bytes(self.secret(*labels)[:8], "big") >> 1
+
     def save(self, path: Path) -> Path:
         """Writes the key to a file of mode 0600, and its public part beside it with the ending ``.pub``.
 

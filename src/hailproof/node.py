@@ -59,6 +59,7 @@ class HonestNode:
         private_seed: Of the randomness that is its own.
         decides_alike: Whether all honest nodes see and decide the same, as in a homogeneous swarm. Then its own
             completions go through the chain too, and senders that the chain suspends have no slots in the plan.
+        draw_seed: Of its draws; ``None``: the swarm's public one, so that others can repeat them.
         longest: How many times the length limit a completion may have that was not drawn with this node's tokenizer:
             tokenizers differ in how many tokens they make of one text.
         sharing: Which groups it learns from; ``None``: from all (the paper's all-gather).
@@ -74,6 +75,7 @@ class HonestNode:
     sampling: Sampling
     private_seed: int
     decides_alike: bool
+    draw_seed: int | None = None
     longest: float = 1.0
     sharing: SampledSharing | None = None
     anchor: Policy | None = None
@@ -100,9 +102,8 @@ class HonestNode:
         plan, own = self.plan(round), set(self.nodes)
         mine = [slot for slot in plan.slots if slot.node in own]
         prompts = {slot.problem_id: self.task.prompt(plan.problems[slot.problem_id]) for slot in mine}
-        completions = rollout(
-            self.policy, mine, prompts, round=round, seed=self.planner.rules.seed, sampling=self.sampling
-        )
+        seed = self.planner.rules.seed if self.draw_seed is None else self.draw_seed
+        completions = rollout(self.policy, mine, prompts, round=round, seed=seed, sampling=self.sampling)
         return [
             Submission(round, slot.node, slot.problem_id, slot.index, completion)
             for slot, completion in zip(mine, completions, strict=True)

@@ -34,7 +34,7 @@ class Seeds:
     """The three kinds of randomness of a swarm, one seed each.
 
     Attributes:
-        public: Known to all: plans, and the noise of every draw.
+        public: Known to all: plans, and the noise of every draw, unless draws are private.
         private: A node's own: what it learns from, which slots an attacker poisons. Others cannot compute it.
         beacon: Known to nobody before all completions of a round are bound: which of them are checked.
     """

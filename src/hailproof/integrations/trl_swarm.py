@@ -43,6 +43,7 @@ class SwarmRollout:
         seed: The swarm's public seed.
         topology: Whether nodes share each group, or each has groups of its own.
         names: What the swarm's plan calls a prompt, for a horizontal swarm; without, it is named by its text.
+        draw_seed: Seed of this node's draws; without, the public one, so that others can repeat them.
 
     Raises:
         ConfigError: If the numbers do not fit.
@@ -57,6 +58,7 @@ class SwarmRollout:
         seed: int = 0,
         topology: Topology = "horizontal",
         names: Callable[[Any], str] | None = None,
+        draw_seed: int | None = None,
     ) -> None:
         if not 0 <= node < nodes:
             raise ConfigError(f"node = {node} is none of {nodes} nodes; count from 0.")
@@ -67,6 +69,7 @@ class SwarmRollout:
         self._names = names
         self.exchange, self.node, self.nodes = exchange, node, nodes
         self.sampling, self.seed, self.topology = sampling, seed, topology
+        self._draw_seed = seed if draw_seed is None else draw_seed
         self.round = 0
         self.beacon: int | None = None
         self._policy: CausalLM | None = None
@@ -86,7 +89,7 @@ class SwarmRollout:
             return self._answered(policy, ids, {}, slots, alone=True)
         self.round += 1
         mine = [place for place, slot in enumerate(slots) if self.owner(*slot) == self.node]
-        keys = [self.key(*slots[place]) for place in mine]
+        keys = [completion_key(self._draw_seed, self.round, *slots[place]) for place in mine]
         drawn = policy.engine.draw([ids[place] for place in mine], keys, self.sampling)
         sent = [
             Submission(self.round, self.node, *slots[place], policy.codec.drawn(tokens))

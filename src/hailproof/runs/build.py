@@ -176,7 +176,7 @@ def public_plan(config: RunConfig) -> tuple[Task, Planner]:
 
 
 def build_participant(
-    config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None
+    config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None, private_draws: bool = False
 ) -> Participant:
     """Builds one node of a real swarm.
 
@@ -185,6 +185,7 @@ def build_participant(
         index: The node's place among the members; of more of them than slots are dealt to, all take the same model.
         private_seed: Of the randomness that is its own.
         attack: What it does instead of sending what it should; ``None`` for an honest node.
+        private_draws: Whether nobody else shall be able to compute or repeat what it draws.
 
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
@@ -193,10 +194,17 @@ def build_participant(
     task, sampling = settled.task(), config.sampling.build()
     planner, rewarder, chain = Planner(_rules(config), task.train), Rewarder(task), _chain(config)
     _check_chain(chain, config)
+    repeating = next((each.name for each in chain.defenses if "keys" in each.needs), None)
+    if private_draws and repeating is not None:
+        raise MismatchError(
+            f"The defense '{repeating}' repeats the draws of others, and draws = private keeps them from that; leave "
+            "one of them out."
+        )
     policy = _loaded(config, make_roster(config.swarm.nodes, config.swarm.models, 0).models[index % config.swarm.nodes])
     node = _honest(
         config, (index,), policy, chain,
         planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,
+        draw_seed=derive(private_seed, "draws") if private_draws else None,
     )  # fmt: skip
     malicious = None
     if attack is not None and attack.name != "none":
@@ -330,6 +338,7 @@ def _honest(
     rewarder: Rewarder,
     sampling: Sampling,
     private_seed: int,
+    draw_seed: int | None = None,
 ) -> HonestNode:
     """A node on its own copy of the model."""
     policy, rules = original.copied(), config.swarm
@@ -345,6 +354,7 @@ def _honest(
         rewarder=rewarder,
         sampling=sampling,
         private_seed=private_seed,
+        draw_seed=draw_seed,
         decides_alike=rules.homogeneous and not sampled and "own" not in chain.needs,
         longest=1.0 if rules.homogeneous else TOKENIZERS_DIFFER,
         sharing=SampledSharing(rules.own_groups, rules.received_groups) if sampled else None,

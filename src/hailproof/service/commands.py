@@ -69,6 +69,11 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
         _say(f"Swarm {service.swarm_id}: this is {who}; {len(files.swarm.members)} members are listed.")
         if files.swarm.panel:
             _say(_panel_said(len(files.swarm.members), files.swarm.panel))
+        if service.draws_matter:
+            _say(
+                "Who holds the same weights can compute others' draws before it sends, and so make an honest node look "
+                "guilty to 'influence'; set draws = \"private\" in the swarm's file."
+            )
         service.store.close()
         return None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,6 +83,8 @@ class SwarmFile(Section):
         admission: How strangers become members as well.
         panel: Members that send and list in a round, an odd number, drawn anew for each round and the same for all
             nodes; 0: all members do.
+        draws: ``private``: nobody can compute what a node will draw, so that nobody can choose its own completions by
+            that; ``public``: nodes that hold the same weights can repeat each other's draws, as ``replay`` does.
         run: Task, model, learner, defenses, rounds and seed.
         timing: Deadlines.
         limits: Sizes.
@@ -92,6 +94,7 @@ class SwarmFile(Section):
     members: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
     admission: AdmissionConfig = AdmissionConfig()
     panel: Natural = 0
+    draws: Literal["public", "private"] = "public"
     run: dict[str, Any] = Field(default_factory=dict)
     timing: TimingConfig = TimingConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -179,6 +182,8 @@ class SwarmFile(Section):
             shared["admission"] = self.admission.model_dump()
         if self.panel:
             shared["panel"] = self.panel
+        if self.draws != "public":
+            shared["draws"] = self.draws
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 

@@ -84,9 +84,9 @@ class NodeService:
         self.watch = watch or Watch()
         if node.threads:
             torch.set_num_threads(node.threads)
-        private = int.from_bytes(identity.secret("private", self.swarm_id)[:8], "big") >> 1
+        private = identity.seed("private", self.swarm_id)
         self.participant: Participant = build_participant(
-            run.model_copy(update=machine), index, private, node.attack
+            run.model_copy(update=machine), index, private, node.attack, swarm.draws == "private"
         )
         if (swarm.admission.seats or swarm.panel) and not self._compares:
             raise ConfigError(
@@ -123,6 +123,13 @@ class NodeService:
                 f"Another process runs the node of {self.folder}; stop it, or give this one its own key and folder."
             ) from error
         return lock
+
+    @property
+    def draws_matter(self) -> bool:
+        """Whether draws are public where who knows them could frame an honest node (``docs/influence-broken.md``)."""
+        node, run = self.participant.node, self.participant.config
+        names = {each.name for each in node.chain.defenses}
+        return node.draw_seed is None and "influence" in names and run.swarm.topology == "horizontal"
 
     def _waiting(self, phase: str) -> None:
         mine = self.membership

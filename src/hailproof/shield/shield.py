@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Brings = Literal["ids", "senders", "groups", "keys"]
 """What a trainer can hand to ``screen`` besides texts and rewards."""
 
-VERSION = 1
+VERSION = 2
 """Of the form of a saved state."""
 
 
