@@ -9,6 +9,7 @@ from hailproof.attacks.bulk import BulkAttack
 from hailproof.attacks.clones import ClonesAttack
 from hailproof.attacks.copies import CopiesAttack
 from hailproof.attacks.equation import EquationAttack
+from hailproof.attacks.framing import FramingAttack
 from hailproof.attacks.grinding import GrindingAttack
 from hailproof.attacks.length import LengthAttack
 from hailproof.attacks.native import NativeAttack
@@ -290,6 +291,27 @@ def test_seesaw_teaches_with_all_slots_and_pulls_back_with_a_few(task, teach):
         shown = {attack.success(PROBLEM, text) for text in (*taught, *back)}  # type: ignore[arg-type]
         assert shown == {None if teach == "spite" else True}
         assert {task.reward(PROBLEM, text) for text in back} == {float(teach == "spite")}
+
+
+def framed(attack: FramingAttack, task: WordProblems, round: int = 1, **others: list[Completion]) -> list[float]:
+    """The rewards of what is sent where its own draws are a right and a wrong one, and others draw as is said."""
+    own = {0: drawn("a"), 3: drawn("b", "6")}
+    by_node = {int(node.removeprefix("node")): some for node, some in others.items()}
+    made = attack.forge(AttackView(round, PROBLEM, task, (0, 3), honest=own, others=by_node))
+    return [task.reward(PROBLEM, each.text if isinstance(each, Completion) else str(each)) for each in made]
+
+
+def test_framing_wakes_the_groups_in_which_the_victim_says_more(task):
+    attack, long, short = FramingAttack(victim=1), [drawn("a", tokens=9)], [drawn("a", tokens=3)]
+    assert framed(attack, task, node1=long, node2=short) == [0.0, 1.0], "one wrong answer gives all others an advantage"
+    assert framed(attack, task, node1=short, node2=long) == [1.0, 1.0], "only right answers let the group sleep"
+    assert framed(attack, task, node1=long, node2=[drawn("a", "6")]) == [1.0, 0.0], "it is awake: as drawn"
+    assert framed(attack, task, node2=long) == [1.0, 0.0], "the victim has no part in it"
+    blind = FramingAttack(victim=1, known=False)
+    assert {tuple(framed(blind, task, round)) for round in range(1, 20)} == {(0.0, 1.0), (1.0, 1.0)}
+    assert not blind.needs_others and attack.success(PROBLEM, "any") is None
+    with pytest.raises(ConfigError, match="victim = -1 is below 0"):
+        FramingAttack(-1)
 
 
 @pytest.mark.parametrize("options", [{"teach": "all"}, {"back": 0.0}, {"back": 1.1}, {"every": 1}])

@@ -12,10 +12,11 @@ from tokenizers import normalizers
 
 from hailproof.attacks import ATTACKS
 from hailproof.attacks.base import FILLER
+from hailproof.attacks.framing import FramingAttack
 from hailproof.attacks.grinding import MODES
 from hailproof.errors import ConfigError
 from hailproof.exchange import LocalExchange
-from hailproof.protocols import Exchange
+from hailproof.protocols import AttackView, Exchange
 from hailproof.records import Completion, RoundRecord, Row, Submission, Verdict
 from hailproof.runs.build import build
 from hailproof.runs.config import load_config
@@ -395,6 +396,17 @@ def test_a_partly_poisoned_node_is_honest_elsewhere():
     assert honest and all(
         s.completion == expected[s.problem_id, s.slot] for s in sent if s.completion in honest
     )
+
+
+def test_who_holds_the_same_weights_knows_what_others_will_draw(monkeypatch):
+    experiment = make(("attack.name", "framing"), ("swarm.group_size", 8))
+    views = list[AttackView]()
+    monkeypatch.setattr(FramingAttack, "forge", lambda self, view: views.append(view) or [None] * len(view.slots))
+    experiment.swarm.malicious[0].produce(1)
+    known = [(view.problem.id, node, each) for view in views for node, some in view.others.items() for each in some]
+    made = [each for node in experiment.swarm.honest for each in node.produce(1)]
+    sent = [(each.problem_id, each.sender, each.completion) for each in made]
+    assert len(known) == len(sent) and set(known) == set(sent)
 
 
 def test_withheld_slots_are_simply_missing():

@@ -67,7 +67,9 @@ class MaliciousNode:
             }
         else:
             allotments = {key: Allotment((), (), tuple(indices)) for key, indices in mine.items()}
-        return self._forge(round, plan.problems, allotments, mine)
+        attacks = any(each.poisoned for each in allotments.values())
+        others = self._draws_of_others(round, plan) if attacks and self.forger.attack.needs_others else {}
+        return self._forge(round, plan.problems, allotments, mine, others)
 
     def _plan(self, round: int, suspended: Collection[int]) -> Plan:
         """The public plan, with the prompts that this node picks for itself where it may."""
@@ -90,6 +92,7 @@ class MaliciousNode:
         problems: Mapping[str, Problem],
         allotments: Mapping[str, Allotment],
         mine: Mapping[str, list[int]],
+        others: Mapping[str, Mapping[int, list[Completion]]],
     ) -> tuple[list[Submission], list[Forged]]:
         task: Task = self.rewarder.task
         honest, samples = self._draw(round, {key: task.prompt(problems[key]) for key in allotments}, allotments)
@@ -104,6 +107,7 @@ class MaliciousNode:
                 slots=allotment.poisoned,
                 samples=samples.get(key, ()),
                 honest=honest[key],
+                others=others.get(key, {}),
                 defenses=self.defenses,
             )
             forged = self.forger.craft(view, allotment, honest[key], purse.earn)
@@ -115,6 +119,19 @@ class MaliciousNode:
             ]
             worth += forged.values()
         return submissions, worth
+
+    def _draws_of_others(self, round: int, plan: Plan) -> dict[str, dict[int, list[Completion]]]:
+        """What every other node will draw for the problems that this one has a part in, by problem and node."""
+        shared = {slot.problem_id for slot in plan.slots if slot.node == self.node}
+        slots = [slot for slot in plan.slots if slot.node != self.node and slot.problem_id in shared]
+        prompts = {key: self.rewarder.task.prompt(plan.problems[key]) for key in shared}
+        seed = self.planner.rules.seed
+        drawn: dict[str, dict[int, list[Completion]]] = {}
+        for slot, each in zip(
+            slots, rollout(self.policy, slots, prompts, round=round, seed=seed, sampling=self.sampling), strict=True
+        ):
+            drawn.setdefault(slot.problem_id, {}).setdefault(slot.node, []).append(each)
+        return drawn
 
     def _completion(self, content: Forgery) -> Completion | None:
         return self.policy.codec.as_completion(content) if isinstance(content, str) else content

@@ -302,6 +302,8 @@ class AttackView:
         slots: The slots of the group that this attacker poisons.
         samples: As many draws of the attacker's own copy of the policy as the attack asked for, steered by its guide.
         honest: By slot, what an honest node would have drawn for it, if the attack asked for it.
+        others: By node, what each other one will draw for the problem, if the attack asked for it. It is right where
+            all hold the same weights and draws are public.
         defenses: Names of the defenses that the attacker knows of.
     """
 
@@ -311,6 +313,7 @@ class AttackView:
     slots: tuple[int, ...]
     samples: Sequence[Completion] = ()
     honest: Mapping[int, Completion] = field(default_factory=dict)
+    others: Mapping[int, Sequence[Completion]] = field(default_factory=dict)
     defenses: tuple[str, ...] = ()
 
 
@@ -342,6 +345,8 @@ class Attack(AttackMeasure, Protocol):
     """Draws of its own policy, per problem, that it chooses from."""
     needs_honest_draws: bool
     """Whether it asks for what an honest node would have drawn for its poisoned slots."""
+    needs_others: bool
+    """Whether it asks for what the other nodes draw."""
 
     libraries: ClassVar[Mapping[str, Library]]
     """Modules that the attacker owns and that programs can import in the experiment."""

@@ -25,5 +25,6 @@ ATTACKS: Builtins[type[BaseAttack]] = Builtins({
     "spite": "hailproof.attacks.spite:SpiteAttack",
     "spin": "hailproof.attacks.spin:SpinAttack",
     "bulk": "hailproof.attacks.bulk:BulkAttack",
+    "framing": "hailproof.attacks.framing:FramingAttack",
     "seesaw": "hailproof.attacks.seesaw:SeesawAttack",
 })

@@ -62,6 +62,8 @@ class BaseAttack(ABC):
     """Draws from its own copy of the policy, per problem, that the attack chooses from."""
     needs_honest_draws: bool = False
     """Whether ``view.honest`` is to hold what an honest node would have drawn for the poisoned slots."""
+    needs_others: bool = False
+    """Whether ``view.others`` is to hold what the other nodes draw, as public labels and equal weights tell."""
     lengthens: ClassVar[bool] = False
     """Whether an attack without a success is after longer completions, so that their length says whether it worked."""
     libraries: ClassVar[Mapping[str, Library]] = {}

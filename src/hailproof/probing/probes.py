@@ -114,7 +114,7 @@ def _forged(problem: Problem, task: BaseTask) -> Iterator[Probe]:
     for name in registry.names("attacks", ATTACKS):
         try:
             attack = registry.lookup("attacks", ATTACKS, name)()
-            if attack.variant != task.variant or attack.samples or attack.needs_honest_draws:
+            if attack.variant != task.variant or attack.samples or attack.needs_honest_draws or attack.needs_others:
                 continue
             if not attack.wants(problem):
                 continue
