@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
@@ -16,15 +17,16 @@ from test_exchange import PATIENT, SWARM, completions, together
 
 from hailproof.errors import ConfigError
 from hailproof.exchange.admission import Roll, Rolls
-from hailproof.exchange.deciding import Gathered
+from hailproof.exchange.deciding import Gathered, beacon_of, decision_of
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import captured, panel, smallest
-from hailproof.exchange.rounds import StoreExchange
+from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
+from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.service.config import SwarmFile
 from hailproof.settings import validated
-from hailproof.wire import Place, Seen, State, decoded, encoded, opened, sealed
+from hailproof.wire import Commit, Entry, Place, Seal, Seen, State, batch_of, decoded, encoded, opened, sealed
 
 KEYS = tuple(bytes([number]) * 32 for number in range(50))
 
@@ -345,3 +347,122 @@ def test_a_swarm_whose_nodes_hold_different_weights_has_no_panel(tmp_path: Path)
     (tmp_path / "swarm.toml").write_text(text.replace("[run.swarm]", '[run.swarm]\nmodels = ["nano-a", "nano-b"]'))
     with pytest.raises(ConfigError, match="panels be drawn"):
         NodeService(load_node(paths[0]))
+
+
+# -- what a minority of a panel can do to those who read later, or alone
+
+
+def say(store: Store, who: Identity, phase: str, payload: object, round: int = 1) -> None:
+    place = Place(SWARM, round, phase, who.key)  # type: ignore
+    frame = sealed(who, place, encoded(payload))
+    store.put(place.name(frame), frame)
+
+
+def bound(who: Identity) -> Entry:
+    """What a member's commitment to an empty batch, and its nonce, are listed as."""
+    return Entry(who.key, hashlib.sha256(encoded(batch_of([]))).digest(), who.key)
+
+
+def sent(store: Store, who: Identity) -> None:
+    batch = encoded(batch_of([]))
+    say(store, who, "commit", Commit(len(batch), bound(who).sha256, hashlib.sha256(who.key).digest()))
+    place = Place(SWARM, 1, "reveal", who.key)
+    frame = sealed(who, place, batch)
+    store.put(place.name(frame), frame)
+    say(store, who, "seal", Seal(who.key))
+
+
+def seen_of(members: Iterable[Identity]) -> Seen:
+    return Seen(tuple(sorted((bound(who) for who in members), key=lambda entry: entry.sender)))
+
+
+def contested(panel_size: int, late: int) -> tuple[MemoryStore, list[Identity], Seen]:
+    """A round of a panel in which inventories that came late make the last batch count, which did not in time.
+
+    Returns:
+        The store, the panel in the order of its keys, and what was decided in time.
+    """
+    members = [Identity.of_seed(hashlib.sha256(b"member %d" % number).digest()) for number in range(panel_size + 2)]
+    floor = Rolls([who.key for who in members], seed=7, panel=panel_size).floor(1)
+    assert floor is not None
+    heard = sorted((who for who in members if who.key in floor.heard_set), key=lambda who: who.key)
+    store, last = MemoryStore(), heard[-1]
+    for who in heard:
+        sent(store, who)
+    decision = seen_of(heard[:-1])
+    for number, who in enumerate(heard):
+        lists = number < floor.quorum - 2 or number >= panel_size - late
+        say(store, who, "seen", seen_of(heard) if lists else decision)
+        if number < panel_size - late:
+            say(store, who, "state", State(decision_of(decision), bytes(32), bytes(32), 1))
+    assert last.key not in {entry.sender for entry in decision.entries}
+    return store, members, decision
+
+
+def reader_of(store: Store, members: list[Identity], size: int, folder: Path) -> StoreExchange:
+    keys = tuple(who.key for who in members)
+    gate = Gate(Limits(batch=4096, members=len(keys)), keys, SWARM)
+    return StoreExchange(
+        store, Identity.of_seed(bytes(32)), Rolls(keys, seed=7, panel=size), SWARM, PATIENT, gate, FolderStore(folder)
+    )
+
+
+@pytest.mark.parametrize(("size", "late"), [(5, 2), (21, 8), (135, 9)])
+def test_late_inventories_stop_nobody_who_reads_later(size: int, late: int, tmp_path: Path):
+    store, members, decision = contested(size, late)
+    reader = reader_of(store, members, size, tmp_path)
+    assert reader.latest() == 1 and reader.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+
+
+def test_a_round_that_is_over_is_followed_as_it_was_signed(tmp_path: Path):
+    store, members, decision = contested(5, 2)
+    reader = reader_of(store, members, 5, tmp_path)
+    gathered = reader.gather(1, None, followed=True)
+    assert gathered.entries == decision.entries and gathered.decision == decision_of(decision)
+    assert reader.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+
+
+def test_a_round_whose_signed_decision_cannot_be_read_is_not_guessed(tmp_path: Path):
+    store, members, _ = contested(5, 0)
+    for name in store.names(f"{SWARM}/00000001/state/", 9):
+        del store._objects[name]
+    for who in members:
+        say(store, who, "state", State(bytes(32), bytes(32), bytes(32), 1))
+    with pytest.raises(Unavailable, match="the inventories that decided round 1"):
+        reader_of(store, members, 5, tmp_path).gather(1, None, followed=True)
+
+
+def parted(folder: Path) -> tuple[StoreExchange, Seen]:
+    """A node that decided a round otherwise than the others, whose states it sees afterwards."""
+    store, members, decision = contested(5, 2)
+    states = {name: store._objects.pop(name) for name in store.names(f"{SWARM}/00000001/state/", 9)}
+    alone = reader_of(store, members, 5, folder)
+    assert alone.gather(1, None).entries != decision.entries
+    store._objects.update(states)
+    return alone, decision
+
+
+def test_who_decided_otherwise_finds_the_panel_of_the_others_again(tmp_path: Path):
+    alone, decision = parted(tmp_path)
+    alone.realign(1)
+    assert alone.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+    alone.realign(1)
+    assert alone.latest() == 1
+
+
+def test_who_waits_where_nobody_is_heard_looks_for_the_others(tmp_path: Path):
+    alone, _ = parted(tmp_path)
+    alone.timing = Timing(0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
+    with pytest.raises(Unavailable, match="round 1 was decided otherwise"):
+        alone.gather(2, None)
+    alone.restore(alone.rolls.latest)
+    assert not alone._closed
+
+
+def test_other_members_of_the_same_number_have_their_own_places(tmp_path: Path):
+    node = exchange_of(0, MemoryStore(), tmp_path)
+    first, second = (replace(node.rolls.latest, round=1, members=(*SIX_KEYS[:-1], key)) for key in KEYS[1:3])
+    for roll in (first, second):
+        node.restore(roll)
+        assert node.index[roll.members[-1]] == 5 and len(node.index) == 6
+        assert node.gate._names == {key.hex() for key in roll.members}

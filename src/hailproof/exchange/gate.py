@@ -82,9 +82,9 @@ class Gate:
             allowed: Keys of members.
             trials: Keys of strangers on trial, who may not say everything.
         """
-        members = frozenset(allowed)
+        members, allowed_before = frozenset(allowed), self.allowed
         self.allowed, self._known = members, members.union(trials)
-        if len(self._names) != len(members):
+        if allowed_before != members:
             self._names = frozenset(key.hex() for key in members)
 
     @property
