@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from loaded import script
+from msgspec import Struct
 from swarms import Nodes, lines, swarm_files
 from test_exchange import PATIENT, SWARM, completions, together
 
@@ -26,7 +27,7 @@ from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.service.config import SwarmFile
 from hailproof.settings import validated
-from hailproof.wire import Commit, Entry, Place, Seal, Seen, State, batch_of, decoded, encoded, opened, sealed
+from hailproof.wire import Commit, Entry, Phase, Place, Seal, Seen, State, batch_of, decoded, encoded, opened, sealed
 
 KEYS = tuple(bytes([number]) * 32 for number in range(50))
 
@@ -352,8 +353,8 @@ def test_a_swarm_whose_nodes_hold_different_weights_has_no_panel(tmp_path: Path)
 # -- what a minority of a panel can do to those who read later, or alone
 
 
-def say(store: Store, who: Identity, phase: str, payload: object, round: int = 1) -> None:
-    place = Place(SWARM, round, phase, who.key)  # type: ignore
+def say(store: Store, who: Identity, phase: Phase, payload: Struct, round: int = 1) -> None:
+    place = Place(SWARM, round, phase, who.key)
     frame = sealed(who, place, encoded(payload))
     store.put(place.name(frame), frame)
 
