@@ -21,6 +21,7 @@ from hailproof.exchange.admission import Roll, Rolls
 from hailproof.exchange.deciding import Gathered, beacon_of, decision_of
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import captured, panel, smallest
+from hailproof.exchange.reading import Box
 from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
 from hailproof.exchange.timing import Timing
@@ -310,11 +311,39 @@ def test_panels_that_no_swarm_can_have_are_refused(size: int):
 def test_the_file_says_how_large_the_panel_is():
     members = [identity.name for identity in SIX]
     file = validated(SwarmFile, {"members": members, "panel": 3})
-    assert file.run_config().swarm.nodes == 3 and file.rolls(7).panel == 3 and file.limits_of().members == 6
+    assert file.run_config().swarm.nodes == 3 and file.rolls(7).panel == 3 and file.limits_of().members == 3
     with pytest.raises(ConfigError, match="the panel has 3"):
         validated(SwarmFile, {"members": members, "panel": 3, "run": {"swarm": {"nodes": 6}}}).run_config()
     run = file.run_config()
     assert len({validated(SwarmFile, {"members": members, "panel": size}).id_of(run) for size in (0, 3, 5)}) == 3
+
+
+@pytest.mark.slow
+def test_a_node_that_decided_a_round_otherwise_is_mended_and_draws_the_same_panels_again(tmp_path: Path):
+    import tomli_w
+
+    from hailproof.runs.config import read_toml
+
+    paths = swarm_files(tmp_path, 4, run={"rounds": 4})
+    shared = read_toml(tmp_path / "swarm.toml")
+    (tmp_path / "swarm.toml").write_text(tomli_w.dumps({**shared, "panel": 3}))
+    nodes = Nodes()
+    for index, path in enumerate(paths):
+        nodes.start(index, path)
+    parting = nodes.services[0].exchange
+    decide = parting._decided
+
+    def otherwise(round: int, seen: Box, stalled: float, followed: bool) -> Gathered:
+        if round == 1:
+            fewer = {key: Seen(each.entries[:-1]) for key, each in seen.payloads.items()}
+            seen = replace(seen, payloads=fewer)
+        return decide(round, seen, stalled, followed)
+
+    parting._decided = otherwise
+    nodes.join(seconds=300)
+    last = [lines(tmp_path, index)[-1] for index in range(4)]
+    assert [line["round"] for line in last] == [4] * 4 and len({line["weights"] for line in last}) == 1
+    assert [bool(line["mended"]) for line in last] == [True, False, False, False]
 
 
 @pytest.mark.slow
@@ -467,3 +496,26 @@ def test_other_members_of_the_same_number_have_their_own_places(tmp_path: Path):
         node.restore(roll)
         assert node.index[roll.members[-1]] == 5 and len(node.index) == 6
         assert node.gate._names == {key.hex() for key in roll.members}
+
+
+def test_what_a_member_says_that_is_not_on_the_panel_is_not_even_fetched(tmp_path: Path):
+    node = exchange_of(0, store := MemoryStore(), tmp_path)
+    floor = node.floor(1)
+    outside = next(who for who in SIX if who.key not in floor.heard)
+    inside = next(who for who in SIX if who.key in floor.heard)
+    phases: tuple[Phase, ...] = ("commit", "reveal", "seal", "seen", "state")
+    for phase in phases:
+        place = Place(SWARM, 1, phase, outside.key)
+        frame = sealed(outside, place, b"\x80")
+        store.put(place.name(frame), frame)
+        box = node.look(1, phase)
+        assert not box.senders and not box.said
+    assert node.gate.refused == {"not heard": len(phases)} and not node.bytes["received"]
+    say(store, inside, "seal", Seal(bytes(32)), round=1)
+    (old,) = (name for name in store.names(f"{SWARM}/", 99) if inside.key.hex() in name)
+    store.put(old.replace("/00000001/", "/00000002/"), store.get(old, 999) or b"")
+    beacon = next(number for number in range(99) if inside.key in panel(SIX_KEYS, 3, number, 2))
+    node.restore(node.rolls.latest.after(None, (), beacon))
+    say(store, inside, "commit", Commit(1, bytes(32), hashlib.sha256(bytes(32)).digest()), round=2)
+    node.look(2, "commit")
+    assert not node.look(2, "seal").payloads and node.gate.refused["wrong round"] == 1

@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         batch: Of one sender's completions of a round.
         checkpoint: Of weights, optimizer and what defenses remember.
-        members: Nodes of the swarm, and strangers that inventories may welcome; each has an entry there.
+        members: Nodes that are heard in a round, and strangers that inventories may welcome; each has an entry there.
     """
 
     batch: int = 8 << 20
