@@ -11,6 +11,7 @@ from test_exchange import FAST, KEYS, LIMITS, SWARM, completions, exchange, fram
 
 from hailproof.errors import PeerError, StoreError
 from hailproof.exchange.deciding import Gathered
+from hailproof.exchange.reading import LOOKED_AT_PER_SENDER
 from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import MemoryStore
 from hailproof.wire import REASONS, Commit, Phase, Place, Seal, Seen, State, batch_of, decoded, encoded
@@ -220,3 +221,23 @@ def test_limits_bind(tmp_path: Path):
     with pytest.raises(PeerError, match="are allowed"):
         fence.take(*frame(0, "commit", bytes(2000)))
     assert fence.refused == {"oversized": 2}
+
+
+@pytest.mark.parametrize("sender", [KEYS[3].hex(), "ab" * 32, "none"])
+def test_a_store_that_lists_other_names_at_each_look_is_looked_at_so_often(sender: str, tmp_path: Path):
+    class Endless(Lying):
+        asked = 0
+
+        def names(self, prefix: str, limit: int) -> list[str]:
+            self.asked += 1
+            made = [f"{prefix}{sender}/{self.asked:032x}{number:032x}" for number in range(limit - 1)]
+            return made if prefix.count("/") == 3 else []
+
+        def get(self, name: str, limit: int) -> bytes | None:
+            return b"junk"
+
+    node = exchange(0, Endless(MemoryStore(), 0), tmp_path, MEMBERS)
+    box = node.look(1, "commit")
+    for _ in range(50):
+        node.look(1, "commit")
+    assert 0 < len(box.known) <= LOOKED_AT_PER_SENDER == sum(node.gate.refused.values())

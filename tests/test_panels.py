@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
@@ -11,20 +12,23 @@ from pathlib import Path
 
 import pytest
 from loaded import script
+from msgspec import Struct
 from swarms import Nodes, lines, swarm_files
 from test_exchange import PATIENT, SWARM, completions, together
 
 from hailproof.errors import ConfigError
 from hailproof.exchange.admission import Roll, Rolls
-from hailproof.exchange.deciding import Gathered
+from hailproof.exchange.deciding import Gathered, beacon_of, decision_of
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import captured, panel, smallest
-from hailproof.exchange.rounds import StoreExchange
+from hailproof.exchange.reading import Box
+from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
+from hailproof.exchange.timing import Timing
 from hailproof.identity import Identity
 from hailproof.service.config import SwarmFile
 from hailproof.settings import validated
-from hailproof.wire import Place, Seen, State, decoded, encoded, opened, sealed
+from hailproof.wire import Commit, Entry, Phase, Place, Seal, Seen, State, batch_of, decoded, encoded, opened, sealed
 
 KEYS = tuple(bytes([number]) * 32 for number in range(50))
 
@@ -307,11 +311,41 @@ def test_panels_that_no_swarm_can_have_are_refused(size: int):
 def test_the_file_says_how_large_the_panel_is():
     members = [identity.name for identity in SIX]
     file = validated(SwarmFile, {"members": members, "panel": 3})
-    assert file.run_config().swarm.nodes == 3 and file.rolls(7).panel == 3 and file.limits_of().members == 6
+    assert file.run_config().swarm.nodes == 3 and file.rolls(7).panel == 3 and file.limits_of().members == 3
     with pytest.raises(ConfigError, match="the panel has 3"):
         validated(SwarmFile, {"members": members, "panel": 3, "run": {"swarm": {"nodes": 6}}}).run_config()
     run = file.run_config()
     assert len({validated(SwarmFile, {"members": members, "panel": size}).id_of(run) for size in (0, 3, 5)}) == 3
+
+
+@pytest.mark.slow
+def test_a_node_that_decided_a_round_otherwise_is_mended_and_draws_the_same_panels_again(tmp_path: Path):
+    import tomli_w
+
+    from hailproof.runs.config import read_toml
+
+    paths = swarm_files(tmp_path, 4, run={"rounds": 4}, timing={"commit": 10.0})
+    shared = read_toml(tmp_path / "swarm.toml")
+    (tmp_path / "swarm.toml").write_text(tomli_w.dumps({**shared, "panel": 3}))
+    nodes = Nodes()
+    for index, path in enumerate(paths):
+        nodes.start(index, path)
+    parting = nodes.services[0].exchange
+    decide = parting._decided
+
+    def otherwise(round: int, seen: Box, stalled: float, followed: bool) -> Gathered:
+        if round == 1:
+            fewer = {key: Seen(each.entries[:-1]) for key, each in seen.payloads.items()}
+            seen = replace(seen, payloads=fewer)
+        return decide(round, seen, stalled, followed)
+
+    parting._decided = otherwise
+    for each in list(nodes.services.values())[1:]:  # as if its request for a checkpoint had come a moment later
+        each._serve = lambda round, *rest, serve=each._serve: serve(round, *rest) if round > 1 else None
+    nodes.join(seconds=300)
+    last = [lines(tmp_path, index)[-1] for index in range(4)]
+    assert [line["round"] for line in last] == [4] * 4 and len({line["weights"] for line in last}) == 1
+    assert [bool(line["mended"]) for line in last] == [True, False, False, False]
 
 
 @pytest.mark.slow
@@ -345,3 +379,145 @@ def test_a_swarm_whose_nodes_hold_different_weights_has_no_panel(tmp_path: Path)
     (tmp_path / "swarm.toml").write_text(text.replace("[run.swarm]", '[run.swarm]\nmodels = ["nano-a", "nano-b"]'))
     with pytest.raises(ConfigError, match="panels be drawn"):
         NodeService(load_node(paths[0]))
+
+
+# -- what a minority of a panel can do to those who read later, or alone
+
+
+def say(store: Store, who: Identity, phase: Phase, payload: Struct, round: int = 1) -> None:
+    place = Place(SWARM, round, phase, who.key)
+    frame = sealed(who, place, encoded(payload))
+    store.put(place.name(frame), frame)
+
+
+def bound(who: Identity) -> Entry:
+    """What a member's commitment to an empty batch, and its nonce, are listed as."""
+    return Entry(who.key, hashlib.sha256(encoded(batch_of([]))).digest(), who.key)
+
+
+def sent(store: Store, who: Identity) -> None:
+    batch = encoded(batch_of([]))
+    say(store, who, "commit", Commit(len(batch), bound(who).sha256, hashlib.sha256(who.key).digest()))
+    place = Place(SWARM, 1, "reveal", who.key)
+    frame = sealed(who, place, batch)
+    store.put(place.name(frame), frame)
+    say(store, who, "seal", Seal(who.key))
+
+
+def seen_of(members: Iterable[Identity]) -> Seen:
+    return Seen(tuple(sorted((bound(who) for who in members), key=lambda entry: entry.sender)))
+
+
+def contested(panel_size: int, late: int) -> tuple[MemoryStore, list[Identity], Seen]:
+    """A round of a panel in which inventories that came late make the last batch count, which did not in time.
+
+    Returns:
+        The store, the panel in the order of its keys, and what was decided in time.
+    """
+    members = [Identity.of_seed(hashlib.sha256(b"member %d" % number).digest()) for number in range(panel_size + 2)]
+    floor = Rolls([who.key for who in members], seed=7, panel=panel_size).floor(1)
+    assert floor is not None
+    heard = sorted((who for who in members if who.key in floor.heard_set), key=lambda who: who.key)
+    store, last = MemoryStore(), heard[-1]
+    for who in heard:
+        sent(store, who)
+    decision = seen_of(heard[:-1])
+    for number, who in enumerate(heard):
+        lists = number < floor.quorum - 2 or number >= panel_size - late
+        say(store, who, "seen", seen_of(heard) if lists else decision)
+        if number < panel_size - late:
+            say(store, who, "state", State(decision_of(decision), bytes(32), bytes(32), 1))
+    assert last.key not in {entry.sender for entry in decision.entries}
+    return store, members, decision
+
+
+def reader_of(store: Store, members: list[Identity], size: int, folder: Path) -> StoreExchange:
+    keys = tuple(who.key for who in members)
+    gate = Gate(Limits(batch=4096, members=len(keys)), keys, SWARM)
+    return StoreExchange(
+        store, Identity.of_seed(bytes(32)), Rolls(keys, seed=7, panel=size), SWARM, PATIENT, gate, FolderStore(folder)
+    )
+
+
+@pytest.mark.parametrize(("size", "late"), [(5, 2), (21, 8), (135, 9)])
+def test_late_inventories_stop_nobody_who_reads_later(size: int, late: int, tmp_path: Path):
+    store, members, decision = contested(size, late)
+    reader = reader_of(store, members, size, tmp_path)
+    assert reader.latest() == 1 and reader.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+
+
+def test_a_round_that_is_over_is_followed_as_it_was_signed(tmp_path: Path):
+    store, members, decision = contested(5, 2)
+    reader = reader_of(store, members, 5, tmp_path)
+    gathered = reader.gather(1, None, followed=True)
+    assert gathered.entries == decision.entries and gathered.decision == decision_of(decision)
+    assert reader.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+
+
+def test_a_round_whose_signed_decision_cannot_be_read_is_not_guessed(tmp_path: Path):
+    store, members, _ = contested(5, 0)
+    for name in store.names(f"{SWARM}/00000001/state/", 9):
+        del store._objects[name]
+    for who in members:
+        say(store, who, "state", State(bytes(32), bytes(32), bytes(32), 1))
+    with pytest.raises(Unavailable, match="the inventories that decided round 1"):
+        reader_of(store, members, 5, tmp_path).gather(1, None, followed=True)
+
+
+def parted(folder: Path) -> tuple[StoreExchange, Seen]:
+    """A node that decided a round otherwise than the others, whose states it sees afterwards."""
+    store, members, decision = contested(5, 2)
+    states = {name: store._objects.pop(name) for name in store.names(f"{SWARM}/00000001/state/", 9)}
+    alone = reader_of(store, members, 5, folder)
+    assert alone.gather(1, None).entries != decision.entries
+    store._objects.update(states)
+    return alone, decision
+
+
+def test_who_decided_otherwise_finds_the_panel_of_the_others_again(tmp_path: Path):
+    alone, decision = parted(tmp_path)
+    alone.realign(1)
+    assert alone.rolls.latest.beacon == beacon_of(SWARM, 1, decision.entries)
+    alone.realign(1)
+    assert alone.latest() == 1
+
+
+def test_who_waits_where_nobody_is_heard_looks_for_the_others(tmp_path: Path):
+    alone, _ = parted(tmp_path)
+    alone.timing = Timing(0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
+    with pytest.raises(Unavailable, match="round 1 was decided otherwise"):
+        alone.gather(2, None)
+    alone.restore(alone.rolls.latest)
+    assert not alone._closed
+
+
+def test_other_members_of_the_same_number_have_their_own_places(tmp_path: Path):
+    node = exchange_of(0, MemoryStore(), tmp_path)
+    first, second = (replace(node.rolls.latest, round=1, members=(*SIX_KEYS[:-1], key)) for key in KEYS[1:3])
+    for roll in (first, second):
+        node.restore(roll)
+        assert node.index[roll.members[-1]] == 5 and len(node.index) == 6
+        assert node.gate._names == {key.hex() for key in roll.members}
+
+
+def test_what_a_member_says_that_is_not_on_the_panel_is_not_even_fetched(tmp_path: Path):
+    node = exchange_of(0, store := MemoryStore(), tmp_path)
+    floor = node.floor(1)
+    outside = next(who for who in SIX if who.key not in floor.heard)
+    inside = next(who for who in SIX if who.key in floor.heard)
+    phases: tuple[Phase, ...] = ("commit", "reveal", "seal", "seen", "state")
+    for phase in phases:
+        place = Place(SWARM, 1, phase, outside.key)
+        frame = sealed(outside, place, b"\x80")
+        store.put(place.name(frame), frame)
+        box = node.look(1, phase)
+        assert not box.senders and not box.said
+    assert node.gate.refused == {"not heard": len(phases)} and not node.bytes["received"]
+    say(store, inside, "seal", Seal(bytes(32)), round=1)
+    (old,) = (name for name in store.names(f"{SWARM}/", 99) if inside.key.hex() in name)
+    store.put(old.replace("/00000001/", "/00000002/"), store.get(old, 999) or b"")
+    beacon = next(number for number in range(99) if inside.key in panel(SIX_KEYS, 3, number, 2))
+    node.restore(node.rolls.latest.after(None, (), beacon))
+    say(store, inside, "commit", Commit(1, bytes(32), hashlib.sha256(bytes(32)).digest()), round=2)
+    node.look(2, "commit")
+    assert not node.look(2, "seal").payloads and node.gate.refused["wrong round"] == 1

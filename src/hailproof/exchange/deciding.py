@@ -32,7 +32,7 @@ class Gathered:
     stalled: float
 
 
-def _support(inventories: Iterable[Seen]) -> Counter[Entry | bytes]:
+def support(inventories: Iterable[Seen]) -> Counter[Entry | bytes]:
     """How many inventories list a batch, or are for a stranger."""
     return Counter(each for inventory in inventories for each in (*inventory.entries, *inventory.welcome))
 
@@ -47,18 +47,23 @@ def settled(inventories: Collection[Seen], missing: int, quorum: int) -> bool:
         missing: Members of whom there is none, nor the proof that they signed two.
         quorum: Members that are more than half of all.
     """
-    support = _support(inventories)
+    counts = support(inventories)
     return missing < quorum and all(
-        count >= quorum or count + missing < quorum for count in support.values()
+        count >= quorum or count + missing < quorum for count in counts.values()
     )
 
 
 def decided(inventories: Collection[Seen], quorum: int) -> Seen:
     """Whose batches count, and who is welcome: what a quorum lists, in the order of their keys."""
-    support = _support(inventories)
-    listed = [each for each in support if support[each] >= quorum]
-    entries = sorted((each for each in listed if isinstance(each, Entry)), key=lambda each: each.sender)
-    return Seen(tuple(entries), tuple(sorted(each for each in listed if isinstance(each, bytes))))
+    counts = support(inventories)
+    return listed(each for each in counts if counts[each] >= quorum)
+
+
+def listed(counted: Iterable[Entry | bytes]) -> Seen:
+    """A decision: batches that count and strangers that are welcome, in the order of their keys."""
+    each_once = set(counted)
+    entries = sorted((each for each in each_once if isinstance(each, Entry)), key=lambda each: each.sender)
+    return Seen(tuple(entries), tuple(sorted(each for each in each_once if isinstance(each, bytes))))
 
 
 def decision_of(decision: Seen) -> bytes:

@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         batch: Of one sender's completions of a round.
         checkpoint: Of weights, optimizer and what defenses remember.
-        members: Nodes of the swarm, and strangers that inventories may welcome; each has an entry there.
+        members: Nodes that are heard in a round, and strangers that inventories may welcome; each has an entry there.
     """
 
     batch: int = 8 << 20
@@ -82,9 +82,9 @@ class Gate:
             allowed: Keys of members.
             trials: Keys of strangers on trial, who may not say everything.
         """
-        members = frozenset(allowed)
+        members, allowed_before = frozenset(allowed), self.allowed
         self.allowed, self._known = members, members.union(trials)
-        if len(self._names) != len(members):
+        if allowed_before != members:
             self._names = frozenset(key.hex() for key in members)
 
     @property

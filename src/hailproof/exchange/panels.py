@@ -12,7 +12,8 @@ smaller download too, but then no two nodes would learn the same, and nothing th
 The panel is known once the beacon is, for about one round: whoever can bribe or stop chosen members meanwhile is not in
 that number. The beacon is not quite random either: each member of the panel that withholds its nonce chooses between
 two beacons, so j of them choose the next panel among 2^j. ``biased=True`` counts the most that there can be without a
-majority, (k - 1) / 2, as a union bound.
+majority, (k - 1) / 2, as a union bound. It holds where all see the same envelopes: a store that shows each honest one
+another commitment of the dishonest gives these more choices. A panel once captured chooses all that follow.
 """
 
 import math

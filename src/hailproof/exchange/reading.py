@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -30,6 +30,8 @@ from hailproof.wire import (
 
 NAMES_PER_SENDER = 4
 """Names of one sender in one place that are looked at; an honest one has one."""
+LOOKED_AT_PER_SENDER = 16
+"""Names of one sender in one place that are looked at over time, should a store list others at each look."""
 JOINS_LOOKED_AT = 64
 """Names of strangers that ask to join in a round that are looked at; if there are more, it is open which."""
 FETCHED_AT_ONCE = 8
@@ -71,6 +73,26 @@ class Box:
     def senders(self) -> set[bytes]:
         """Who has spoken, those included whose word does not count."""
         return self.withdrawn | set(self.payloads)
+
+
+def _fresh(box: Box, names: Iterable[str], speakers: frozenset[bytes]) -> list[str]:
+    """Names that were not looked at; no more of one sender, or of all strangers together, than a box remembers."""
+    heard = {key.hex() for key in speakers}
+    looked_at: Counter[str] = Counter(_sender(name, heard) for name in box.known)
+    fresh = []
+    for name in names:
+        sender = _sender(name, heard)
+        most = LOOKED_AT_PER_SENDER if sender else NAMES_PER_SENDER * len(heard)
+        if name not in box.known and looked_at[sender] < most:
+            looked_at[sender] += 1
+            fresh.append(name)
+    return fresh
+
+
+def _sender(name: str, heard: Collection[str]) -> str:
+    """Under whose name an object lies; empty for all who may not speak."""
+    sender = name.split("/", 4)[3] if name.count("/") == 4 else ""
+    return sender if sender in heard else ""
 
 
 @final
@@ -128,7 +150,7 @@ class Reader:
         """Takes up what lies in a phase of a round; a store that fails is asked again at the next look."""
         box, speakers = self.box(round, phase), self.speakers(round, phase)
         try:
-            fresh = [name for name in self._names(round, phase, speakers) if name not in box.known]
+            fresh = _fresh(box, self._names(round, phase, speakers), speakers)
             wanted = [each for name in fresh if (each := self._wanted(box, name, round, phase, speakers)) is not None]
             with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
                 for each, fetched in zip(wanted, pool.map(self._fetch, wanted), strict=True):

@@ -94,8 +94,10 @@ class StoreExchange:
         self._standing = Standing(store, swarm, self.rolls, gate, self._reader, self.failures)
         self._admits = admits
         self._index: dict[bytes, int] = {}
+        self._indexed: tuple[bytes, ...] = ()
         self._clock, self._sleep, self._stopping, self._tell = clock, sleep, stopping, tell
         self._beacons: dict[int, int] = {}
+        self._closed: dict[int, bytes] = {}
         self._starts: dict[int, float] = {}
 
     # -- sending and looking
@@ -141,6 +143,7 @@ class StoreExchange:
             if now >= deadline:
                 if len(box.payloads) < enough:
                     stalled_at = deadline if stalled_at is None else stalled_at
+                    self._check_company(round)
                     self._tell(f"{phase}, without quorum")
                 elif stalled_at is None or now >= deadline + self.timing.seen:
                     break
@@ -223,7 +226,7 @@ class StoreExchange:
         if submissions is not None:
             self.say(round, "seen", encoded(Seen(entries, self._welcome(round, floor, honest))))
         seen, stalled = self._gather(round, "seen", due["seen"], None, floor.quorum)
-        return self._decided(round, seen, stalled)
+        return self._decided(round, seen, stalled, followed)
 
     def _commit(self, round: int, submissions: Sequence[Submission] | None, deadline: float) -> bytes | None:
         """Commits to the own batch, if there is still time; returns it."""
@@ -245,15 +248,22 @@ class StoreExchange:
         floor = self.floor(round)
         return settled(seen.payloads.values(), len(floor.heard) - len(seen.senders), floor.quorum)
 
-    def _decided(self, round: int, seen: Box, stalled: float) -> Gathered:
-        """What the inventories decide, with the batches."""
+    def _decided(self, round: int, seen: Box, stalled: float, followed: bool) -> Gathered:
+        """What the inventories decide, with the batches; of a round that is over, what a quorum signed."""
         decision = decided(seen.payloads.values(), self.quorum(round))
+        signed = self._standing.signed(round) if followed else None
+        if signed is not None and decision_of(decision) != signed:
+            read = self._standing.read(round, signed)
+            if read is None and not self.rolls.fixed:
+                raise Unavailable(f"the inventories that decided round {round}")
+            decision = read or decision
         submissions: list[Submission] = []
         for entry in decision.entries:
             submissions += submissions_of(self._batch(round, entry), round, self.index[entry.sender])
         submissions.sort(key=lambda each: (each.problem_id, each.slot, each.sender))
         self._beacons = {round: self._standing.close(round, decision)}
         name = decision_of(decision)
+        self._closed = {round: name}
         return Gathered(round, decision.entries, tuple(submissions), self._beacons[round], name, stalled)
 
     def _batch(self, round: int, entry: Entry) -> Batch:
@@ -353,8 +363,8 @@ class StoreExchange:
     def index(self) -> dict[bytes, int]:
         """The index of each member, by key; it keeps it for ever."""
         members = self.rolls.latest.members
-        if len(self._index) != len(members):
-            self._index = {key: index for index, key in enumerate(members)}
+        if self._indexed != members:
+            self._indexed, self._index = members, {key: index for index, key in enumerate(members)}
         return self._index
 
     def finished(self, round: int) -> bool:
@@ -374,7 +384,33 @@ class StoreExchange:
     def restore(self, roll: Roll) -> None:
         """Takes up who belonged to the swarm after a round, from a checkpoint."""
         self.rolls.add(roll)
+        self._closed = {}
         self._standing.admit()
+
+    def realign(self, round: int) -> None:
+        """Takes up who is heard after a round as a quorum signed it, where this node has decided otherwise.
+
+        Else it would look for the next round where nobody of those who play it is heard.
+        """
+        signed = None if self.rolls.fixed else self._standing.signed(round)
+        if signed is not None and signed != self._closed.get(round):
+            read = self._standing.read(round, signed)
+            if read is not None:
+                self._standing.close(round, read)
+                self._closed = {round: signed}
+
+    def _check_company(self, round: int) -> None:
+        """Makes sure that the round before was not decided otherwise, so that others are heard in this one.
+
+        Raises:
+            Unavailable: If it was.
+        """
+        mine = self._closed.get(round - 1)
+        if self.rolls.fixed or mine is None:
+            return
+        signed = self._standing.signed(round - 1)
+        if signed is not None and signed != mine:
+            raise Unavailable(f"who is heard in round {round}, since round {round - 1} was decided otherwise")
 
     def wanted(self, round: int) -> bool:
         """Whether a member asks for a checkpoint of a round."""

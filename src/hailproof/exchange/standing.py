@@ -7,17 +7,19 @@ from typing import final
 
 from hailproof.errors import StoreError
 from hailproof.exchange.admission import Rolls
-from hailproof.exchange.deciding import beacon_of, decided, decision_of
+from hailproof.exchange.deciding import beacon_of, decided, decision_of, listed, support
 from hailproof.exchange.gate import Gate
 from hailproof.exchange.reading import Box, Reader
 from hailproof.exchange.sending import Failures
 from hailproof.exchange.stores import Store
-from hailproof.wire import Phase, Seen, State
+from hailproof.wire import Entry, Phase, Seen, State
 
 ROUNDS_LOOKED_AT = 64
 """Rounds that are looked at, from the last one down, to find where the swarm stands."""
 MOST_READINGS = 128
 """Ways to read the inventories of a round that are tried."""
+IN_DOUBT = 10
+"""Batches and strangers nearest to a majority of which all combinations are tried."""
 
 
 def _readings(box: Box) -> Iterator[list[Seen]]:
@@ -29,6 +31,25 @@ def _readings(box: Box) -> Iterator[list[Seen]]:
         for changed in combinations(others, count):
             read = {**base, **dict(changed)}
             yield [each for each in read.values() if each is not None]
+
+
+def _decisions(box: Box, quorum: int) -> Iterator[Seen]:
+    """What members may have decided: as all is read now; with what is in doubt turned; as they may have read.
+
+    A single late inventory can be left out by ``_readings``, but several change what counts only together, and a large
+    panel has more members than there are readings. What they change is few batches near a majority.
+    """
+    payloads = list(box.payloads.values())
+    yield (base := decided(payloads, quorum))
+    counted: set[Entry | bytes] = {*base.entries, *base.welcome}
+    told = support([*payloads, *(each for key in sorted(box.withdrawn) for each in box.said.get(key, ()))])
+    doubtful = sorted(told, key=lambda each: abs(told[each] - quorum + 0.5))
+    for each in doubtful:
+        yield listed(counted ^ {each})
+    near = doubtful[:IN_DOUBT]
+    for number in range(3, 2 ** len(near)):
+        yield listed(counted ^ {each for place, each in enumerate(near) if number >> place & 1})
+    yield from (decided(each, quorum) for each in islice(_readings(box), MOST_READINGS))
 
 
 @final
@@ -79,17 +100,25 @@ class Standing:
             numbers = range(self.rolls.latest.round, 0, -1)
         return next((number for number in numbers[:ROUNDS_LOOKED_AT] if number and self.finished(number)), 0)
 
-    def follow(self, round: int) -> bool:
-        """Takes up who belongs to the swarm after the next round, once a quorum has closed it; whether it could."""
+    def signed(self, round: int) -> bytes | None:
+        """The name of the decision that a quorum of members signed for a round; ``None`` if none did, as yet."""
         floor = self.rolls.floor(round)
-        if floor is None or not self.finished(round):
-            return False
+        if floor is None:
+            return None
         votes = Counter(state.decision for state in self.states(round).values())
-        signed, count = votes.most_common(1)[0]
-        if count < floor.quorum:
-            return False
-        tried = (decided(each, floor.quorum) for each in islice(_readings(self._look(round, "seen")), MOST_READINGS))
-        found = next((each for each in tried if decision_of(each) == signed), None)
+        name, count = max(votes.items(), key=lambda each: each[1], default=(b"", 0))
+        return name if count >= floor.quorum else None
+
+    def read(self, round: int, name: bytes) -> Seen | None:
+        """The decision of a name, if the inventories of a round can be read so."""
+        floor = self.rolls.floor(round)
+        tried = () if floor is None else _decisions(self._look(round, "seen"), floor.quorum)
+        return next((each for each in tried if decision_of(each) == name), None)
+
+    def follow(self, round: int) -> bool:
+        """Takes up who belongs to the swarm after a round, once a quorum signed what it decided; whether it could."""
+        name = self.signed(round)
+        found = None if name is None else self.read(round, name)
         if found is None:
             return False
         self.close(round, found)

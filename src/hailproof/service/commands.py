@@ -68,7 +68,7 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
         who = service.membership if service.membership.member else "a stranger that would ask to join"
         _say(f"Swarm {service.swarm_id}: this is {who}; {len(files.swarm.members)} members are listed.")
         if files.swarm.panel:
-            _say(_panel_said(len(files.swarm.members), files.swarm.panel))
+            _say(_panel_said(files.swarm.most_members, files.swarm.panel))
         if service.draws_matter:
             _say(
                 "Who holds the same weights can compute others' draws before it sends, and so make an honest node look "
@@ -91,13 +91,15 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
 
 
 def _panel_said(members: int, size: int) -> str:
-    """How likely a panel is captured, if a third of the members is malicious."""
+    """How likely a panel is captured, if a third of the members that there may ever be is malicious."""
     from hailproof.exchange.panels import captured
 
     risk = captured(members, members // 3, size)
     return (
-        f"Each round is decided by {size} of them; if {members // 3} were malicious, they would decide one round in "
-        f"{1 / risk:.3g}." if risk else f"Each round is decided by {size} of them; {members // 3} could decide none."
+        f"Each round is decided by {size} of {members} members; if {members // 3} were malicious, they would come to "
+        f"decide one round in {1 / risk:.3g}, and from then on all."
+        if risk
+        else f"Each round is decided by {size} of {members} members; {members // 3} could decide none."
     )
 
 

@@ -190,7 +190,7 @@ class SwarmFile(Section):
     def limits_of(self) -> Limits:
         """The sizes as gates take them."""
         welcomed = 2 * self.admission.places if self.admission.seats else 0
-        return Limits(self.limits.batch, self.limits.checkpoint, self.most_members + welcomed)
+        return Limits(self.limits.batch, self.limits.checkpoint, self.dealt + welcomed)
 
     def rolls(self, seed: int) -> Rolls:
         """Who belongs to the swarm before its first round.

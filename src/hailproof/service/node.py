@@ -334,10 +334,15 @@ class NodeService:
     def _mend(self, round: int, why: str) -> None:
         """Asks for the majority's checkpoint, and takes it up once its hash is theirs."""
         self.log("mend", round=round, why=why)
-        self.exchange.say(round, "want", encoded(Want()))
+        asked = 0
         deadline = time.monotonic() + 3 * self.timing.until("state")
         while time.monotonic() < deadline:
-            for candidate in range(max(round, self.exchange.latest()), round - 1, -1):
+            self.exchange.realign(self.round)
+            latest = max(round, self.exchange.latest())
+            if latest > asked or not asked:  # what was asked rounds ago is not heard
+                self.exchange.say(latest, "want", encoded(Want()))
+                asked = latest
+            for candidate in range(latest, round - 1, -1):
                 best = majority(self.exchange.states(candidate), self.exchange.quorum(candidate))
                 data = self.exchange.checkpoint(candidate, best, _GROWTH * self._size) if best is not None else None
                 if data is not None:
