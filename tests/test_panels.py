@@ -21,7 +21,6 @@ from hailproof.exchange.admission import Roll, Rolls
 from hailproof.exchange.deciding import Gathered, beacon_of, decision_of
 from hailproof.exchange.gate import Gate, Limits
 from hailproof.exchange.panels import captured, panel, smallest
-from hailproof.exchange.reading import Box
 from hailproof.exchange.rounds import StoreExchange, Unavailable
 from hailproof.exchange.stores import FolderStore, MemoryStore, Store
 from hailproof.exchange.timing import Timing
@@ -316,36 +315,6 @@ def test_the_file_says_how_large_the_panel_is():
         validated(SwarmFile, {"members": members, "panel": 3, "run": {"swarm": {"nodes": 6}}}).run_config()
     run = file.run_config()
     assert len({validated(SwarmFile, {"members": members, "panel": size}).id_of(run) for size in (0, 3, 5)}) == 3
-
-
-@pytest.mark.slow
-def test_a_node_that_decided_a_round_otherwise_is_mended_and_draws_the_same_panels_again(tmp_path: Path):
-    import tomli_w
-
-    from hailproof.runs.config import read_toml
-
-    paths = swarm_files(tmp_path, 4, run={"rounds": 4}, timing={"commit": 10.0})
-    shared = read_toml(tmp_path / "swarm.toml")
-    (tmp_path / "swarm.toml").write_text(tomli_w.dumps({**shared, "panel": 3}))
-    nodes = Nodes()
-    for index, path in enumerate(paths):
-        nodes.start(index, path)
-    parting = nodes.services[0].exchange
-    decide = parting._decided
-
-    def otherwise(round: int, seen: Box, stalled: float, followed: bool) -> Gathered:
-        if round == 1:
-            fewer = {key: Seen(each.entries[:-1]) for key, each in seen.payloads.items()}
-            seen = replace(seen, payloads=fewer)
-        return decide(round, seen, stalled, followed)
-
-    parting._decided = otherwise
-    for each in list(nodes.services.values())[1:]:  # as if its request for a checkpoint had come a moment later
-        each._serve = lambda round, *rest, serve=each._serve: serve(round, *rest) if round > 1 else None
-    nodes.join(seconds=300)
-    last = [lines(tmp_path, index)[-1] for index in range(4)]
-    assert [line["round"] for line in last] == [4] * 4 and len({line["weights"] for line in last}) == 1
-    assert [bool(line["mended"]) for line in last] == [True, False, False, False]
 
 
 @pytest.mark.slow
