@@ -1,6 +1,5 @@
 """What many tests need: the folder of real data, which lies beside a checkout of the project and not in it."""
 
-import gc
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     return _failed_if_skipped(collector.config, (yield))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """What imports and collection have made stays; the garbage collector need not look through it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
