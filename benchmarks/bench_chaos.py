@@ -1,6 +1,6 @@
 """A swarm under chaos: nodes and the relay killed, packets cut and changed, a partition; what must hold all the same.
 
-    python benchmarks/bench_chaos.py [OUT] [--rounds 6] [--nodes 6] [--seed 0] [--minutes 20] [--commit 30]
+    python benchmarks/bench_chaos.py [OUT] [--rounds 6] [--nodes 6] [--seed 0] [--minutes 20]
 
 `hailproof relay` and nano nodes run as processes; the last node sends what TEXT forges, and `replay` defends. Each node
 reaches the relay through a TCP proxy of its own, which delays chunks, changes bytes of answers, and cuts connections.
@@ -180,7 +180,6 @@ class Chaos:
         cpu: Seconds of processor time, by process.
         links: Between each node and the relay.
         swarm: The swarm's id.
-        commit: Seconds that a round waits for batches.
     """
 
     folder: Path
@@ -192,7 +191,6 @@ class Chaos:
     cpu: dict[int, float] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     swarm: str = ""
-    commit: float = TIMING["commit"]
 
     def __post_init__(self) -> None:
         self.plan = planned(self.rounds, self.nodes, self.seed)
@@ -204,11 +202,6 @@ class Chaos:
         self._back: dict[int, float] = {}
         self._relay: BaseProcess | None = None
         self._relay_back = 0.0
-
-    @property
-    def timing(self) -> dict[str, float]:
-        """Seconds that each phase has at most."""
-        return {**TIMING, "commit": self.commit}
 
     def write(self) -> None:
         """The files of the swarm."""
@@ -222,7 +215,7 @@ class Chaos:
             "evaluation": {"problems": 4}, "defense": [{"name": "replay"}],
         }  # fmt: skip
         members = [each.name for each in self.identities]
-        tree = {"name": "chaos", "members": members, "timing": self.timing, "run": run}
+        tree = {"name": "chaos", "members": members, "timing": TIMING, "run": run}
         path = self.folder / "swarm.toml"
         path.write_text(tomli_w.dumps(tree))
         file = load_swarm(path)
@@ -333,7 +326,7 @@ class Chaos:
     def late(self) -> Iterator[str]:
         """Rounds that did not end by their deadline."""
         closed = [self._closed(round) for round in range(self.rounds + 1)]
-        most = Timing(**self.timing).until("state")
+        most = Timing(**TIMING).until("state")
         self.longest = 0.0
         for round in range(1, self.rounds + 1):
             seconds = (median(closed[round]) - median(closed[round - 1])) / 1000
@@ -452,7 +445,6 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--commit", type=float, default=TIMING["commit"], help="seconds that a round waits for batches")
     options = parser.parse_args()
     if options.rounds < 6 or options.nodes < 4:
         raise SystemExit("Chaos needs at least 6 rounds and 4 nodes; give more.")
@@ -461,7 +453,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise SystemExit(f"{folder} is not empty; name a new folder.")
-        chaos = Chaos(folder, options.nodes, options.rounds, options.seed, commit=options.commit)
+        chaos = Chaos(folder, options.nodes, options.rounds, options.seed)
         chaos.write()
         began = time.monotonic()
         chaos.play(options.minutes)
