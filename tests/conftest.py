@@ -1,5 +1,6 @@
 """What many tests need: the folder of real data, which lies beside a checkout of the project and not in it."""
 
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -75,6 +76,13 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_heap(one_thread: None) -> None:
+    """The collector need not look again and again at thousands of collected tests and at what libraries made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

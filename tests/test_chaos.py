@@ -40,8 +40,9 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
 @pytest.mark.slow
 def test_a_swarm_under_chaos_in_small(tmp_path: Path):
     folder = tmp_path / "swarm"
+    script = ROOT / "benchmarks" / "bench_chaos.py"
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_chaos.py", folder, "--nodes", "4", "--seed", "1", "--pace", "2.5"],
+        [sys.executable, script, folder, "--nodes", "4", "--seed", "1", "--pace", "2.5"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     said = done.stdout
