@@ -1,6 +1,6 @@
 """A swarm under chaos: nodes and the relay killed, packets cut and changed, a partition; what must hold all the same.
 
-    python benchmarks/bench_chaos.py [OUT] [--rounds 6] [--nodes 6] [--seed 0] [--minutes 20]
+    python benchmarks/bench_chaos.py [OUT] [--rounds 6] [--nodes 6] [--seed 0] [--minutes 20] [--pace 1]
 
 `hailproof relay` and nano nodes run as processes; the last node sends what TEXT forges, and `replay` defends. Each node
 reaches the relay through a TCP proxy of its own, which delays chunks, changes bytes of answers, and cuts connections.
@@ -175,6 +175,7 @@ class Chaos:
         nodes: How many nodes.
         rounds: How many rounds.
         seed: Of the schedule.
+        pace: Deadlines are those of ``TIMING``, divided by this.
         by_itself: Nodes that ended with an error that was not ours: index and exit status.
         killed: How many nodes and relays were killed.
         cpu: Seconds of processor time, by process.
@@ -186,6 +187,7 @@ class Chaos:
     nodes: int
     rounds: int
     seed: int
+    pace: float = 1.0
     by_itself: list[tuple[int, int]] = field(default_factory=list)
     killed: Counter[str] = field(default_factory=Counter)
     cpu: dict[int, float] = field(default_factory=dict)
@@ -196,6 +198,8 @@ class Chaos:
         self.plan = planned(self.rounds, self.nodes, self.seed)
         self.identities = [Identity.of_seed(bytes([number + 1]) * 32) for number in range(self.nodes)]
         self.honest = range(self.nodes - 1)
+        paced = {phase: seconds / self.pace for phase, seconds in TIMING.items() if phase not in ("lobby", "poll")}
+        self.timing = {**TIMING, **paced}
         self._port = free_port()
         self._rng = random.Random(f"times {self.seed}")
         self._running: dict[int, BaseProcess] = {}
@@ -215,7 +219,7 @@ class Chaos:
             "evaluation": {"problems": 4}, "defense": [{"name": "replay"}],
         }  # fmt: skip
         members = [each.name for each in self.identities]
-        tree = {"name": "chaos", "members": members, "timing": TIMING, "run": run}
+        tree = {"name": "chaos", "members": members, "timing": self.timing, "run": run}
         path = self.folder / "swarm.toml"
         path.write_text(tomli_w.dumps(tree))
         file = load_swarm(path)
@@ -326,7 +330,7 @@ class Chaos:
     def late(self) -> Iterator[str]:
         """Rounds that did not end by their deadline."""
         closed = [self._closed(round) for round in range(self.rounds + 1)]
-        most = Timing(**TIMING).until("state")
+        most = Timing(**self.timing).until("state")
         self.longest = 0.0
         for round in range(1, self.rounds + 1):
             seconds = (median(closed[round]) - median(closed[round - 1])) / 1000
@@ -445,15 +449,18 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--pace", type=float, default=1.0, help="by how much deadlines are shorter than usual")
     options = parser.parse_args()
     if options.rounds < 6 or options.nodes < 4:
         raise SystemExit("Chaos needs at least 6 rounds and 4 nodes; give more.")
+    if options.pace <= 0:
+        raise SystemExit(f"--pace {options.pace} is not above 0; 2 halves the deadlines.")
     with tempfile.TemporaryDirectory() as spare:
         folder = options.out.resolve() if options.out else Path(spare)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise SystemExit(f"{folder} is not empty; name a new folder.")
-        chaos = Chaos(folder, options.nodes, options.rounds, options.seed)
+        chaos = Chaos(folder, options.nodes, options.rounds, options.seed, options.pace)
         chaos.write()
         began = time.monotonic()
         chaos.play(options.minutes)

@@ -1,5 +1,7 @@
 """What many tests need: the folder of real data, which lies beside a checkout of the project and not in it."""
 
+import gc
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ settings.load_profile("any machine")
 NO_SKIPS = "--no-skips"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+LONG = (
+    "chaos", "service", "ray", "influence_runs", "analysis", "interrupts", "processes", "trials", "example_package",
+    "sweep", "packaging", "probing", "trl_swarm", "warnings", "judge", "panels",
+)  # fmt: skip
+"""Test files with long tests, the longest first."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +44,25 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     return _failed_if_skipped(collector.config, (yield))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deals the long files to the workers, as the first of what each gets, so that none ends with one alone.
+
+    With ``--dist=worksteal`` each worker begins with a part of the tests as they stand here: the first with the first
+    of all, the second with the next, and so on.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [[item for item in items if item.path.stem == f"test_{name}"] for name in LONG]
+    dealt = [[item for file in long[worker::workers] for item in file] for worker in range(workers)]
+    others = [item for item in items if item.path.stem.removeprefix("test_") not in LONG]
+    ordered: list[pytest.Item] = []
+    for worker, mine in enumerate(dealt, start=1):
+        room = max(0, len(items) * worker // workers - len(ordered) - len(mine))
+        ordered += mine + others[:room]
+        del others[:room]
+    items[:] = ordered
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
@@ -49,6 +76,13 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_heap(one_thread: None) -> None:
+    """The collector need not look again and again at thousands of collected tests and at what libraries made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

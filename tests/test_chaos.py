@@ -40,13 +40,14 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
 @pytest.mark.slow
 def test_a_swarm_under_chaos_in_small(tmp_path: Path):
     folder = tmp_path / "swarm"
+    script = ROOT / "benchmarks" / "bench_chaos.py"
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_chaos.py", folder, "--nodes", "4", "--seed", "1"],
+        [sys.executable, script, folder, "--nodes", "4", "--seed", "1", "--pace", "2.5"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     said = done.stdout
     assert done.returncode == 0 and said.count("\nok: ") == 4 and "--rounds 200" in said, said + done.stderr[-2000:]
-    chaos = bench.Chaos(folder, nodes=4, rounds=6, seed=1, swarm=next((folder / "kept").glob("chaos-*")).name)
+    chaos = bench.Chaos(folder, nodes=4, rounds=6, seed=1, pace=2.5, swarm=next((folder / "kept").glob("chaos-*")).name)
     relays = list(chaos.plan.kills.values()).count(None)
     assert f"killed: {len(chaos.plan.kills) - relays} nodes, {relays} relays" in said and "'refused': " in said
     assert not [*chaos.late(), *chaos.unsigned(), *chaos.apart()] and chaos.learned and chaos.rejected

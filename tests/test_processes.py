@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,13 +14,6 @@ from swarms import lines, swarm_files
 
 pytestmark = pytest.mark.slow
 TIMING = {"commit": 10.0, "reveal": 3.0, "seal": 3.0, "seen": 3.0, "state": 10.0, "lobby": 120.0, "poll": 0.05}
-
-
-def hailproof(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = (folder / f"{Path(str(arguments[-1])).stem}.log").open("ab")
-    command = [sys.executable, "-m", "hailproof", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def started(folder: Path, *arguments: object) -> BaseProcess:
@@ -46,27 +37,27 @@ def wait_for(folder: Path, index: int, round: int, seconds: float = 240) -> None
 
 def test_processes_that_are_killed_come_back_and_all_end_equal_over_a_relay_that_is_restarted(tmp_path: Path):
     port = free_port()
+    serve = ("relay", "--port", port, "--folder", "kept", "swarm.toml")
     paths = swarm_files(tmp_path, 3, f"http://127.0.0.1:{port}", {"rounds": 5}, TIMING)
-    relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
+    relay = started(tmp_path, *serve)
     nodes = [started(tmp_path, "node", path) for path in paths]
     try:
         wait_for(tmp_path, 0, 1)
         nodes[2].kill()
         nodes[2].join()
         assert nodes[2].exitcode == -signal.SIGKILL
-        relay.send_signal(signal.SIGKILL)
-        relay.wait()
+        relay.kill()
+        relay.join()
+        assert relay.exitcode == -signal.SIGKILL
         nodes[2] = started(tmp_path, "node", paths[2])
-        relay = hailproof(tmp_path, "relay", "--port", port, "--folder", "kept", "swarm.toml")
+        relay = started(tmp_path, *serve)
         for node in nodes:
             node.join(300)
             assert node.exitcode == 0, [(tmp_path / f"{index}.log").read_text()[-1500:] for index in range(3)]
     finally:
-        for process in nodes:
+        for process in (*nodes, relay):
             process.kill()
             process.join()
-        relay.kill()
-        relay.wait()
     last = [lines(tmp_path, index)[-1] for index in range(3)]
     assert [line["round"] for line in last] == [5, 5, 5]
     assert len({line["weights"] for line in last}) == 1 and [line["equal"] for line in last] == [True] * 3

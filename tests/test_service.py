@@ -134,7 +134,7 @@ def until(nodes: Nodes, index: int, reached: Callable[[Any], bool]) -> None:
 def test_a_late_joiner_asks_for_a_checkpoint_and_a_node_that_parted_is_named_and_mended(tmp_path: Path):
     import torch
 
-    timing = {**SWIFT, "lobby": 1.0}
+    timing = {**SWIFT, "commit": 2.0, "lobby": 1.0}
     paths = swarm_files(tmp_path, 3, run={"rounds": 9}, timing=timing, catch_up=1)
     nodes = Nodes()
     for index in range(2):
