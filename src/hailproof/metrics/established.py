@@ -100,12 +100,12 @@ def holm(p_values: Mapping[int, float]) -> dict[int, float]:
     Returns:
         The corrected p values: those below 5 % may be called established together.
     """
-    # As statsmodels.stats.multitest does it, which collects garbage in each call: half a second where torch is loaded.
-    values = np.asarray(list(p_values.values()), dtype=float)
-    order = np.argsort(values)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
-    return dict(zip(p_values, corrected.tolist(), strict=True))
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return {}
+    corrected = np.asarray(multipletests(list(p_values.values()), method="holm")[1], dtype=float).tolist()
+    return dict(zip(p_values, corrected, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
