@@ -1,7 +1,7 @@
 # From a fresh clone, `make demo` and `make test` do all set-up themselves, in .venv.
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_FLAGS ?=
 BENCHMARKS ?= $(sort $(wildcard benchmarks/bench_*.py))
 
@@ -33,8 +33,9 @@ demo: $(READY)
 test: $(READY)
 	@$(MAKE) --no-print-directory --jobs=2 check pytest
 
-# One thread a worker: workers that each take all cores slow one another down. Each gets a half of the files and takes
-# from the other's end when it is done, so that few files, and what their tests share, are in both.
+# One thread a worker: workers that each take all cores slow one another down. There is one more than the two cores of a
+# small machine, since tests wait now and then. Each gets a part of the files and takes from another's end when it is done,
+# so that few files, and what their tests share, are in several.
 pytest: export OMP_NUM_THREADS = 1
 pytest: $(READY)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
