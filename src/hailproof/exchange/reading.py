@@ -32,6 +32,8 @@ NAMES_PER_SENDER = 4
 """Names of one sender in one place that are looked at; an honest one has one."""
 LOOKED_AT_PER_SENDER = 16
 """Names of one sender in one place that are looked at over time, should a store list others at each look."""
+LONGEST_PAUSE = 64
+"""Looks after which bytes that were damaged on the way are fetched again, at the latest."""
 JOINS_LOOKED_AT = 64
 """Names of strangers that ask to join in a round that are looked at; if there are more, it is open which."""
 FETCHED_AT_ONCE = 8
@@ -61,6 +63,9 @@ class Box:
         withdrawn: Senders that said two things, so that neither counts.
         said: All inventories by sender, those included that do not count; two at the most.
         known: Names that were looked at.
+        looks: How often it was looked at.
+        damaged: By sender the name whose bytes were others than it says: how often so, and the look from which on it is
+            fetched again. Only a store or a network does that to an honest sender, and it may pass.
     """
 
     envelopes: dict[bytes, Envelope] = field(default_factory=dict)
@@ -68,11 +73,32 @@ class Box:
     withdrawn: set[bytes] = field(default_factory=set)
     said: dict[bytes, list[Seen]] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    looks: int = 0
+    damaged: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+
+    def due(self, name: str) -> bool:
+        """Whether a name is to be fetched again; its sender has no other such name, since honest ones have only one."""
+        found, _, look = self.damaged.get(_prefix(name), ("", 0, 0))
+        return found == name and look <= self.looks
+
+    def check(self, name: str, data: bytes) -> None:
+        """Remembers a name whose bytes are others than it says, or that they have come."""
+        found, times, _ = self.damaged.get(prefix := _prefix(name), (name, 0, 0))
+        if name.removeprefix(prefix) == hashlib.sha256(data).hexdigest():
+            if found == name:
+                self.damaged.pop(prefix, None)
+        elif found == name:
+            self.damaged[prefix] = (name, times + 1, self.looks + min(2**times, LONGEST_PAUSE))
 
     @property
     def senders(self) -> set[bytes]:
         """Who has spoken, those included whose word does not count."""
         return self.withdrawn | set(self.payloads)
+
+
+def _prefix(name: str) -> str:
+    """What the names of one sender in one place have in common."""
+    return name[: name.rfind("/") + 1]
 
 
 def _fresh(box: Box, names: Iterable[str], speakers: frozenset[bytes]) -> list[str]:
@@ -149,8 +175,10 @@ class Reader:
     def look(self, round: int, phase: Phase) -> Box:
         """Takes up what lies in a phase of a round; a store that fails is asked again at the next look."""
         box, speakers = self.box(round, phase), self.speakers(round, phase)
+        box.looks += 1
         try:
-            fresh = _fresh(box, self._names(round, phase, speakers), speakers)
+            names = self._names(round, phase, speakers)
+            fresh = [*_fresh(box, names, speakers), *filter(box.due, names)]
             wanted = [each for name in fresh if (each := self._wanted(box, name, round, phase, speakers)) is not None]
             with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
                 for each, fetched in zip(wanted, pool.map(self._fetch, wanted), strict=True):
@@ -205,6 +233,7 @@ class Reader:
             self._gate.refuse(data, name)
             return
         self._traffic["received"] += len(data)
+        box.check(name, data)
         try:
             envelope = self._gate.take(name, data, again=True)
         except PeerError:
@@ -318,7 +347,8 @@ class Reader:
     def checkpoint(self, round: int, sha256: bytes, holders: Iterable[bytes], limit: int) -> bytes | None:
         """A checkpoint of a round with a hash, if one of those who say to hold it serves it.
 
-        One is held at a time, whatever members serve, and none is fetched twice that was another.
+        One is held at a time, whatever members serve, and none is fetched twice that was another, unless its bytes were
+        damaged on the way.
 
         Args:
             round: The round.
@@ -327,10 +357,11 @@ class Reader:
             limit: The most bytes that it may have.
         """
         box = self.box(round, "checkpoint")
+        box.looks += 1
         try:
             for place in (Place(self._swarm, round, "checkpoint", key) for key in holders):
                 for name in self._store.names(place.prefix, NAMES_PER_SENDER):
-                    if name in box.known:
+                    if name in box.known and not box.due(name):
                         continue
                     try:
                         data = self._store.get(name, limit + OVERHEAD)
@@ -338,6 +369,7 @@ class Reader:
                             continue
                         self._traffic["received"] += len(data)
                         box.known.add(name)
+                        box.check(name, data)
                         envelope = self._gate.take(name, data, again=True)
                     except PeerError:
                         box.known.add(name)
