@@ -93,3 +93,19 @@ def test_a_swarm_under_chaos_in_small(tmp_path: Path):
             path.write_bytes(sealed(who, place, encoded(State(bytes(32), bytes(32), bytes(32), 2**52))))
 
     assert any("round 4 took" in each for each in doctored("late", late).late())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--rounds", "5"], "at least 6 rounds"),
+        (["--nodes", "3"], "and 4 nodes"),
+        (["--pace", "0"], "--pace 0.0 is not above 0"),
+        ([], "is not empty; name a new folder"),
+    ],
+)
+def test_what_makes_no_chaos_is_refused(wrong: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "there").touch()
+    monkeypatch.setattr(sys, "argv", ["bench_chaos.py", str(tmp_path), *wrong])
+    with pytest.raises(SystemExit, match=said):
+        bench.main()
