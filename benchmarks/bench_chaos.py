@@ -343,8 +343,12 @@ class Chaos:
                 yield f"node {number} waited for a quorum in rounds {waited}"
 
     def _is_cut_off(self, number: int, round: int) -> bool:
+        """Whether a node reached nothing as it played a round; if it was killed before, it is behind the others."""
         begin, end = self.plan.partition
-        return number in self.plan.cut_off and begin <= round <= end
+        if number not in self.plan.cut_off or round > end:
+            return False
+        own = self.said(round, "state", State, number)
+        return round >= begin or bool(own and own[0].closed > median(self._closed(begin - 1)))
 
     def _closed(self, round: int) -> list[int]:
         return [state.closed for number in range(self.nodes) for state in self.said(round, "state", State, number)[:1]]

@@ -85,14 +85,33 @@ def test_a_swarm_under_chaos_in_small(tmp_path: Path):
 
     assert any("node 0 waited for a quorum" in each for each in doctored("stalled", stalled).late())
 
-    def late(copy: Path) -> None:
-        for path in sorted((copy / "kept").glob("*/00000004/state/*/*")):
+    def behind(round: int, closed_late: bool) -> Callable[[Path], None]:
+        """The node that is cut off in round 5 waited in an earlier one, perhaps in the midst of that."""
+        (who,) = chaos.plan.cut_off
+
+        def change(copy: Path) -> None:
+            waited = {"stalled": 3.0, "followed": False}
+            rewritten(
+                copy / f"node-{who}" / "rounds.jsonl",
+                lambda line: {**line, **(waited if line["round"] == round else {"stalled": 0.0})},
+            )
+            if closed_late:
+                late(copy, round, chaos.identities[who].key)
+
+        return change
+
+    def late(copy: Path, round: int = 4, only: bytes = b"") -> None:
+        for path in sorted((copy / "kept").glob(f"*/{round:08d}/state/*/*")):
             key = bytes.fromhex(path.parent.name)
+            if only not in (b"", key):
+                continue
             who = next(each for each in chaos.identities if each.key == key)
-            place = bench.Place(chaos.swarm, 4, "state", key)
+            place = bench.Place(chaos.swarm, round, "state", key)
             path.write_bytes(sealed(who, place, encoded(State(bytes(32), bytes(32), bytes(32), 2**52))))
 
     assert any("round 4 took" in each for each in doctored("late", late).late())
+    assert any("waited for a quorum in rounds [3]" in each for each in doctored("before", behind(3, False)).late())
+    assert not any("waited" in each for each in doctored("behind", behind(3, True)).late())
 
 
 @pytest.mark.parametrize(
