@@ -17,7 +17,7 @@ NO_SKIPS = "--no-skips"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 LONG = (
-    "chaos", "service", "ray", "influence_runs", "analysis", "interrupts", "processes", "trials", "example_package",
+    "chaos", "service", "influence_runs", "analysis", "interrupts", "processes", "trials", "example_package",
     "sweep", "packaging", "probing", "trl_swarm", "warnings", "judge", "panels",
 )  # fmt: skip
 """Test files with long tests, the longest first."""

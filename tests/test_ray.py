@@ -70,7 +70,7 @@ class Killer(threading.Thread):
             time.sleep(0.05)
             process = holder_of(self.folder / ".lock")
         while not stands_after(self.folder, CHECKPOINT_EVERY):
-            time.sleep(0.002)
+            time.sleep(0.01)
         os.kill(process, signal.SIGKILL)
         self.killed, self.early = process, not (self.folder / "summary.json").exists()
         self.written = path.read_text().splitlines()
