@@ -21,9 +21,11 @@ MIXED = {**RUN["swarm"], "models": ["nano-a", "nano-b"]}
 
 
 def node_of(folder: Path, draws: str = "private", index: int = 0, **run: Any) -> NodeService:
-    """A node of a swarm of three whose files are written to a new folder."""
+    """A node of a swarm of three whose files are written to a new folder; it is not to be run."""
     folder.mkdir()
-    return NodeService(load_node(swarm_files(folder, 3, run=run, draws=draws)[index]))
+    service = NodeService(load_node(swarm_files(folder, 3, run=run, draws=draws)[index]))
+    service.close()
+    return service
 
 
 def drawn(service: NodeService) -> list[tuple[int, ...]]:

@@ -74,7 +74,7 @@ def _lived(service: Any, files: Any, check: bool) -> int | None:
                 "Who holds the same weights can compute others' draws before it sends, and so make an honest node look "
                 "guilty to 'influence'; set draws = \"private\" in the swarm's file."
             )
-        service.store.close()
+        service.close()
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(service))

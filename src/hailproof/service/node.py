@@ -160,9 +160,13 @@ class NodeService:
             self.log("stopped", round=self.round)
         finally:
             self.records.tell(phase="stopped" if self.round < self.rounds else "finished")
-            self.store.close()
-            self._lock.close()
+            self.close()
         return self.round
+
+    def close(self) -> None:
+        """Lets go of the store and of the folder; :meth:`run` does so by itself."""
+        self.store.close()
+        self._lock.close()
 
     def _begin(self) -> None:
         """Takes up the own last checkpoint, or begins with the others."""
