@@ -212,6 +212,11 @@ class Place:
         return found
 
 
+def sender_in(name: str) -> str:
+    """The part of a name that says its sender, unchecked; empty if it has not the five parts of a name."""
+    return name.split("/", 4)[3] if name.count("/") == 4 else ""
+
+
 def encoded(payload: Struct) -> bytes:
     """The one encoding of a payload."""
     return _ENCODER.encode(payload)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from hailproof.errors import PeerError
-from hailproof.wire import OVERHEAD, Envelope, Phase, Place, head_of, opened
+from hailproof.wire import OVERHEAD, Envelope, Phase, Place, head_of, opened, sender_in
 
 REMEMBERED = 50_000
 """Places whose frames a gate remembers, to know what is repeated; the oldest are forgotten first."""
@@ -112,7 +112,7 @@ class Gate:
     def refuse(self, error: PeerError, name: str = "") -> PeerError:
         """Counts a refusal, and gives it back to be raised."""
         self.refused[error.reason] += 1
-        sender = name.split("/")[3] if name.count("/") == 4 else ""
+        sender = sender_in(name)
         if sender in self._names:
             self.refused_of[sender, error.reason] += 1
         return error

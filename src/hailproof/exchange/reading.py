@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -26,6 +26,7 @@ from hailproof.wire import (
     State,
     Want,
     decoded,
+    sender_in,
 )
 
 NAMES_PER_SENDER = 4
@@ -81,13 +82,13 @@ class Box:
         found, _, look = self.damaged.get(_prefix(name), ("", 0, 0))
         return found == name and look <= self.looks
 
-    def check(self, name: str, data: bytes) -> None:
-        """Remembers a name whose bytes are others than it says, or that they have come."""
+    def note(self, name: str, whole: bool) -> None:
+        """Remembers whether the bytes of a name were those that it says."""
         found, times, _ = self.damaged.get(prefix := _prefix(name), (name, 0, 0))
-        if name.removeprefix(prefix) == hashlib.sha256(data).hexdigest():
-            if found == name:
-                self.damaged.pop(prefix, None)
-        elif found == name:
+        if found != name:
+            return
+        self.damaged.pop(prefix, None)
+        if not whole:
             self.damaged[prefix] = (name, times + 1, self.looks + min(2**times, LONGEST_PAUSE))
 
     @property
@@ -103,22 +104,23 @@ def _prefix(name: str) -> str:
 
 def _fresh(box: Box, names: Iterable[str], speakers: frozenset[bytes]) -> list[str]:
     """Names that were not looked at; no more of one sender, or of all strangers together, than a box remembers."""
+    unknown = [name for name in names if name not in box.known]
+    if not unknown:
+        return []
     heard = {key.hex() for key in speakers}
-    looked_at: Counter[str] = Counter(_sender(name, heard) for name in box.known)
+
+    def heard_of(name: str) -> str:
+        return sender if (sender := sender_in(name)) in heard else ""
+
+    looked_at = Counter(map(heard_of, box.known))
     fresh = []
-    for name in names:
-        sender = _sender(name, heard)
+    for name in unknown:
+        sender = heard_of(name)
         most = LOOKED_AT_PER_SENDER if sender else NAMES_PER_SENDER * len(heard)
-        if name not in box.known and looked_at[sender] < most:
+        if looked_at[sender] < most:
             looked_at[sender] += 1
             fresh.append(name)
     return fresh
-
-
-def _sender(name: str, heard: Collection[str]) -> str:
-    """Under whose name an object lies; empty for all who may not speak."""
-    sender = name.split("/", 4)[3] if name.count("/") == 4 else ""
-    return sender if sender in heard else ""
 
 
 @final
@@ -232,10 +234,8 @@ class Reader:
         if isinstance(data, PeerError):
             self._gate.refuse(data, name)
             return
-        self._traffic["received"] += len(data)
-        box.check(name, data)
         try:
-            envelope = self._gate.take(name, data, again=True)
+            envelope = self._let_in(box, name, data)
         except PeerError:
             return
         if self._gate.equivocated(place):
@@ -254,6 +254,21 @@ class Reader:
         if place.sender not in box.withdrawn:
             box.envelopes[place.sender] = envelope
             box.payloads[place.sender] = payload
+
+    def _let_in(self, box: Box, name: str, data: bytes) -> Envelope:
+        """Lets a frame in; one whose bytes are others than its name says is due again later.
+
+        Raises:
+            PeerError: If it is refused, which the gate counts.
+        """
+        self._traffic["received"] += len(data)
+        try:
+            envelope = self._gate.take(name, data, again=True)
+        except PeerError:
+            box.note(name, whole=hashlib.sha256(data).hexdigest() == name.rpartition("/")[2])
+            raise
+        box.note(name, whole=True)
+        return envelope
 
     def _check(self, phase: Phase, envelope: Envelope, payload: Any, commit: Commit | None) -> None:
         """Makes sure that a batch or a nonce is the committed one, and that an inventory lists nobody twice."""
@@ -367,10 +382,8 @@ class Reader:
                         data = self._store.get(name, limit + OVERHEAD)
                         if data is None:
                             continue
-                        self._traffic["received"] += len(data)
                         box.known.add(name)
-                        box.check(name, data)
-                        envelope = self._gate.take(name, data, again=True)
+                        envelope = self._let_in(box, name, data)
                     except PeerError:
                         box.known.add(name)
                         continue

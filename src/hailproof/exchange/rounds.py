@@ -363,7 +363,7 @@ class StoreExchange:
     def index(self) -> dict[bytes, int]:
         """The index of each member, by key; it keeps it for ever."""
         members = self.rolls.latest.members
-        if self._indexed != members:
+        if self._indexed is not members:
             self._indexed, self._index = members, {key: index for index, key in enumerate(members)}
         return self._index
 
