@@ -176,7 +176,7 @@ def public_plan(config: RunConfig) -> tuple[Task, Planner]:
 
 
 def build_participant(
-    config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None, private_draws: bool = False
+    config: RunConfig, index: int, private_seed: int, attack: AttackConfig | None = None, draw_seed: int | None = None
 ) -> Participant:
     """Builds one node of a real swarm.
 
@@ -185,7 +185,7 @@ def build_participant(
         index: The node's place among the members; of more of them than slots are dealt to, all take the same model.
         private_seed: Of the randomness that is its own.
         attack: What it does instead of sending what it should; ``None`` for an honest node.
-        private_draws: Whether nobody else shall be able to compute or repeat what it draws.
+        draw_seed: Of its draws, if nobody else shall be able to compute or repeat them; ``None``: the public one.
 
     Raises:
         HailproofError: One sentence about the first thing that is wrong.
@@ -195,7 +195,7 @@ def build_participant(
     planner, rewarder, chain = Planner(_rules(config), task.train), Rewarder(task), _chain(config)
     _check_chain(chain, config)
     repeating = next((each.name for each in chain.defenses if "keys" in each.needs), None)
-    if private_draws and repeating is not None:
+    if draw_seed is not None and repeating is not None:
         raise MismatchError(
             f"The defense '{repeating}' repeats the draws of others, and draws = private keeps them from that; leave "
             "one of them out."
@@ -204,7 +204,7 @@ def build_participant(
     node = _honest(
         config, (index,), policy, chain,
         planner=planner, rewarder=rewarder, sampling=sampling, private_seed=private_seed,
-        draw_seed=derive(private_seed, "draws") if private_draws else None,
+        draw_seed=draw_seed,
     )  # fmt: skip
     malicious = None
     if attack is not None and attack.name != "none":

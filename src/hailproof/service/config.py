@@ -13,7 +13,7 @@ from hailproof.errors import ConfigError
 from hailproof.exchange.admission import Admission, Rolls
 from hailproof.exchange.gate import Limits
 from hailproof.exchange.timing import Timing
-from hailproof.identity import is_placeholder, parse_key
+from hailproof.identity import Identity, is_placeholder, parse_key
 from hailproof.runs.config import AttackConfig, RunConfig, read_toml
 from hailproof.settings import Count, Natural, Section, validated
 
@@ -186,6 +186,10 @@ class SwarmFile(Section):
             shared["draws"] = self.draws
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
+
+    def draw_seed(self, identity: Identity, swarm_id: str) -> int | None:
+        """The seed of what a node draws, which only it knows; ``None`` if draws are public."""
+        return identity.seed("draws", swarm_id) if self.draws == "private" else None
 
     def limits_of(self) -> Limits:
         """The sizes as gates take them."""

@@ -84,10 +84,10 @@ class NodeService:
         self.watch = watch or Watch()
         if node.threads:
             torch.set_num_threads(node.threads)
-        private = identity.seed("private", self.swarm_id)
         self.participant: Participant = build_participant(
-            run.model_copy(update=machine), index, private, node.attack, swarm.draws == "private"
-        )
+            run.model_copy(update=machine), index, identity.seed("private", self.swarm_id), node.attack,
+            swarm.draw_seed(identity, self.swarm_id),
+        )  # fmt: skip
         if (swarm.admission.seats or swarm.panel) and not self._compares:
             raise ConfigError(
                 "Strangers can join, and panels be drawn, where all nodes hold the same weights, which can be compared "
@@ -338,12 +338,12 @@ class NodeService:
     def _mend(self, round: int, why: str) -> None:
         """Asks for the majority's checkpoint, and takes it up once its hash is theirs."""
         self.log("mend", round=round, why=why)
-        asked = 0
+        asked = -1
         deadline = time.monotonic() + 3 * self.timing.until("state")
         while time.monotonic() < deadline:
             self.exchange.realign(self.round)
             latest = max(round, self.exchange.latest())
-            if latest > asked or not asked:  # what was asked rounds ago is not heard
+            if latest > asked:  # what was asked rounds ago is not heard
                 self.exchange.say(latest, "want", encoded(Want()))
                 asked = latest
             for candidate in range(latest, round - 1, -1):

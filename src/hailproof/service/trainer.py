@@ -17,7 +17,6 @@ from hailproof.exchange.stores import FolderStore
 from hailproof.identity import Identity
 from hailproof.records import Problem, Submission
 from hailproof.runs.build import public_plan, shared
-from hailproof.seeds import derive
 from hailproof.service.config import NodeFiles, load_node
 from hailproof.service.open import open_store
 from hailproof.wire import State
@@ -40,7 +39,7 @@ class TrainerExchange:
         node: The member's index.
         nodes: How many members there are.
         seed: The swarm's public seed.
-        draw_seed: Seed of what this member draws; its own, if the swarm's draws are private.
+        draw_seed: Secret seed of what this member draws; ``None`` if the swarm's draws are public.
         sampling: How completions are drawn.
         group_size: Completions of each prompt.
         rounds: How many rounds the swarm plays.
@@ -76,7 +75,7 @@ class TrainerExchange:
         self.seed, self.sampling = run.seed, run.sampling.build()
         self.group_size, self.rounds = run.swarm.group_size, run.rounds
         name = swarm.id_of(run)
-        self.draw_seed = derive(identity.seed("private", name), "draws") if swarm.draws == "private" else self.seed
+        self.draw_seed = swarm.draw_seed(identity, name)
         gate = Gate(swarm.limits_of(), swarm.keys, name)
         self._exchange = StoreExchange(
             open_store(files.node.exchange, files.node.options, gate, files.base), identity, swarm.keys, name,
