@@ -314,6 +314,22 @@ def test_framing_wakes_the_groups_in_which_the_victim_says_more(task):
         FramingAttack(-1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"options": {"victim": 7}}, "victim = 7 is no honest node; choose one of 0, 1, 2"),
+        ({"options": {"victim": 3}}, "victim = 3 is no honest node"),
+        ({}, "needs groups that all share"),
+    ],
+)
+def test_framing_needs_an_honest_victim_that_answers_the_same_prompts(changes, said):
+    topology = "horizontal" if changes else "vertical"
+    tree = {"attack": {"name": "framing", "malicious": 1, **changes}, "swarm": {"topology": topology}}
+    with pytest.raises(ConfigError, match=said):
+        settle(validated(RunConfig, tree))
+    settle(validated(RunConfig, {**tree, "attack": {**tree["attack"], "malicious": 0}}))  # a control attacks nobody
+
+
 @pytest.mark.parametrize("options", [{"teach": "all"}, {"back": 0.0}, {"back": 1.1}, {"every": 1}])
 def test_seesaw_refuses_options_that_make_no_sense(options):
     with pytest.raises(ConfigError, match=r"seesaw|Attack option teach = all is unknown; use"):

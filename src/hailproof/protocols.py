@@ -5,7 +5,7 @@ A third party implements one of these, registers it under an entry point (``hail
 needs torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -352,6 +352,10 @@ class Attack(AttackMeasure, Protocol):
     """Modules that the attacker owns and that programs can import in the experiment."""
     composition: ClassVar[Mapping[str, Any]]
     """Settings of the harness that make the attack what it is, if the configuration does not say."""
+
+    def check_swarm(self, topology: Topology, honest: Collection[int]) -> None:
+        """Makes sure that it can be carried out in a swarm with these honest nodes, or raises ``ConfigError``."""
+        ...
 
     def guide(self, policy: Policy, round: int) -> Guide | None:
         """Steers the draws of ``samples``; ``None`` leaves them honest."""

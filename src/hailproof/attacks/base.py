@@ -7,7 +7,7 @@ completions earn nothing is visible as such.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, final
 
@@ -90,6 +90,18 @@ class BaseAttack(ABC):
     def wants(self, problem: Problem) -> bool:
         """Whether the attack can be carried out on a problem; by default on every one with a reference solution."""
         return bool(problem.solution)
+
+    def check_swarm(self, topology: Topology, honest: Collection[int]) -> None:
+        """Makes sure that the attack can be carried out in a swarm; by default it can in any.
+
+        Args:
+            topology: How prompts are dealt.
+            honest: Indices of the honest nodes.
+
+        Raises:
+            ConfigError: If it cannot.
+        """
+        return
 
     def guide(self, policy: Policy, round: int) -> Guide | None:
         """Steers the draws of ``samples``; by default they are honest draws."""

@@ -14,13 +14,13 @@ Source: hailproof's own; ``docs/influence-broken.md``, point 6.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import mean
 
 from hailproof.attacks.base import BaseAttack, Forgery
 from hailproof.attacks.spite import near
 from hailproof.errors import ConfigError
-from hailproof.protocols import AttackView
+from hailproof.protocols import AttackView, Topology
 from hailproof.records import Completion, Problem
 from hailproof.seeds import derive
 
@@ -40,6 +40,15 @@ class FramingAttack(BaseAttack):
         if victim < 0:
             raise ConfigError(f"Attack option victim = {victim} is below 0; give the index of an honest node.")
         self.victim, self.known, self.needs_others = victim, known, known
+
+    def check_swarm(self, topology: Topology, honest: Collection[int]) -> None:
+        """Groups must be shared, and the victim must be an honest node."""
+        if topology != "horizontal":
+            raise ConfigError("The attack 'framing' needs groups that all share; set swarm.topology = horizontal.")
+        if self.victim not in honest:
+            raise ConfigError(
+                f"Attack option victim = {self.victim} is no honest node; choose one of {', '.join(map(str, honest))}."
+            )
 
     def forge(self, view: AttackView) -> Sequence[Forgery]:
         """Sends right answers, but for one in groups that are to count; where others are wrong, what it drew."""

@@ -80,6 +80,8 @@ def settle(config: RunConfig) -> Settled:
         learner = learner.model_copy(update={k: v for k, v in suits.items() if k not in learner.model_fields_set})
     if attack is not None and config.malicious:
         _check_schedule(config)
+        roster = make_roster(config.swarm.nodes, config.swarm.models, config.malicious)
+        attack.check_swarm(config.swarm.topology, roster.honest)
     malicious = config.attack.model_copy(update={"malicious": config.malicious})
     settled = config.model_copy(
         update={
